@@ -1,0 +1,50 @@
+# Every target makes .venv first if it is missing or older than what it is made from.
+# PYTHON is any Python from 3.11 on, with its venv module; nothing else has to be there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export PYTHONDONTWRITEBYTECODE := 1
+export NO_MKDOCS_2_WARNING := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench docs clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY)  ## a guarded server, two agents, and why each call was allowed or denied
+	@$(BIN)/python -m examples.records.demo
+
+test: $(READY)  ## every test, with branch coverage at 100 %
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+lint: $(READY)  ## ruff, formatting, mypy strict, and the site built strictly
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs.yml
+
+format: $(READY)  ## what ruff can mend by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY)  ## what a guarded call costs; measures, never gates
+	@$(BIN)/python -m tests.bench
+
+docs: $(READY)  ## build the site into site/
+	$(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
+
+clean:  ## remove .venv and everything that was built
+	rm -rf $(VENV) site dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The stamp is written last, so that an interrupted installation is started again.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "agentguard wants Python 3.11 or later, got $$($(PYTHON) --version): make PYTHON=python3.13 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

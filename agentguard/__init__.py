@@ -1,0 +1,51 @@
+"""Authorization for AI agents' tool calls: Cedar policies, one identity for each run, evidence."""
+
+from agentguard.enforce import current_invocation
+from agentguard.errors import (
+    AccessDenied,
+    AgentGuardError,
+    ConfigurationError,
+    PolicyError,
+    Refusal,
+    UnmappableTypeError,
+)
+from agentguard.guard import Guard
+from agentguard.identity.issuers import TrustedIssuer, UnsafeSharedIdentity
+from agentguard.identity.keys import JWKS, FixedKeys
+from agentguard.identity.verifier import InvocationVerifier
+from agentguard.lifecycle.issuer import Issuer
+from agentguard.limits import Limits
+from agentguard.model import Decision, Effect, EntityUid, Grade, Invocation, Reason
+from agentguard.policy.entities import Entity
+from agentguard.policy.grants import grant_text
+from agentguard.policy.values import Scaled
+from agentguard.state import State, UnsafeMemoryState
+
+__all__ = [
+    "JWKS",
+    "AccessDenied",
+    "AgentGuardError",
+    "ConfigurationError",
+    "Decision",
+    "Effect",
+    "Entity",
+    "EntityUid",
+    "FixedKeys",
+    "Grade",
+    "Guard",
+    "Invocation",
+    "InvocationVerifier",
+    "Issuer",
+    "Limits",
+    "PolicyError",
+    "Reason",
+    "Refusal",
+    "Scaled",
+    "State",
+    "TrustedIssuer",
+    "UnmappableTypeError",
+    "UnsafeMemoryState",
+    "UnsafeSharedIdentity",
+    "current_invocation",
+    "grant_text",
+]

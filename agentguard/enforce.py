@@ -1,0 +1,392 @@
+"""The way of a call: the one place that orders the steps.
+
+    1  identity     verify who calls; register the call, then check that its run lives
+    2  preflight    could this principal ever be allowed this?
+    3  request      the values that the tool will get, as Cedar sees them
+    4  decide       every link of the delegation chain
+    5  approval     a person, where every matching forbid asks for one
+    6  record       no evidence, no action; then check once more that the run lives
+    7  run          under a cancel scope that ends with the run
+    8  withhold     what comes out after the run ended
+    9  outcome      what became of it
+
+Step 2 is `Enforcer.preflight`, which an adapter calls before the framework looks at the
+arguments; the others are `Enforcer.enforce`, around the tool's own function. This module
+knows no framework: an adapter describes a request as a `Call`. Every unexpected exception
+in steps 1 to 6 is a denial. There is no switch that turns a step off.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+
+import anyio
+
+from agentguard.errors import Refusal
+from agentguard.evidence.vocabulary import Outcome
+from agentguard.lifecycle.calls import LiveCalls
+from agentguard.model import AccessRequest, Decision, Effect, EntityUid, Reason
+from agentguard.policy.engine import decide, may_ever
+from agentguard.policy.values import to_cedar
+from agentguard.request import agent_uid, base_context, task_uid, user_uid
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from zoneinfo import ZoneInfo
+
+    from agentguard.errors import AccessDenied
+    from agentguard.evidence.trail import Trace, Trail
+    from agentguard.evidence.vocabulary import AttributeValue
+    from agentguard.lifecycle.store import Store
+    from agentguard.limits import Limits
+    from agentguard.model import Invocation
+    from agentguard.policy.engine import PolicySet
+    from agentguard.policy.entities import Loaders
+    from agentguard.policy.schema import GuardedTool
+    from agentguard.request import ResourceTemplate
+
+T = TypeVar("T")
+
+_LOG: Final = logging.getLogger("agentguard")
+
+_CURRENT: Final[ContextVar[Invocation | None]] = ContextVar("agentguard_invocation", default=None)
+
+ACTING: Final[ContextVar[Invocation | None]] = ContextVar("agentguard_acting", default=None)
+"""Set by `agentguard.testing` alone; no adapter looks at it for a request over HTTP."""
+
+
+class Denial(Exception):  # noqa: N818  a decision on its way to the adapter, not an error
+    """A call that was denied, on its way to whoever words it for the framework.
+
+    Not an `AccessDenied`: one of those may come out of a tool, from a nested call, and
+    must not be taken for the tool's own denial.
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__("access denied")
+        self.decision = decision
+
+
+def current_invocation() -> Invocation:
+    """Return the verified identity on whose behalf the running tool was called.
+
+    Raises:
+        LookupError: If no guarded tool is running here.
+    """
+    invocation = _CURRENT.get()
+    if invocation is None:
+        message = "no guarded tool is running here"
+        raise LookupError(message)
+    return invocation
+
+
+class Answers(Protocol):
+    """How an adapter words a denial for its framework."""
+
+    def denied(self, decision: Decision) -> object:
+        """Return the result that answers the outermost call."""
+
+    def denied_nested(self, decision: Decision) -> AccessDenied:
+        """Return the exception that a nested call raises."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One request, as an adapter received it.
+
+    Attributes:
+        identify: Step 1's one source of identity; raises `Refusal`.
+        answers: How the framework is told of a denial.
+        transport: ``http`` or ``stdio``; policies see it.
+        facts: Attributes for the evidence: the method, the request's id, the session.
+        framework: What only the adapter understands.
+        depth: How many guarded functions run in it now, one inside the other.
+        entered: Whether a guarded function was reached.
+        open: Whether the request is still being answered.
+    """
+
+    identify: Callable[[], Awaitable[Invocation]]
+    answers: Answers
+    transport: str
+    facts: Mapping[str, AttributeValue] = field(default_factory=dict)
+    framework: object = None
+    depth: int = 0
+    entered: bool = False
+    open: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What the guard knows of one guarded tool, from its decorator and its server.
+
+    Attributes:
+        tool: Its name, groups and typed arguments.
+        itself: What a call acts on where *resource* names nothing: the tool, or the server.
+        resource: Which entities a call acts on.
+        facts: The pure function that adds ``context.facts``.
+        facts_arguments: The arguments that *facts* takes, by name.
+    """
+
+    tool: GuardedTool
+    itself: EntityUid
+    resource: ResourceTemplate | None = None
+    facts: Callable[..., object] | None = None
+    facts_arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What every decision is made with, fixed when the guard was built."""
+
+    store: Store
+    trail: Trail
+    loaders: Loaders
+    limits: Limits
+    environment: str
+    time_zone: ZoneInfo
+    clock: Callable[[], float]
+
+
+class Enforcer:
+    """Judges each call by one policy set, from start to end, and runs it if it may run."""
+
+    def __init__(self, setting: Setting, policies: PolicySet) -> None:
+        self._s = setting
+        self._policies = policies
+        self._live = LiveCalls(setting.store)
+
+    async def preflight(self, call: Call, action: str, tool: GuardedTool | None) -> None:
+        """Deny, before an argument is looked at, what no argument could make allowed.
+
+        Args:
+            call: The request.
+            action: The action that the caller named.
+            tool: What it names, or None if it names nothing guarded.
+
+        Raises:
+            Denial: In the same words for what is never allowed, what is not
+                guarded and what does not exist.
+        """
+        policies = self._policies
+        invocation: Invocation | None = None
+        try:
+            # 1. Identity.
+            invocation = await call.identify()
+            self._check_alive(invocation)
+            # 2. Preflight.
+            if tool is None:
+                raise Refusal(Reason.UNGUARDED, f"`{action}` is not guarded here")
+            entities = await self._principal_entities(invocation, policies)
+            if may_ever(invocation, action, policies, entities):
+                return
+            raise Refusal(Reason.NO_PERMIT, "no arguments could make it allowed")
+        except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, the call is denied
+            trace = self._s.trail.begin(action, call.facts, known=tool is not None)
+            trace.invocation, trace.policies = invocation, policies
+            denied = self._deny(trace, error)
+        raise denied
+
+    async def refuse_arguments(self, call: Call, action: str) -> Decision:
+        """Record that the framework refused the arguments, which no guarded function saw."""
+        trace = self._s.trail.begin(action, call.facts)
+        trace.policies = self._policies
+        try:
+            trace.invocation = await call.identify()
+            error: Exception = Refusal(Reason.INVALID_ARGUMENT, "the arguments do not fit the tool's schema")
+        except Exception as failed:  # noqa: BLE001  the identity ended meanwhile: say that instead
+            error = failed
+        return self._deny(trace, error).decision
+
+    async def enforce(
+        self, call: Call, rule: Rule, arguments: Mapping[str, object], body: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Judge one call on *arguments*, and await *body* if it is allowed.
+
+        Args:
+            call: The request that this call is part of.
+            rule: The guarded tool.
+            arguments: The validated arguments, by name, exactly as *body* will use them.
+            body: The tool, and all that has to run for it alone.
+
+        Raises:
+            Denial: Nothing of the tool ran, or its result is withheld.
+            Exception: Whatever *body* raises.
+        """
+        trace = self._s.trail.begin(rule.tool.name, call.facts)
+        result: T | None = None
+        failure: Exception | None = None
+        scope = anyio.CancelScope()
+        try:
+            with scope:
+                await self._admit(call, rule, arguments, scope, trace)
+                # 7. Run. What the tool raises is withheld like what it returns.
+                running = _CURRENT.set(trace.invocation)
+                try:
+                    with trace.execution():
+                        result = await body()
+                except Exception as raised:  # noqa: BLE001  raised again in step 9
+                    failure = raised
+                finally:
+                    _CURRENT.reset(running)
+        except Denial:
+            raise
+        except BaseException:
+            # The request was cancelled from outside: by the client, or the server's end.
+            trace.ended(Outcome.CANCELLED)
+            raise
+        finally:
+            self._live.remove(trace.invocation, scope)
+        # 8. Withhold. A tool that swallows its cancellation, or runs in a thread, may have
+        # had its effect all the same; the record says so.
+        end = self._end_of(trace.invocation)
+        if scope.cancel_called or end is not None:
+            outcome = Outcome.CANCELLED if scope.cancelled_caught else Outcome.WITHHELD
+            error = end or Refusal(Reason.EXPIRED)
+            if trace.decision is None:
+                # It ended while it was still being judged.
+                raise self._deny(trace, error)
+            raise self._end(trace, trace.decision, error, outcome)
+        # 9. Record the outcome.
+        if failure is not None:
+            trace.ended(Outcome.FAILED, error=failure)
+            raise failure
+        trace.ended(Outcome.COMPLETED)
+        return cast("T", result)
+
+    async def _admit(
+        self, call: Call, rule: Rule, arguments: Mapping[str, object], scope: anyio.CancelScope, trace: Trace
+    ) -> None:
+        """Take steps 1 to 6: return if the tool may run, raise Denial if not."""
+        # One version judges the call from start to end.
+        trace.policies = policies = self._policies
+        try:
+            # 1. Identity.
+            if not call.open:
+                raise Refusal(Reason.UNAUTHENTICATED, "the request that brought the identity is over")
+            trace.invocation = invocation = await call.identify()
+            self._live.add(invocation, scope)
+            now = self._check_alive(invocation)
+            scope.deadline = anyio.current_time() + (invocation.ends_at - now)
+            # 3. Request.
+            context = self._context(call, rule, arguments, now)
+            trace.input = context["input"]
+            decisions: list[tuple[EntityUid, Decision]] = []
+            for resource, entities in await self._resources(rule, arguments, invocation, policies):
+                # 4. Decide. 5. Approval: a forbid that only a person can lift says so.
+                request = AccessRequest(
+                    invocation=invocation, action=rule.tool.name, resource=resource, context=context, entities=entities
+                )
+                decision = decide(request, policies)
+                decisions.append((resource, decision))
+                if not decision.allowed:
+                    decisions = decisions[-1:]
+                    break
+            # 6. Record.
+            named = [trace.decided(decision, resource) for resource, decision in decisions][-1]
+            trace.close()
+            if not named.allowed:
+                raise Denial(named)
+            self._check_alive(invocation)
+        except Denial:
+            raise
+        except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, the call is denied
+            raise self._deny(trace, error) from None
+
+    def _context(self, call: Call, rule: Rule, arguments: Mapping[str, object], now: float) -> dict[str, object]:
+        """Return ``context``, with the arguments as they are now: what comes later cannot change it."""
+        s = self._s
+        context = base_context(now, s.time_zone, s.environment, call.transport)
+        context["input"] = to_cedar(arguments, rule.tool.input, s.limits)
+        if rule.facts is not None and rule.tool.facts is not None:
+            # Copies: what the function does to its arguments must not reach the tool.
+            own = {name: copy.deepcopy(arguments[name]) for name in rule.facts_arguments}
+            try:
+                facts = rule.facts(**own)
+            except Exception as error:
+                detail = f"the facts of `{rule.tool.name}` raised {type(error).__qualname__}"
+                raise Refusal(Reason.INVALID_ARGUMENT, detail) from None
+            context["facts"] = to_cedar(facts, rule.tool.facts, s.limits)
+        return context
+
+    async def _resources(
+        self, rule: Rule, arguments: Mapping[str, object], invocation: Invocation, policies: PolicySet
+    ) -> list[tuple[EntityUid, tuple[dict[str, object], ...]]]:
+        """Return each entity that the call acts on, with all that loaders know of it."""
+        shared = await self._principal_entities(invocation, policies)
+        if rule.resource is None:
+            return [(rule.itself, shared)]
+        known = policies.static_uids
+        return [
+            (uid, (*shared, *await self._s.loaders.load((uid,), known=known, tool=rule.itself)))
+            for uid in rule.resource.uids(arguments, self._s.limits)
+        ]
+
+    async def _principal_entities(self, invocation: Invocation, policies: PolicySet) -> tuple[dict[str, object], ...]:
+        """Return the chain's agents, users and tasks, where a loader knows their types."""
+        types = self._s.loaders.types & {"Agent", "User", "Task"}
+        if not types:
+            return ()
+        uids = [uid for link in invocation.chain for uid in (agent_uid(link), user_uid(link), task_uid(link))]
+        wanted = [uid for uid in uids if uid is not None and uid.type in types]
+        return await self._s.loaders.load(wanted, known=policies.static_uids, tool=None)
+
+    def _check_alive(self, invocation: Invocation) -> float:
+        """Return the time now, if the run and every run above it lives.
+
+        Raises:
+            Refusal: EXPIRED, REVOKED or STORE_UNAVAILABLE.
+        """
+        now = self._s.clock()
+        if not now < invocation.ends_at:
+            raise Refusal(Reason.EXPIRED)
+        if self._s.store.ended(invocation):
+            raise Refusal(Reason.REVOKED)
+        return now
+
+    def _end_of(self, invocation: Invocation | None) -> Exception | None:
+        """Return why the result may not be handed out; doubt is a reason."""
+        try:
+            if invocation is None:
+                raise Refusal(Reason.REVOKED)
+            self._check_alive(invocation)
+        except Exception as error:  # noqa: BLE001  a store that fails must not let a result out
+            return error
+        return None
+
+    def _deny(self, trace: Trace, error: Exception) -> Denial:
+        """Return the recorded denial that *error* amounts to."""
+        if trace.decision is not None:
+            # It was allowed and recorded, and ended before the tool began.
+            return self._end(trace, trace.decision, error, Outcome.CANCELLED)
+        try:
+            named = trace.decided(Decision(effect=Effect.DENY, reason=_reason_of(error)))
+        except Exception as unrecorded:  # noqa: BLE001  a denial stands, recorded or not
+            _reason_of(unrecorded)
+            named = trace.unrecorded(Decision(effect=Effect.DENY, reason=Reason.EVIDENCE_UNAVAILABLE))
+        trace.close()
+        return Denial(named)
+
+    def _end(self, trace: Trace, decision: Decision, error: Exception, outcome: Outcome) -> Denial:
+        """Return the denial of a call that was allowed, under the id of its decision."""
+        reason = _reason_of(error)
+        trace.ended(outcome, reason=reason)
+        return Denial(replace(decision, effect=Effect.DENY, reason=reason, policy_ids=(), advice=None))
+
+
+def _reason_of(error: Exception) -> Reason:
+    """Return the recorded reason for *error*, and log what nobody expected."""
+    if isinstance(error, Refusal):
+        if error.detail:
+            _LOG.info("refused, %s: %s", error.reason, error.detail)
+        return error.reason
+    # Its text may hold an argument or a token: the type and the place must do.
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "an unknown place"
+    _LOG.error("denied, because %s was raised at %s", type(error).__qualname__, where)
+    return Reason.INTERNAL_ERROR

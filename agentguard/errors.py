@@ -1,0 +1,65 @@
+"""Every exception that agentguard raises.
+
+Two kinds. A *refusal* answers a caller: its text is constant, and what the caller
+must not learn stays on attributes for the log and the evidence. A *mistake* answers
+whoever set the server up: one specific line that ends with the fix.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentguard.model import Decision, Reason
+
+
+class AgentGuardError(Exception):
+    """Base of every exception that agentguard raises on purpose."""
+
+
+class ConfigurationError(AgentGuardError):
+    """Something was set up wrongly; the message says what to change."""
+
+
+class PolicyError(ConfigurationError):
+    """A policy folder was refused.
+
+    Attributes:
+        problems: One line each, ``file:line: what is wrong: the fix``.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class UnmappableTypeError(ConfigurationError):
+    """An argument's type has no exact counterpart in Cedar."""
+
+
+class AccessDenied(AgentGuardError):  # noqa: N818  the field's own word for it
+    """The call was refused.
+
+    The message is constant because adapters pass it to the caller. What the
+    caller must not learn stays on `decision`, for the evidence.
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__("access denied")
+        self.decision = decision
+
+
+class Refusal(AgentGuardError):
+    """A step of the guard could not be passed; it becomes a denial.
+
+    Attributes:
+        reason: The recorded reason, one of the closed list.
+        detail: What happened, for the log alone; never sent to a caller.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__("refused")
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,281 @@
+"""One call's evidence, as it comes about: its record, its spans and its metrics, in step.
+
+The record comes first; the spans and metrics say what was recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+from time import perf_counter
+from typing import TYPE_CHECKING, Final, Protocol
+
+from agentguard.errors import Refusal
+from agentguard.evidence.ledger import evidence_attributes
+from agentguard.evidence.record import (
+    arguments_digest,
+    decision_attributes,
+    execution_attributes,
+    private_resource,
+    record,
+)
+from agentguard.evidence.vocabulary import Outcome, RecordKind
+from agentguard.model import Decision, EntityUid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from agentguard.evidence.ledger import Entry, Ledger
+    from agentguard.evidence.metrics import Metrics
+    from agentguard.evidence.spans import Spans
+    from agentguard.evidence.vocabulary import AttributeValue
+    from agentguard.model import Invocation, Reason
+
+_LOG: Final = logging.getLogger("agentguard")
+
+# Crockford's base 32: what a person reads aloud has no I, L, O or U in it.
+_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def decision_id(now: float, random: bytes) -> str:
+    """Return a name for one decision: 26 characters that sort by time, as in a ULID.
+
+    Args:
+        now: Unix seconds; the first ten characters are its milliseconds.
+        random: Ten bytes.
+    """
+    number = int(now * 1000) << 80 | int.from_bytes(random)
+    return "".join([_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)])
+
+
+class PolicyFacts(Protocol):
+    """What evidence says of the policies that were asked."""
+
+    @property
+    def version(self) -> str:
+        """The digest of everything that decides."""
+
+    @property
+    def label(self) -> str | None:
+        """A name for people."""
+
+    @property
+    def activated_at(self) -> int | None:
+        """When they came into force, unix seconds."""
+
+
+class Refusals:
+    """The refused tokens that no record tells of yet. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Reason] = Counter()
+        self._last = float("-inf")
+        self._lock = Lock()
+
+    def count(self, reason: Reason, now: float, keep: Callable[[RecordKind, dict[str, AttributeValue]], object]) -> None:
+        """Count one, and write what has gathered unless a record was written a second ago."""
+        with self._lock:
+            self._counts[reason] += 1
+            if not now - self._last >= 1:
+                return
+            self._last = now
+            counts, self._counts = self._counts, Counter()
+        for counted, number in counts.items():
+            try:
+                keep(
+                    RecordKind.REFUSED_TOKEN,
+                    {"agentguard.decision.reason": counted.value, "agentguard.tokens.refused": number},
+                )
+            except Refusal:
+                _LOG.exception("%d refused tokens could not be recorded", number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trail:
+    """Where a guard's evidence goes.
+
+    Attributes:
+        ledger: The record.
+        spans: Its view for people.
+        metrics: Its view for machines.
+        key: For keyed digests; at least 32 random bytes.
+        private: Entity types whose ids are kept as digests alone.
+        clock: Gives unix seconds.
+        entropy: Gives random bytes.
+        refusals: The refused tokens that are still to be recorded.
+    """
+
+    ledger: Ledger
+    spans: Spans
+    metrics: Metrics
+    key: bytes
+    private: frozenset[str]
+    clock: Callable[[], float]
+    entropy: Callable[[int], bytes]
+    refusals: Refusals = field(default_factory=Refusals)
+
+    def begin(self, action: str, call: Mapping[str, AttributeValue], *, known: bool = True) -> Trace:
+        """Begin one decision.
+
+        Args:
+            action: The action that is asked for.
+            call: From `call_attributes`.
+            known: Whether the server has this action; a name that a caller made up
+                must make neither span names nor time series.
+        """
+        return Trace(self, action, call, known=known)
+
+    def keep(
+        self, kind: RecordKind, attributes: Mapping[str, AttributeValue], *, trace: tuple[str, str] | None = None
+    ) -> Entry:
+        """Append one record.
+
+        Raises:
+            Refusal: EVIDENCE_UNAVAILABLE.
+        """
+        began = perf_counter()
+        entry = self.ledger.append(record(kind, attributes, at=self.clock(), trace=trace))
+        self.metrics.appended(perf_counter() - began)
+        return entry
+
+    def refused_token(self, reason: Reason) -> None:
+        """Keep that a token was refused; a flood of them becomes one record a second, with their number."""
+        self.refusals.count(reason, self.clock(), self.keep)
+
+
+class Trace:
+    """One call, from its arrival to its outcome.
+
+    Attributes:
+        invocation: For whom; None until it is verified.
+        policies: By what it is judged.
+        input: The judged arguments, as Cedar JSON.
+        decision: What was decided and recorded; None before that.
+    """
+
+    __slots__ = (
+        "_action", "_attributes", "_began", "_call", "_known", "_open", "_ran", "_span", "_trail",
+        "decision", "input", "invocation", "policies",
+    )  # fmt: skip
+
+    def __init__(self, trail: Trail, action: str, call: Mapping[str, AttributeValue], *, known: bool) -> None:
+        self._trail = trail
+        self._action = action
+        self._call = call
+        self._known = action if known else None
+        self._began = perf_counter()
+        self._ran = self._began
+        self._span = trail.spans.authorize(self._known).__enter__()
+        self._open = True
+        self._attributes: Mapping[str, AttributeValue] = {}
+        self.invocation: Invocation | None = None
+        self.policies: PolicyFacts | None = None
+        self.input: object = None
+        self.decision: Decision | None = None
+
+    def decided(self, decision: Decision, resource: EntityUid | None = None) -> Decision:
+        """Record a decision, and return it with its id.
+
+        Raises:
+            Refusal: EVIDENCE_UNAVAILABLE; then nothing was decided.
+        """
+        trail, policies = self._trail, self.policies
+        now = trail.clock()
+        named = Decision(
+            effect=decision.effect,
+            reason=decision.reason,
+            policy_ids=decision.policy_ids,
+            policy_version=decision.policy_version or (policies.version if policies is not None else ""),
+            errors=decision.errors,
+            advice=decision.advice,
+            link=decision.link,
+            id=decision_id(now, trail.entropy(10)),
+        )
+        shown = resource
+        if resource is not None and resource.type in trail.private:
+            shown = private_resource(trail.key, resource)
+        attributes = decision_attributes(
+            decision=named,
+            invocation=self.invocation,
+            action=self._action,
+            resource=shown,
+            now=now,
+            digest=None if self.input is None else arguments_digest(trail.key, self.input),
+            policy_label=policies.label if policies is not None else None,
+            policy_activated_at=policies.activated_at if policies is not None else None,
+            call=self._call,
+        )
+        entry = trail.keep(RecordKind.DECISION, attributes, trace=self._span.trace_ids)
+        self._attributes = {**attributes, **evidence_attributes(entry)}
+        self.decision = named
+        return named
+
+    def unrecorded(self, decision: Decision) -> Decision:
+        """Take a denial that could not be recorded; spans and metrics still show it."""
+        named = Decision(
+            effect=decision.effect,
+            reason=decision.reason,
+            policy_version=self.policies.version if self.policies is not None else "",
+            id=decision_id(self._trail.clock(), self._trail.entropy(10)),
+        )
+        self._attributes = {
+            "agentguard.decision.id": named.id,
+            "agentguard.decision.effect": named.effect.value,
+            "agentguard.decision.reason": named.reason.value,
+        }
+        self.decision = named
+        return named
+
+    def close(self) -> None:
+        """End the decision span, before any line of the tool runs."""
+        if not self._open:
+            return
+        self._open = False
+        self._span.end_with(self._attributes)
+        self._span.__exit__(None, None, None)
+        if self.decision is not None:
+            seconds = perf_counter() - self._began
+            self._trail.metrics.decided(self.decision, tool=self._known, seconds=seconds)
+
+    @contextmanager
+    def execution(self) -> Iterator[None]:
+        """Be the span under which the tool's own spans stand."""
+        self._ran = perf_counter()
+        with self._trail.spans.execute(self._known) as span:
+            self._span = span
+            try:
+                yield
+            except Exception as error:
+                span.end_with(self._shown(Outcome.FAILED, error), failed=True)
+                raise
+            except BaseException:
+                span.end_with(self._shown(Outcome.CANCELLED))
+                raise
+            span.end_with(self._shown(Outcome.COMPLETED))
+
+    def ended(self, outcome: Outcome, *, reason: Reason | None = None, error: BaseException | None = None) -> None:
+        """Record what became of an allowed call; nothing, if none was allowed."""
+        self.close()
+        if self.decision is None:
+            return
+        attributes = self._shown(outcome, error)
+        if reason is not None:
+            attributes["agentguard.decision.reason"] = reason.value
+        try:
+            self._trail.keep(RecordKind.OUTCOME, attributes, trace=self._span.trace_ids)
+        except Exception:  # noqa: BLE001
+            # The tool had its effect and its decision is kept: this cannot be taken back.
+            _LOG.exception("the outcome `%s` of decision %s could not be recorded", outcome, self.decision.id)
+
+    def _shown(self, outcome: Outcome, error: BaseException | None = None) -> dict[str, AttributeValue]:
+        return execution_attributes(
+            decision_id=self.decision.id if self.decision is not None else "",
+            invocation=self.invocation,
+            outcome=outcome,
+            seconds=perf_counter() - self._ran,
+            error=error,
+            call=self._call,
+        )

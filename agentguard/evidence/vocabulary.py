@@ -1,0 +1,165 @@
+"""The words of the evidence: one table for spans, metrics, records and the reference page.
+
+What has no row here is not kept. Raw arguments and results, tokens, headers, unmapped
+claims, the text of an exception and the text of an evaluation error (which quotes
+values) have none, so they cannot end up in a span, a record or a log line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal
+
+AttributeValue = str | int | float | bool | tuple[str, ...]
+"""What OpenTelemetry and canonical JSON both carry unchanged."""
+
+AttributeType = Literal["string", "int", "double", "bool", "string[]"]
+Place = Literal["decision", "execution", "run", "record", "metric"]
+
+
+class RecordKind(StrEnum):
+    """What happened, as the ledger keeps it. The list is closed."""
+
+    DECISION = "decision"
+    OUTCOME = "outcome"
+    RUN = "run"
+    POLICY = "policy"
+    REFUSED_TOKEN = "refused_token"  # noqa: S105  a kind, not a secret
+    START = "start"
+    STOP = "stop"
+
+
+class Outcome(StrEnum):
+    """How a call that was allowed came out."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    WITHHELD = "withheld"
+
+
+class RunEnd(StrEnum):
+    """How a run ended."""
+
+    COMPLETED = "completed"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribute:
+    """One row of the table.
+
+    Attributes:
+        name: Its name everywhere.
+        type: Its OpenTelemetry type.
+        unit: Its unit where it has one.
+        description: What it says.
+        on: Where it occurs: the three spans, the ledger's records, the metrics.
+    """
+
+    name: str
+    type: AttributeType
+    description: str
+    on: frozenset[Place]
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One instrument: its name, what it counts or measures, and by which attributes."""
+
+    name: str
+    kind: Literal["counter", "histogram", "gauge"]
+    unit: str
+    description: str
+    attributes: tuple[str, ...] = ()
+
+
+def _row(name: str, type_: AttributeType, places: tuple[Place, ...], description: str, *, unit: str = "") -> Attribute:
+    return Attribute(name=name, type=type_, on=frozenset(places), description=description, unit=unit)
+
+
+_JUDGED: Final[tuple[Place, ...]] = ("decision", "record")
+_CALL: Final[tuple[Place, ...]] = ("decision", "execution", "record")
+_LIFE: Final[tuple[Place, ...]] = ("decision", "execution", "run", "record")
+
+ATTRIBUTES: Final[tuple[Attribute, ...]] = (
+    _row("agentguard.decision.id", "string", _CALL, "The decision; the caller is told the same id."),
+    _row("agentguard.decision.effect", "string", (*_JUDGED, "metric"), "`allow` or `deny`."),
+    _row("agentguard.decision.reason", "string", (*_JUDGED, "metric"), "Why, one of the closed list of reasons."),
+    _row("agentguard.policy.version", "string", _JUDGED, "Digest of everything that decides; empty: nothing asked."),
+    _row("agentguard.policy.label", "string", _JUDGED, "A name for people, beside the version."),
+    _row("agentguard.policy.ids", "string[]", _JUDGED, "The `@id`s of the determining policies, sorted."),
+    _row("agentguard.policy.id", "string", _JUDGED, "The first of them, to group by."),
+    _row("agentguard.policy.activated_at", "int", _JUDGED, "When these policies came into force, unix time.", unit="s"),
+    _row("agentguard.run.id", "string", _LIFE, "The run, constant across renewal of its token."),
+    _row("agentguard.run.ends_at", "int", (*_JUDGED, "run"), "The run's absolute end, unix time.", unit="s"),
+    _row("agentguard.run.parent", "string", (*_JUDGED, "run"), "The run that delegated to this one."),
+    _row("agentguard.run.end", "string", ("run", "record"), "`completed`, `revoked` or `expired`."),
+    _row("agentguard.authority.granted", "double", (*_JUDGED, "run"), "From the run's begin to its end.", unit="s"),
+    _row("agentguard.authority.remaining", "double", _JUDGED, "From this decision to the run's end.", unit="s"),
+    _row("agentguard.invocation.id", "string", _JUDGED, "The token's `jti` (or `uti`)."),
+    _row("agentguard.invocation.grade", "string", (*_JUDGED, "run"), "`run`, `token` or `shared`."),
+    _row("agentguard.invocation.issuer", "string", (*_JUDGED, "run"), "The `iss` that vouches for the identity."),
+    _row("agentguard.agent.id", "string", _LIFE, "The workload that acts."),
+    _row("agentguard.user.id", "string", _LIFE, "On whose behalf, when somebody."),
+    _row("agentguard.task.id", "string", _LIFE, "The task, when named."),
+    _row("agentguard.purpose", "string", (*_JUDGED, "run"), "The purpose, when named."),
+    _row("agentguard.delegation.depth", "int", (*_JUDGED, "run"), "The number of ancestors."),
+    _row("agentguard.action.id", "string", _JUDGED, "The Cedar action."),
+    _row("agentguard.resource.type", "string", _JUDGED, "The resource's Cedar type."),
+    _row("agentguard.resource.id", "string", _JUDGED, "Its id; for a type declared private, a keyed digest."),
+    _row("agentguard.arguments.digest", "string", _JUDGED, "Keyed HMAC-SHA-256 over what was judged."),
+    _row("agentguard.evidence.chain_id", "string", ("decision",), "The ledger's chain."),
+    _row("agentguard.evidence.seq", "int", ("decision",), "The record's place in the chain, from 1."),
+    _row("agentguard.evidence.hash", "string", ("decision",), "The record's SHA-256, hex."),
+    _row("agentguard.evidence.prev_hash", "string", ("decision",), "The hash of the record before it, hex."),
+    _row("agentguard.execution.outcome", "string", ("execution", "record"), "How an allowed call came out."),
+    _row("agentguard.execution.reason", "string", ("execution", "record"), "Why it was cancelled or withheld."),
+    _row("agentguard.execution.duration", "double", ("execution", "record"), "How long the tool ran.", unit="s"),
+    _row("agentguard.trace.caller_sampled", "bool", _CALL, "Whether the caller's `traceparent` asked for spans."),
+    _row("agentguard.tokens.refused", "int", ("record",), "Tokens refused for this reason since the last such record."),
+    _row("mcp.method.name", "string", _CALL, "The MCP method."),
+    _row("gen_ai.tool.name", "string", (*_CALL, "metric"), "The tool; in metrics `_OTHER` for one that is unknown."),
+    _row("gen_ai.operation.name", "string", ("execution",), "`execute_tool`."),
+    _row("jsonrpc.request.id", "string", _CALL, "The request's id, as text."),
+    _row("mcp.session.id", "string", _CALL, "The transport's session, where it has one."),
+    _row("error.type", "string", ("execution", "record"), "The class of what the tool raised, never its text."),
+    _row("openinference.span.kind", "string", ("decision", "execution", "run"), "`GUARDRAIL`, `TOOL` or `AGENT`."),
+)
+
+DECISIONS: Final = Metric(
+    name="agentguard.decisions",
+    kind="counter",
+    unit="{decision}",
+    description="Decisions, each counted once.",
+    attributes=("agentguard.decision.effect", "agentguard.decision.reason", "gen_ai.tool.name"),
+)
+DECISION_DURATION: Final = Metric(
+    name="agentguard.decision.duration",
+    kind="histogram",
+    unit="s",
+    description="From the call's arrival to its decision, approvals included.",
+    attributes=("agentguard.decision.effect", "agentguard.decision.reason", "gen_ai.tool.name"),
+)
+APPEND_DURATION: Final = Metric(
+    name="agentguard.evidence.append.duration",
+    kind="histogram",
+    unit="s",
+    description="What one record costs until it is kept.",
+)
+BACKLOG: Final = Metric(
+    name="agentguard.evidence.backlog",
+    kind="gauge",
+    unit="{record}",
+    description="Records that are kept but not yet delivered elsewhere.",
+)
+STALENESS: Final = Metric(
+    name="agentguard.revocation.staleness",
+    kind="gauge",
+    unit="s",
+    description="The age of what this process knows of revocations.",
+)
+METRICS: Final = (DECISIONS, DECISION_DURATION, APPEND_DURATION, BACKLOG, STALENESS)

@@ -1,0 +1,407 @@
+"""`Guard`: what a developer puts into an MCP server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from agentguard.adapters.mcp import Adapter, BearerVerifier, auth_settings, is_server
+from agentguard.enforce import ACTING, Call, Denial, Enforcer, Rule, Setting
+from agentguard.errors import AccessDenied, ConfigurationError
+from agentguard.evidence.metrics import Metrics
+from agentguard.evidence.spans import Spans
+from agentguard.evidence.trail import Trail
+from agentguard.evidence.vocabulary import RecordKind
+from agentguard.guarded import GuardedFunction
+from agentguard.identity.issuers import TrustedIssuer
+from agentguard.identity.sources import EnvironmentSource
+from agentguard.identity.verifier import InvocationVerifier
+from agentguard.limits import Limits
+from agentguard.model import Decision, Effect, EntityUid, Reason
+from agentguard.policy.entities import Loaders
+from agentguard.policy.schema import GuardedTool
+from agentguard.policy.source import compile_policies, read_folder
+from agentguard.policy.values import Field, record_of
+from agentguard.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+    from agentguard.adapters.mcp import Registered
+    from agentguard.errors import Refusal
+    from agentguard.model import Invocation
+
+P = ParamSpec("P")
+R = TypeVar("R")
+LoaderT = TypeVar("LoaderT", bound="Callable[[str], object]")
+
+_LOG: Final = logging.getLogger("agentguard")
+
+# How many decorators are looked through for a misplaced one.
+_WRAPPERS: Final = 32
+
+
+class Guard:
+    """Judges each tool call of one server by Cedar policies, for the run that makes it.
+
+    The short form names the issuer; its keys are found through its metadata::
+
+        guard = Guard(HERE / "policies", issuer="https://issuer.example",
+                      audience="https://records.example/mcp", state=UnsafeMemoryState())
+
+    Attributes:
+        state: The store and the ledger, for ending runs and reading evidence.
+    """
+
+    def __init__(
+        self,
+        policies: str | os.PathLike[str],
+        *,
+        issuer: str | None = None,
+        audience: str | None = None,
+        verifier: InvocationVerifier | None = None,
+        state: State | None = None,
+        environment: str = "production",
+        time_zone: str = "UTC",
+        label: str | None = None,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        clock: Callable[[], float] = time.time,
+        limits: Limits | None = None,
+    ) -> None:
+        """Set up a guard.
+
+        Args:
+            policies: The folder of ``.cedar`` files.
+            issuer: Whose tokens to believe: the short form of *verifier*.
+            audience: What a token over HTTP must be for: this server's canonical URI.
+            verifier: Whose tokens to believe, in full.
+            state: Where the ends of runs and the evidence are kept.
+            environment: ``context.environment``.
+            time_zone: The IANA name of the zone of ``context.local``.
+            label: A name for people, beside the policies' version.
+            tracer_provider: For spans; None for the process's own.
+            meter_provider: For metrics; None for the process's own.
+            clock: Gives unix seconds.
+            limits: The bounds.
+
+        Raises:
+            ConfigurationError: With what to change.
+            PolicyError: If the folder cannot be read or holds no policies.
+        """
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._verifier = _verifier(issuer, audience, verifier, self._limits, clock)
+        if not isinstance(state, State):
+            message = (
+                f"a guard wants state to keep the evidence and the ends of runs in, got `{state!r}`: "
+                "pass state=UnsafeMemoryState()"
+            )
+            raise ConfigurationError(message)
+        self.state = state
+        self._environment = environment
+        try:
+            self._zone = ZoneInfo(time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            message = f"time zone `{time_zone}` is not known: use an IANA name such as `Europe/Zurich`"
+            raise ConfigurationError(message) from None
+        self._source = read_folder(Path(policies), self._limits)
+        self._label = label
+        self._loaders = Loaders(self._limits)
+        self._private: set[str] = set()
+        self._spans = Spans(tracer_provider)
+        self._metrics = Metrics(meter_provider)
+        self._functions: list[GuardedFunction] = []
+        self._call: ContextVar[Call | None] = ContextVar("agentguard_call", default=None)
+        self._trail: Trail | None = None
+        self._enforcer: Enforcer | None = None
+
+    def http_auth(self, *, resource_url: str | None = None) -> dict[str, Any]:
+        """Return the keyword arguments that let an `MCPServer` take bearer tokens.
+
+        Args:
+            resource_url: The server's own address, where the audience is not a URL.
+
+        Raises:
+            ConfigurationError: If the guard has no audience, or it is not a URL.
+        """
+        audience = self._verifier.audience
+        if audience is None:
+            message = "http_auth() wants the audience of tokens over HTTP: pass Guard(audience=…)"
+            raise ConfigurationError(message)
+        resource = resource_url or audience
+        issuer = next(iter(self._verifier.issuers))
+        return {
+            "auth": auth_settings(issuer, resource),
+            "token_verifier": BearerVerifier(self._verifier, resource, self._refused_token),
+        }
+
+    @overload
+    def tool(self, function: Callable[P, Awaitable[R]], /) -> Callable[P, Awaitable[R]]: ...
+
+    @overload
+    def tool(self, function: Callable[P, R], /) -> Callable[P, Awaitable[R]]: ...
+
+    @overload
+    def tool(
+        self,
+        function: None = None,
+        /,
+        *,
+        resource: str | None = None,
+        facts: Callable[..., object] | None = None,
+        exclude: Collection[str] = (),
+    ) -> Callable[[Callable[P, Awaitable[R]] | Callable[P, R]], Callable[P, Awaitable[R]]]: ...
+
+    def tool(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        resource: str | None = None,
+        facts: Callable[..., object] | None = None,
+        exclude: Collection[str] = (),
+    ) -> Any:
+        """Guard a tool. Put it directly below ``@server.tool()``.
+
+        Args:
+            function: The tool's function, async or plain (it then runs in a thread).
+            resource: What a call acts on, for example ``"Record::{record_id}"``, or
+                ``"Record::{record_ids[*]}"`` for each of several; the tool itself if left out.
+            facts: A pure function of some of the tool's arguments, by name, that returns
+                a TypedDict, dataclass or model: ``context.facts``.
+            exclude: Arguments that policies do not see.
+
+        Raises:
+            ConfigurationError: If the function cannot be guarded.
+        """
+
+        def guard(bare: Callable[..., Any]) -> Callable[..., Any]:
+            if isinstance(exclude, str):
+                message = f"exclude= wants the names of arguments, got `{exclude}`: write exclude=(`{exclude}`,)"
+                raise ConfigurationError(message)
+            guarded = GuardedFunction.wrap(
+                bare, self._enter, resource=resource, facts=facts, exclude=frozenset(exclude)
+            )
+            self._functions.append(guarded)
+            return guarded.wrapper
+
+        return guard if function is None else guard(function)
+
+    def entity(self, entity_type: str, *, private: bool = False) -> Callable[[LoaderT], LoaderT]:
+        """Register the loader of an entity type: from an id to an `Entity`.
+
+        Args:
+            entity_type: The Cedar type, for example ``"Record"``.
+            private: Whether evidence keeps keyed digests in place of its ids.
+
+        Raises:
+            ConfigurationError: If the type has a loader already.
+        """
+
+        def register(loader: LoaderT) -> LoaderT:
+            self._loaders.register(entity_type, loader)
+            if private:
+                self._private.add(entity_type)
+            return loader
+
+        return register
+
+    def attach(self, server: object, *, identity: str = "environment") -> None:
+        """Begin to guard *server*. Call it after the last tool.
+
+        Args:
+            server: An `MCPServer`.
+            identity: Where a call that did not come over HTTP has its token:
+                ``"environment"`` (AGENTGUARD_TOKEN_FILE, else AGENTGUARD_TOKEN) or ``"meta"``.
+
+        Raises:
+            ConfigurationError: With what to change.
+            PolicyError: If the policies do not fit the server's tools.
+        """
+        if self._enforcer is not None:
+            message = "this guard is attached already: give each server a guard of its own"
+            raise ConfigurationError(message)
+        if not is_server(server):
+            message = f"a guard wants an MCPServer, got `{type(server).__qualname__}`: attach the server object"
+            raise ConfigurationError(message)
+        if identity not in {"environment", "meta"}:
+            message = f"identity= wants `environment` or `meta`, got `{identity}`: choose one"
+            raise ConfigurationError(message)
+        adapter = Adapter(
+            server,
+            environment=EnvironmentSource.take(os.environ) if identity == "environment" else None,
+            verifier=self._verifier,
+            current=self._call,
+            clock=self._clock,
+            limits=self._limits,
+        )
+        rules = {
+            tool.name: (tool.function, rule)
+            for tool in adapter.registered()
+            if (rule := self._settle(tool, server.name)) is not None
+        }
+        methods = _methods(server.name)
+        policies = compile_policies(
+            self._source,
+            [rule.tool for _, rule in rules.values()] + [rule.tool for rule in methods.values()],
+            loaders=self._loaders.types,
+            claims=self._verifier.claims,
+            limits=self._limits,
+            label=self._label,
+        )
+        policies.activated_at = int(self._clock())
+        self._trail = trail = Trail(
+            ledger=self.state.ledger,
+            spans=self._spans,
+            metrics=self._metrics,
+            key=self.state.key,
+            private=frozenset(self._private),
+            clock=self._clock,
+            entropy=secrets.token_bytes,
+        )
+        setting = Setting(
+            store=self.state.store,
+            trail=trail,
+            loaders=self._loaders,
+            limits=self._limits,
+            environment=self._environment,
+            time_zone=self._zone,
+            clock=self._clock,
+        )
+        trail.keep(RecordKind.START, {"agentguard.policy.version": policies.version})
+        self._enforcer = Enforcer(setting, policies)
+        adapter.install(self._enforcer, rules, methods)
+
+    def _settle(self, tool: Registered, server: str) -> Rule | None:
+        """Return the rule of a registered tool, or None if nothing guards it.
+
+        Raises:
+            ConfigurationError: If it is guarded, but not from where it should be.
+        """
+        # By identity alone: `functools.wraps` copies every mark.
+        wrappers = {id(guarded.wrapper): guarded for guarded in self._functions}
+        function = getattr(tool.function, "__func__", tool.function)
+        if guarded := wrappers.get(id(function)):
+            return guarded.settle(tool, server)
+        if any(guarded.function is function for guarded in self._functions):
+            message = f"tool `{tool.name}` is not guarded: put @guard.tool below @server.tool()"
+            raise ConfigurationError(message)
+        inner = function
+        for _ in range(_WRAPPERS):
+            inner = getattr(inner, "__wrapped__", getattr(inner, "func", None))
+            if id(inner) in wrappers:
+                message = (
+                    f"tool `{tool.name}` has another decorator above @guard.tool, which would run before the decision: "
+                    "put @guard.tool directly below @server.tool()"
+                )
+                raise ConfigurationError(message)
+        _LOG.warning(
+            "tool `%s` is not guarded, every call to it is denied: put @guard.tool below @server.tool()", tool.name
+        )
+        return None
+
+    async def _enter(self, guarded: GuardedFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer one call of a guarded function."""
+        call = self._call.get()
+        acting = ACTING.get()
+        if call is None and acting is not None:
+            call = _direct_call(acting)
+        if self._enforcer is None or guarded.rule is None or call is None:
+            _LOG.error("denied: `%s` was called %s", guarded.function.__name__, self._why_not(guarded))
+            raise AccessDenied(Decision(effect=Effect.DENY, reason=Reason.UNAUTHENTICATED))
+        outermost = call.open and call.depth == 0
+        call.entered = True
+        call.depth += 1
+        try:
+            arguments = guarded.named(args, kwargs)
+            return await self._enforcer.enforce(
+                call, guarded.rule, arguments, lambda: guarded.run(args, kwargs, arguments)
+            )
+        except Denial as denial:
+            if outermost:
+                return call.answers.denied(denial.decision)
+            raise call.answers.denied_nested(denial.decision) from None
+        except AccessDenied as nested:
+            # A call inside the tool was denied, and the tool left it at that.
+            if outermost:
+                return call.answers.denied(nested.decision)
+            raise
+        finally:
+            call.depth -= 1
+
+    def _why_not(self, guarded: GuardedFunction) -> str:
+        if self._enforcer is None:
+            return "through a guard that was never attached: call guard.attach(server) after the last tool"
+        if guarded.rule is None:
+            return "but its server does not have it as a tool: register it before guard.attach(server)"
+        return "outside of any request: in a test, use agentguard.testing.acting_as"
+
+    def _refused_token(self, refusal: Refusal) -> None:
+        """Keep the evidence of a token that was refused."""
+        _LOG.info("refused a token, %s: %s", refusal.reason, refusal.detail)
+        if self._trail is not None:
+            self._trail.refused_token(refusal.reason)
+
+
+class _Direct:
+    """How a guarded function that a test calls directly tells of a denial."""
+
+    def denied(self, decision: Decision) -> object:
+        raise AccessDenied(decision)
+
+    def denied_nested(self, decision: Decision) -> AccessDenied:
+        return AccessDenied(decision)
+
+
+def _direct_call(acting: Invocation) -> Call:
+    async def identify() -> Invocation:
+        return acting
+
+    return Call(identify=identify, answers=_Direct(), transport="stdio")
+
+
+def _verifier(
+    issuer: str | None,
+    audience: str | None,
+    verifier: InvocationVerifier | None,
+    limits: Limits,
+    clock: Callable[[], float],
+) -> InvocationVerifier:
+    if (issuer is None) == (verifier is None):
+        message = "a guard wants one way to verify identities: pass issuer= and audience=, or verifier="
+        raise ConfigurationError(message)
+    if issuer is not None:
+        return InvocationVerifier(TrustedIssuer(issuer=issuer), audience=audience, limits=limits, clock=clock)
+    if audience is not None or not isinstance(verifier, InvocationVerifier):
+        message = "verifier= wants an InvocationVerifier, which has the audience: leave out audience="
+        raise ConfigurationError(message)
+    return verifier
+
+
+def _methods(server: str) -> dict[str, Rule]:
+    """Return the methods that are Cedar actions of their own, on the server."""
+    targets = {"resources/read": "uri", "prompts/get": "name"}
+    return {
+        method: Rule(
+            tool=GuardedTool(
+                name=method,
+                server=server,
+                input=record_of({target: Field(str)}, where=method),
+                facts=None,
+                resource_type="Server",
+                groups=frozenset(),
+            ),
+            itself=EntityUid("Server", server),
+        )
+        for method, target in targets.items()
+    }

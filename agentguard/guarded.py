@@ -1,0 +1,186 @@
+"""One guarded function: what its decorator was told, and how it is called.
+
+The wrapper is what a framework registers. It shows the function's own signature, less
+what is injected, so that schemas and validation are those of the bare function.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from agentguard.adapters.mcp import Injected
+from agentguard.enforce import Rule
+from agentguard.errors import ConfigurationError
+from agentguard.model import EntityUid
+from agentguard.policy.schema import GuardedTool
+from agentguard.policy.values import Field, Shape, record_of, shape_of
+from agentguard.request import ResourceTemplate
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from agentguard.adapters.mcp import Registered
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(slots=True, eq=False)
+class GuardedFunction:
+    """A function under the decorator.
+
+    Attributes:
+        function: The developer's own.
+        resource: The template of what it acts on, as given.
+        facts: The function that adds ``context.facts``, as given.
+        exclude: The arguments that policies do not see.
+        injected: The parameters that no caller gives.
+        signature: What the framework sees.
+        wrapper: What the framework registers.
+        rule: How it is judged; None until its server is attached.
+        arguments: The names of its arguments, once attached.
+    """
+
+    function: Callable[..., Any]
+    resource: str | None
+    facts: Callable[..., object] | None
+    exclude: frozenset[str]
+    injected: Injected
+    signature: inspect.Signature
+    wrapper: Callable[..., Any] = field(init=False)
+    rule: Rule | None = None
+    arguments: tuple[str, ...] = ()
+
+    @classmethod
+    def wrap(
+        cls,
+        function: Callable[..., Any],
+        call: Callable[[GuardedFunction, tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+        *,
+        resource: str | None,
+        facts: Callable[..., object] | None,
+        exclude: frozenset[str],
+    ) -> GuardedFunction:
+        """Wrap *function* so that each call of it goes through *call*.
+
+        Raises:
+            ConfigurationError: If the function cannot be guarded.
+        """
+        if not inspect.isroutine(function):
+            message = f"@guard.tool wants a function, got `{type(function).__qualname__}`: decorate the function itself"
+            raise ConfigurationError(message)
+        name = function.__name__
+        try:
+            signature = inspect.signature(function, eval_str=True)
+            annotations = inspect.get_annotations(function, eval_str=True)
+        except (NameError, SyntaxError, TypeError) as error:
+            message = f"tool `{name}`: its annotations cannot be resolved, {error}: define the types at module level"
+            raise ConfigurationError(message) from error
+        for parameter in signature.parameters.values():
+            if parameter.kind in _VARIADIC:
+                message = f"tool `{name}` takes `{parameter}`: name its arguments, what has no name cannot be judged"
+                raise ConfigurationError(message)
+        injected = Injected.of(function)
+        guarded = cls(function, resource, facts, exclude, injected, injected.visible(signature))
+
+        @functools.wraps(function)
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return await call(guarded, args, kwargs)
+
+        # Evaluated: whoever reads a `__signature__` does not evaluate it again.
+        wrapper.__signature__ = guarded.signature  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {
+            **{p.name: p.annotation for p in guarded.signature.parameters.values() if p.annotation is not p.empty},
+            **({"return": annotations["return"]} if "return" in annotations else {}),
+        }
+        guarded.wrapper = wrapper
+        return guarded
+
+    def settle(self, registered: Registered, server: str) -> Rule:
+        """Learn under which name and hints the server has it, and how to judge it.
+
+        Raises:
+            ConfigurationError: If it is registered twice, or what the decorator was told
+                does not fit the function.
+        """
+        name = registered.name
+        if self.rule is not None:
+            message = (
+                f"one guarded function is registered as `{self.rule.tool.name}` and as `{name}`: "
+                "give each tool a function of its own"
+            )
+            raise ConfigurationError(message)
+        hidden = self.injected.names | {"agentguard_context"}
+        if inspect.ismethod(registered.function):
+            hidden |= {next(iter(self.signature.parameters))}
+        parameters = {p.name: p for p in self.signature.parameters.values() if p.name not in hidden}
+        self.arguments = tuple(parameters)
+        if unknown := sorted(self.exclude - parameters.keys()):
+            message = f"tool `{name}` has no argument `{unknown[0]}`: mend exclude="
+            raise ConfigurationError(message)
+        fields = {
+            p.name: Field(Any if p.annotation is p.empty else p.annotation)
+            for p in parameters.values()
+            if p.name not in self.exclude
+        }
+        shape = record_of(fields, where=name)
+        resource = None
+        if self.resource is not None:
+            resource = ResourceTemplate.parse(self.resource)
+            resource.check({p.name: p.annotation for p in parameters.values()}, tool=name)
+        facts, takes = self._facts(name, parameters)
+        tool = GuardedTool(
+            name=name,
+            server=server,
+            input=shape,
+            facts=facts,
+            resource_type=None if resource is None else resource.type,
+            groups=registered.groups,
+        )
+        itself = EntityUid("Tool", name)
+        self.rule = Rule(tool=tool, itself=itself, resource=resource, facts=self.facts, facts_arguments=takes)
+        return self.rule
+
+    def _facts(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> tuple[Shape | None, tuple[str, ...]]:
+        if self.facts is None:
+            return None, ()
+        takes = tuple(inspect.signature(self.facts).parameters)
+        if unknown := [argument for argument in takes if argument not in parameters]:
+            message = f"tool `{name}` has no argument `{unknown[0]}`, which its facts take: name arguments of the tool"
+            raise ConfigurationError(message)
+        returns = typing.get_type_hints(self.facts, include_extras=True).get("return")
+        shape = None if returns is None else shape_of(returns, where=f"{name} facts")
+        if shape is None or not shape.cedar.startswith("{"):
+            message = f"tool `{name}`: its facts want a record, got `{returns}`: declare a TypedDict or dataclass"
+            raise ConfigurationError(message)
+        return shape, takes
+
+    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments by name, exactly as `run` will pass them.
+
+        Raises:
+            TypeError: If they do not fit the signature.
+        """
+        if not args and kwargs.keys() >= set(self.arguments):
+            return {name: kwargs[name] for name in self.arguments}
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return {name: bound.arguments[name] for name in self.arguments}
+
+    async def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], arguments: Mapping[str, object]) -> Any:
+        """Run the resolvers and the function itself, a plain function in a thread.
+
+        An abandoned thread would keep its place past the limit, so a cancelled call
+        waits for it; what it returns then is withheld.
+        """
+        question = await self.injected.fill(kwargs, arguments)
+        if question is not None:
+            return question
+        if inspect.iscoroutinefunction(self.function):
+            return await self.function(*args, **kwargs)
+        return await anyio.to_thread.run_sync(functools.partial(self.function, *args, **kwargs))

@@ -1,0 +1,283 @@
+"""Everything that decides, compiled once for each version and each invocation.
+
+Parsing is the dear part of asking Cedar, and what is parsed grows with the folder. So
+policies are parsed in slices, entities once for each invocation, and schemas once for
+each action: a call then costs the same with ten policies and with ten thousand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
+
+import cedarpy
+
+from agentguard.errors import ConfigurationError, Refusal
+from agentguard.model import EntityUid, Reason
+from agentguard.policy.grants import check_grant
+from agentguard.policy.lexer import LexError, tokens
+from agentguard.policy.literals import literals
+from agentguard.policy.reach import KnownEntities, Uid, ancestors, resolve, uid_of
+from agentguard.policy.slicing import PolicyIndex, Scope
+from agentguard.request import principal_entities, principal_uid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agentguard.limits import Limits
+    from agentguard.model import Invocation
+    from agentguard.policy.literals import Literal
+    from agentguard.policy.schema import GuardedTool, SchemaTexts
+
+# A cache that is full is emptied: the next calls then pay once more, and no entry can
+# stay longer than the set it belongs to.
+_CACHED_SLICES: Final = 4_096
+_CACHED_GRANTS: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One policy of the organisation.
+
+    Attributes:
+        id: Its ``@id``.
+        text: Its text, annotations included.
+        scope: What its head demands of principal and action.
+        literals: The entities that it names.
+        advice: Its ``@advice``: what it says to a caller that it stops.
+        file: The file that it stands in, relative to the folder.
+        line: Its first line there.
+    """
+
+    id: str
+    text: str
+    scope: Scope
+    literals: tuple[Literal, ...] = ()
+    advice: str | None = None
+    file: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What all requests for one action share."""
+
+    tool: GuardedTool
+    uid: dict[str, str]
+    schema: cedarpy.Schema
+    # The tool and its server, which the guard makes.
+    entities: tuple[dict[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A few policies, parsed, and what Cedar's positional ids stand for."""
+
+    handle: cedarpy.PolicySet
+    organisation: Mapping[str, str]
+    grant: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A grant that was found valid."""
+
+    text: str
+    policies: int
+    handle: cedarpy.PolicySet
+
+
+@dataclass(slots=True)
+class Link:
+    """One link of a chain of delegation, ready for one action.
+
+    Attributes:
+        base: The principal with all that it reaches, the action, the tool, the server.
+        present: What *base* holds, and what needs no presence.
+        unresolved: What the principal reaches and only the request can bring.
+        closure: The principal and what it is in, without what the request brings.
+    """
+
+    principal: dict[str, str]
+    grant: Grant | None
+    base: cedarpy.Entities
+    present: set[Uid]
+    unresolved: set[Uid]
+    closure: frozenset[Uid]
+    slices: dict[frozenset[Uid], Slice] = field(default_factory=dict)
+    may_ever: bool | None = None
+
+
+class PolicySet:
+    """One version of everything that decides, compiled.
+
+    Built by `agentguard.policy.source.compile_policies` alone.
+
+    Attributes:
+        version: ``sha256:`` over everything that decides.
+        label: What people call this version, if anything.
+        activated_at: Since when it is in force, unix seconds; the guard sets it.
+        policies: The organisation's policies by id.
+        static_uids: The entities of ``cedarentities.json``.
+        known: What these hold, ready to be looked up.
+        limits: The bounds that requests must stay under.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        policies: Sequence[Policy],
+        tools: Sequence[GuardedTool],
+        schema: SchemaTexts,
+        entities: Sequence[Mapping[str, object]],
+        limits: Limits,
+        label: str | None = None,
+    ) -> None:
+        self.version = version
+        self.label = label
+        self.activated_at: int | None = None
+        self.policies: Mapping[str, Policy] = {policy.id: policy for policy in policies}
+        self.static_uids = frozenset(EntityUid(*uid_of(entity["uid"])) for entity in entities)
+        self.limits = limits
+        self._schema = cedarpy.Schema.from_str(schema.full)
+        self.known = KnownEntities(entities)
+        # Types whose entities have attributes, tags or parents: one that is missing
+        # would change an answer.
+        self._solid = frozenset(name for name, entity in schema.entities.items() if not entity.bare)
+        self._asked = frozenset(
+            (literal.uid.type, literal.uid.id) for policy in policies for literal in policy.literals if literal.asked
+        )
+        self._index = PolicyIndex({policy.id: policy.scope for policy in policies})
+        self._actions = {tool.name: _action(tool, schema) for tool in tools}
+        self._slices: dict[tuple[str, frozenset[EntityUid]], Slice] = {}
+        self._grants: dict[str, Grant | str] = {}
+        self._links: WeakKeyDictionary[Invocation, dict[str, Link]] = WeakKeyDictionary()
+
+    def action(self, name: str) -> Action:
+        """Return what is known of an action.
+
+        Raises:
+            Refusal: UNGUARDED, if there is no such action.
+        """
+        action = self._actions.get(name)
+        if action is None:
+            raise Refusal(Reason.UNGUARDED, f"no tool `{name}` is guarded by these policies")
+        return action
+
+    def link(self, invocation: Invocation, action: Action) -> Link:
+        """Return *invocation* ready for *action*, from the cache if it was there before.
+
+        Raises:
+            Refusal: GRANT, if its grant is not valid here.
+        """
+        links = self._links.get(invocation)
+        if links is None:
+            links = self._links[invocation] = {}
+        link = links.get(action.tool.name)
+        if link is None:
+            link = links[action.tool.name] = self._prepare(invocation, action)
+        return link
+
+    def _prepare(self, invocation: Invocation, action: Action) -> Link:
+        grant = None if invocation.grant is None else self._grant(invocation.grant)
+        own = KnownEntities((*principal_entities(invocation), *action.entities))
+        start = self._asked.union(*own.refers_to.values())
+        used, absent = resolve(start, self.known, own.refers_to, ())
+        principal = principal_uid(invocation)
+        uid = (principal.type, principal.id)
+        delta = [*own.text.values(), *(self.known.text[known] for known in used)]
+        try:
+            base = cedarpy.Entities.from_json_str(f"[{','.join(delta)}]", action.schema)
+        except ValueError as error:
+            # A mapped claim of another type than was declared, for one.
+            raise Refusal(Reason.INTERNAL_ERROR, f"the invocation does not fit the schema: {error}") from None
+        return Link(
+            principal=principal.as_json(),
+            grant=grant,
+            base=base,
+            present=own.refers_to.keys() | used,
+            unresolved={missing for missing in absent if missing[0] in self._solid},
+            closure=ancestors((uid,), own.parents, self.known.parents),
+        )
+
+    def slice(self, link: Link, action: Action, depth: int, closure: frozenset[Uid]) -> Slice:
+        """Return the policies that *link* could be decided by, its grant included."""
+        found = link.slices.get(closure)
+        if found is None:
+            if len(link.slices) >= _CACHED_SLICES:
+                link.slices.clear()
+            organisation = self.organisation(action, closure)
+            found = link.slices[closure] = _with_grant(organisation, link.grant, depth)
+        return found
+
+    def organisation(self, action: Action, closure: frozenset[Uid]) -> Slice:
+        """Return the organisation's policies that a principal within *closure* could be decided by."""
+        named = frozenset(EntityUid(*uid) for uid in closure) & self._index.principals
+        key = (action.tool.name, named)
+        found = self._slices.get(key)
+        if found is None:
+            if len(self._slices) >= _CACHED_SLICES:
+                self._slices.clear()
+            ids = self._index.select(action.tool.name, action.tool.groups, named)
+            handle = cedarpy.PolicySet.from_str("\n".join(self.policies[id_].text for id_ in ids))
+            # Cedar numbers the policies of a text in order.
+            found = Slice(handle, {f"policy{place}": id_ for place, id_ in enumerate(ids)}, {})
+            self._slices[key] = found
+        return found
+
+    def _grant(self, text: str) -> Grant:
+        """Return a grant that is valid on this server.
+
+        Raises:
+            Refusal: GRANT, if it is not.
+        """
+        found = self._grants.get(text)
+        if found is None:
+            if len(self._grants) >= _CACHED_GRANTS:
+                self._grants.clear()
+            found = self._grants[text] = self._checked_grant(text)
+        if isinstance(found, str):
+            raise Refusal(Reason.GRANT, found)
+        return found
+
+    def _checked_grant(self, text: str) -> Grant | str:
+        try:
+            # Bounds first: Cedar's parser can end the process.
+            check_grant(text, self.limits)
+            found = literals(tokens(text))
+            validation = cedarpy.validate_policies(text, self._schema)
+            handle = cedarpy.PolicySet.from_str(text)
+        except (ConfigurationError, LexError, ValueError) as error:
+            return f"the grant is not valid: {error}"
+        if not validation.validation_passed:
+            return f"the grant is not valid here: {validation.errors[0].error}"
+        if any(literal.asked and literal.uid.type in self._solid for literal in found):
+            return "the grant asks about an entity that the request does not bring"
+        return Grant(text, len(handle), handle)
+
+    def missing(self, uids: set[Uid]) -> set[Uid]:
+        """Return those of *uids* whose absence would change an answer."""
+        return {uid for uid in uids if uid[0] in self._solid}
+
+
+def _action(tool: GuardedTool, schema: SchemaTexts) -> Action:
+    # The types and this one action: a schema of all tools costs each call some
+    # microseconds a tool.
+    own = cedarpy.Schema.from_str(f"{schema.types}\n{schema.actions[tool.name]}")
+    server = {"type": "Server", "id": tool.server}
+    entities: tuple[dict[str, object], ...] = (
+        {"uid": server, "attrs": {}, "parents": []},
+        {"uid": {"type": "Tool", "id": tool.name}, "attrs": {}, "parents": [server]},
+    )
+    return Action(tool, {"type": "Action", "id": tool.name}, own, entities)
+
+
+def _with_grant(organisation: Slice, grant: Grant | None, depth: int) -> Slice:
+    """Add a grant's policies behind the organisation's: one evaluation judges both."""
+    if grant is None:
+        return organisation
+    first = len(organisation.organisation)
+    names = {f"policy{first + place}": f"grant:{depth}:{place}" for place in range(grant.policies)}
+    return Slice(organisation.handle.with_added_str(grant.text), organisation.organisation, names)

@@ -1,0 +1,209 @@
+"""Read the policies of one `.cedar` file.
+
+Cedar's own errors have no position and its parser can end the process, so each text is
+bounded first, and a syntax error is then searched for: the shortest beginning of a policy
+that Cedar refuses for anything but its sudden end ends with the token at fault.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import cedarpy
+
+from agentguard.policy.compiled import Policy
+from agentguard.policy.lexer import Kind, LexError, check_bounds, position, statements
+from agentguard.policy.literals import literals
+from agentguard.policy.slicing import scope_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentguard.limits import Limits
+    from agentguard.policy.lexer import Statement, Token
+
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+_ENDED: Final = "unexpected end of input"
+_EFFECTS: Final = ("permit", "forbid")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """Something to mend before the policies can be used.
+
+    Attributes:
+        file: Relative to the folder.
+        line: From 1; 0 if it concerns the whole file.
+        what: What is wrong and, after a colon, the fix.
+    """
+
+    file: str
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.what}" if self.line else f"{self.file}: {self.what}"
+
+
+def read_policies(file: str, text: str, limits: Limits) -> tuple[list[Policy], list[Problem]]:
+    """Return the policies that *text* holds, and what is wrong with the others."""
+    try:
+        found = statements(text)
+    except LexError as error:
+        return [], [Problem(file, error.line, error.what)]
+    policies: list[Policy] = []
+    problems: list[Problem] = []
+    for statement in found:
+        try:
+            policies.append(_read(file, text, statement, limits))
+        except LexError as error:
+            problems.append(Problem(file, error.line, error.what))
+    return policies, problems
+
+
+def _read(file: str, text: str, statement: Statement, limits: Limits) -> Policy:
+    check_bounds(text, statement.tokens, limits)
+    head = _head(statement)
+    _check_form(text, statement, head)
+    try:
+        handle = cedarpy.PolicySet.from_str(statement.text)
+    except ValueError as error:
+        raise _syntax_error(text, statement, str(error)) from None
+    if len(handle) != 1:
+        # Cedar and the lexer disagree about where policies end.
+        raise LexError(text, statement.offset, "this is not one policy: end each policy with `;`")
+    parsed = json.loads(cedarpy.policies_to_json_str(head.text))["staticPolicies"]["policy0"]
+    annotations = {name: value or "" for name, value in parsed.get("annotations", {}).items()}
+    return Policy(
+        id=_id(text, statement, annotations),
+        text=statement.text,
+        scope=scope_of(parsed),
+        literals=literals(statement.tokens),
+        advice=annotations.get("advice") or None,
+        file=file,
+        line=statement.line,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The annotations, effect and scope of a policy, which alone are a policy too.
+
+    Attributes:
+        effect: The token where `permit` or `forbid` should be.
+        text: The text up to the scope's closing bracket, and a semicolon.
+    """
+
+    effect: Token
+    text: str
+
+
+def _head(statement: Statement) -> _Head:
+    """Split a policy's head off, as far as it has the form of one.
+
+    A head is short and flat, so Cedar's JSON of it is cheap. The whole policy's can be
+    nested deeper than a JSON parser goes.
+    """
+    tokens = statement.tokens
+    at = 0
+    last = len(tokens) - 1
+    while at < last and tokens[at].text == "@":
+        at += 5 if at + 2 <= last and tokens[at + 2].text == "(" else 2
+    at = min(at, last)
+    end = at
+    depth = 0
+    for end in range(at, len(tokens)):
+        depth += (tokens[end].text == "(") - (tokens[end].text == ")")
+        if depth == 0 and tokens[end].text == ")":
+            break
+    stop = tokens[end].offset + len(tokens[end].text) - statement.offset
+    return _Head(tokens[at], statement.text[:stop] + ";")
+
+
+def _check_form(text: str, statement: Statement, head: _Head) -> None:
+    """Refuse what Cedar would refuse without saying where, and templates.
+
+    Raises:
+        LexError: At the token at fault.
+    """
+    for token in statement.tokens:
+        if token.kind is Kind.SLOT:
+            what = f"`{token.text}` makes this a template, which never applies: write the entity itself"
+            raise LexError(text, token.offset, what)
+    effect = head.effect
+    if effect.text not in _EFFECTS:
+        close = difflib.get_close_matches(effect.text, _EFFECTS, n=1) or ["permit"]
+        what = f"a policy starts with `permit` or `forbid`, got `{effect.text}`: did you mean `{close[0]}`?"
+        raise LexError(text, effect.offset, what)
+    if statement.tokens[-1].text != ";":
+        raise LexError(text, statement.tokens[-1].offset, "the last policy has no end: close it with `;`")
+
+
+def _syntax_error(text: str, statement: Statement, message: str) -> LexError:
+    """Return Cedar's *message* with the position that it lacks."""
+    if not message.startswith("unexpected token"):
+        return LexError(text, _mentioned(statement, message), f"Cedar cannot read this policy: {message}")
+    tokens = statement.tokens
+    low, high = 1, len(tokens)
+    while low < high:
+        middle = (low + high) // 2
+        stop = tokens[middle - 1].offset + len(tokens[middle - 1].text) - statement.offset
+        if _refusal(statement.text[:stop]) in {_ENDED, ""}:
+            low = middle + 1
+        else:
+            high = middle
+    token = tokens[low - 1]
+    if token.text in {"@", *_EFFECTS}:
+        return LexError(
+            text, token.offset, f"`{token.text}` starts a policy inside another: end the one above with `;`"
+        )
+    if token.text == ";":
+        return LexError(text, token.offset, "this policy ends too early: close its brackets before `;`")
+    what = f"`{token.text}` cannot stand here: look for a missing comma, bracket or operator before it"
+    return LexError(text, token.offset, what)
+
+
+def _refusal(text: str) -> str:
+    try:
+        cedarpy.PolicySet.from_str(text)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _mentioned(statement: Statement, message: str) -> int:
+    """Return where the first name that *message* quotes stands, else where the policy starts."""
+    quoted = {part for quote in re.findall(r"`([^`]+)`", message) for part in re.findall(r"\w+", quote)}
+    quoted.update(re.findall(r": (\w+)$", message))
+    return next((token.offset for token in statement.tokens if token.text in quoted), statement.offset)
+
+
+def _id(text: str, statement: Statement, annotations: Mapping[str, str]) -> str:
+    id_ = annotations.get("id")
+    if id_ is None:
+        raise LexError(text, statement.offset, 'this policy has no @id: write @id("its-name") above it')
+    if _ID.fullmatch(id_) is None:
+        what = f"@id holds 1 to 128 letters, digits, `.`, `_`, `-` and `/`, got `{id_[:128]}`: rename it"
+        raise LexError(text, statement.offset, what)
+    return id_
+
+
+def duplicates(policies: list[Policy]) -> list[Problem]:
+    """Return a problem for every policy whose id an earlier one has: Cedar does not look."""
+    first: dict[str, Policy] = {}
+    problems = []
+    for policy in policies:
+        earlier = first.setdefault(policy.id, policy)
+        if earlier is not policy:
+            what = f'@id("{policy.id}") is taken by {earlier.file}:{earlier.line}: rename one of the two'
+            problems.append(Problem(policy.file, policy.line, what))
+    return problems
+
+
+def line_of(policy: Policy, offset: int) -> int:
+    """Return the line, in its file, of an offset into a policy's text."""
+    return policy.line + position(policy.text, offset)[0] - 1

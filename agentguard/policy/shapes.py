@@ -1,0 +1,375 @@
+"""Python types as Cedar types, each with the converter of its values.
+
+A model is read attribute by attribute, in its declared type: `model_dump` leaves out
+and rewrites. A type without an exact counterpart is refused, with the fix.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum, Flag
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NotRequired, Required, Union, get_args, get_origin
+from uuid import UUID
+
+import pydantic
+import typing_extensions
+
+from agentguard.errors import Refusal, UnmappableTypeError
+from agentguard.limits import Limits
+from agentguard.policy import scalars
+from agentguard.policy.scalars import Budget, CedarJson, Convert, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ESCAPES: Final = frozenset({"__extn", "__entity", "__expr"})
+"""Keys that Cedar's JSON reads as instructions, at any depth."""
+
+_LIMITS: Final = Limits()
+_DEEPEST: Final = _LIMITS.argument_nesting
+_MOST_DIGITS: Final = 18
+_KEY_BYTES: Final = 4
+_PAIR_BYTES: Final = 16
+_SHOWN: Final = 120
+_MISSING: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A Cedar type, and how a Python value becomes one of it.
+
+    Attributes:
+        cedar: The type as Cedar schema text.
+        members: The values that an enum or a `Literal` has; empty for other types.
+        depth: How deep sets and records are nested in it; 0 for a scalar.
+        convert: Turns a Python value into Cedar JSON; `to_cedar` calls it.
+    """
+
+    cedar: str
+    members: tuple[str | int | bool, ...] = ()
+    depth: int = 0
+    convert: Convert = dataclasses.field(kw_only=True, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A member of a record: its annotation, and whether it is always there."""
+
+    annotation: object
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """Declares, in `Annotated`, that a number counts in units of 10**-digits.
+
+    ``Annotated[float, Scaled(6)]`` is a Long of millionths, for numbers that need more
+    than the four places of Cedar's decimal, such as coordinates.
+
+    Raises:
+        ValueError: If *digits* is not a whole number from 0 to 18.
+    """
+
+    digits: int
+
+    def __post_init__(self) -> None:
+        if type(self.digits) is not int or not 0 <= self.digits <= _MOST_DIGITS:
+            message = f"`Scaled` wants 0 to {_MOST_DIGITS} digits, got `{self.digits}`"
+            raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    name: str
+    shape: Shape
+    optional: bool
+    nullable: bool
+
+
+def quoted(text: str) -> str:
+    """Return *text* as a string literal of Cedar policy or schema text."""
+    written = (c if c.isascii() and c.isprintable() and c not in '"\\' else f"\\u{{{ord(c):x}}}" for c in text)
+    return f'"{"".join(written)}"'
+
+
+def shape_of(annotation: object, *, where: str) -> Shape:
+    """Compile an annotation.
+
+    Args:
+        annotation: A type, as a signature has it.
+        where: What is annotated, for messages: ``export_records.max_rows``.
+
+    Raises:
+        UnmappableTypeError: If Cedar has no exact counterpart; the message has the fix.
+    """
+    return _shape(annotation, where, ())
+
+
+def record_of(fields: Mapping[str, Field], *, where: str) -> Shape:
+    """Compile the record of a tool's arguments, whose values come as a `dict`.
+
+    A nullable annotation makes a member optional: its None is absent in Cedar. What is
+    not among *fields* is left out of the record, as `exclude=` wants it.
+
+    Raises:
+        UnmappableTypeError: If Cedar has no exact counterpart for a member.
+    """
+    return _record(_members(fields, where, ()), dict, where, closed=False)
+
+
+# An annotation, and the exact types that its values have after validation: pydantic's
+# own annotations stand beside the standard types that they give.
+_SCALARS: Final[Mapping[object, tuple[str, Callable[[str], Convert]]]] = {
+    **dict.fromkeys((str, pydantic.EmailStr), ("String", scalars.text)),
+    bool: ("Bool", scalars.truth),
+    int: ("Long", scalars.whole),
+    float: ("decimal", partial(scalars.decimal, kind=float)),
+    Decimal: ("decimal", partial(scalars.decimal, kind=Decimal)),
+    **dict.fromkeys(
+        (datetime, pydantic.AwareDatetime, pydantic.PastDatetime, pydantic.FutureDatetime),
+        ("datetime", scalars.moment),
+    ),
+    **dict.fromkeys((date, pydantic.PastDate, pydantic.FutureDate), ("datetime", scalars.day)),
+    timedelta: ("duration", scalars.span),
+}
+_WRITTEN: Final[Mapping[object, type]] = {
+    UUID: UUID,
+    Path: type(Path()),
+    PurePath: type(PurePath()),
+    PurePosixPath: PurePosixPath,
+    PureWindowsPath: PureWindowsPath,
+}
+_ADDRESSES: Final[Mapping[object, tuple[type, ...]]] = {
+    pydantic.IPvAnyAddress: (IPv4Address, IPv6Address),
+    pydantic.IPvAnyInterface: (IPv4Interface, IPv6Interface),
+    pydantic.IPvAnyNetwork: (IPv4Network, IPv6Network),
+    **{kind: (kind,) for kind in (IPv4Address, IPv6Address, IPv4Interface, IPv6Interface, IPv4Network, IPv6Network)},
+}
+_SETS: Final[Mapping[object, tuple[type, ...]]] = {
+    list: (list,),
+    set: (set,),
+    frozenset: (frozenset,),
+    tuple: (tuple,),
+    collections.abc.Sequence: (list, tuple),
+    collections.abc.MutableSequence: (list,),
+    collections.abc.Set: (set, frozenset),
+    collections.abc.MutableSet: (set,),
+}
+_MAPPINGS: Final = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_ALIASES: Final = (
+    typing_extensions.TypeAliasType,
+    getattr(typing, "TypeAliasType", typing_extensions.TypeAliasType),
+)
+_QUALIFIERS: Final = (Required, NotRequired, typing_extensions.ReadOnly)
+
+
+def _unmappable(where: str, annotation: object, fix: str) -> UnmappableTypeError:
+    plain = isinstance(annotation, type) and get_origin(annotation) is None
+    name = annotation.__qualname__ if plain else repr(annotation).replace("typing.", "")  # type: ignore[attr-defined]
+    message = f"`{where}` has type `{name[:_SHOWN]}`, which Cedar cannot hold: {fix}, or leave it out with exclude="
+    return UnmappableTypeError(message)
+
+
+def _shape(annotation: object, where: str, around: tuple[object, ...]) -> Shape:
+    """Compile *annotation*, which stands inside the types *around* it."""
+    if any(annotation is outer for outer in around):
+        raise _unmappable(where, annotation, "take a type that does not contain itself")
+    if len(around) > _DEEPEST:
+        raise _unmappable(where, annotation, f"nest types at most {_DEEPEST} deep")
+    if isinstance(annotation, type):
+        return _class(annotation, where, around)
+    if isinstance(annotation, _ALIASES):
+        return _shape(annotation.__value__, where, (*around, annotation))
+    if isinstance(annotation, typing.NewType):
+        return _shape(annotation.__supertype__, where, around)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _annotated(arguments[0], arguments[1:], where, around)
+    if origin is Literal:
+        return _choice(annotation, arguments, where)
+    return _container(annotation, where, (*around, annotation))
+
+
+def _container(annotation: object, where: str, inside: tuple[object, ...]) -> Shape:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is tuple and arguments[1:] != (...,):
+        raise _unmappable(where, annotation, "name its parts in a model")
+    if origin in (Union, types.UnionType):
+        raise _unmappable(where, annotation, "take one type, with null only for a whole argument or member")
+    if origin in _SETS and arguments:
+        return _set(_shape(arguments[0], f"{where}[]", inside), _SETS[origin], where)
+    if origin in _MAPPINGS and arguments:
+        return _pairs(annotation, arguments, where, inside)
+    raise _unmappable(where, annotation, "declare exactly what it holds")
+
+
+def _class(kind: type, where: str, around: tuple[object, ...]) -> Shape:
+    if kind in _SCALARS:
+        cedar, converter = _SCALARS[kind]
+        return Shape(cedar, convert=converter(where))
+    if kind in _WRITTEN or issubclass(kind, pydantic.AnyUrl):
+        return Shape("String", convert=scalars.text_of(where, _WRITTEN.get(kind, kind)))
+    if kind in _ADDRESSES:
+        return Shape("ipaddr", convert=scalars.address(where, _ADDRESSES[kind]))
+    if issubclass(kind, Enum) and not issubclass(kind, Flag):
+        return _choice(kind, tuple(kind), where)
+    fields = _fields(kind, where)
+    if fields is None:
+        raise _unmappable(where, kind, "declare exactly what it holds")
+    config = getattr(kind, "model_config", None) or getattr(kind, "__pydantic_config__", None) or {}
+    if config.get("extra") == "allow":
+        raise _unmappable(where, kind, 'set its `extra` to "forbid"')
+    read_as = dict if typing_extensions.is_typeddict(kind) else kind
+    return _record(_members(fields, where, (*around, kind)), read_as, where, closed=read_as is dict)
+
+
+def _fields(kind: type, where: str) -> dict[str, Field] | None:
+    """Return the members of a model, dataclass or TypedDict; None for other classes."""
+    if issubclass(kind, pydantic.BaseModel):
+        return {name: Field(_rejoined(info)) for name, info in kind.model_fields.items()}
+    typed_dict = typing_extensions.is_typeddict(kind)
+    if not typed_dict and not dataclasses.is_dataclass(kind):
+        return None
+    try:
+        hints = typing_extensions.get_type_hints(kind, include_extras=True)
+    except NameError as error:
+        raise _unmappable(where, kind, f"define `{error.name}` where its module sees it") from error
+    if typed_dict:
+        required: frozenset[str] = kind.__required_keys__  # type: ignore[attr-defined]
+        return {name: _unqualified(hint, required=name in required) for name, hint in hints.items()}
+    return {field.name: Field(hints[field.name]) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+
+
+def _rejoined(info: pydantic.fields.FieldInfo) -> object:
+    """Return a field's annotation with the metadata that pydantic split off."""
+    annotation: Any = info.annotation
+    for item in info.metadata:
+        annotation = Annotated[annotation, item]
+    return annotation
+
+
+def _unqualified(hint: object, *, required: bool) -> Field:
+    # Postponed annotations hide `NotRequired` from `__required_keys__`.
+    while (qualifier := get_origin(hint)) in _QUALIFIERS:
+        if qualifier is not typing_extensions.ReadOnly:
+            required = qualifier is Required
+        (hint,) = get_args(hint)
+    return Field(hint, required)
+
+
+def _annotated(inner: Any, metadata: tuple[object, ...], where: str, around: tuple[object, ...]) -> Shape:
+    scales = [item for item in metadata if isinstance(item, Scaled)]
+    if not scales:
+        return _shape(inner, where, around)
+    if inner not in (int, float, Decimal) or len(scales) > 1:
+        raise _unmappable(where, inner, "put one `Scaled` on an int, a float or a Decimal")
+    return Shape("Long", convert=scalars.scaled(where, inner, scales[0].digits))
+
+
+def _choice(annotation: object, members: tuple[object, ...], where: str) -> Shape:
+    raw: list[Any] = [member.value if isinstance(member, Enum) else member for member in members]
+    kinds = set(map(type, raw))
+    kind = kinds.pop() if len(kinds) == 1 else None
+    if kind not in (str, int, bool):
+        raise _unmappable(where, annotation, "let its members be all strings or all whole numbers")
+    plain = _class(kind, where, ())
+    try:
+        for value in raw:
+            plain.convert(value, Budget(total_bytes=_LIMITS.string_bytes, string_bytes=_LIMITS.string_bytes))
+    except Refusal as error:
+        raise _unmappable(where, annotation, f"mend its members ({error.detail})") from error
+    # With `use_enum_values` a model holds a member's value instead.
+    values = dict(zip([*members, *raw], [*raw, *raw], strict=True))
+    return Shape(plain.cedar, tuple(raw), convert=scalars.choice(where, values, {kind, *map(type, members)}))
+
+
+def _set(element: Shape, kinds: tuple[type, ...], where: str) -> Shape:
+    def convert(value: Any, budget: Budget) -> CedarJson:
+        if type(value) not in kinds:
+            raise refusal(where, f"a `{kinds[0].__name__}`", value)
+        budget.take(len(value))
+        return [element.convert(item, budget) for item in value]
+
+    return Shape(f"Set<{element.cedar}>", depth=element.depth + 1, convert=convert)
+
+
+def _pairs(annotation: object, arguments: tuple[object, ...], where: str, inside: tuple[object, ...]) -> Shape:
+    """Compile a mapping. Cedar's records have fixed keys, so it becomes a set of pairs."""
+    key, item = (_shape(argument, f"{where}[]", inside) for argument in arguments)
+    if key.cedar != "String":
+        raise _unmappable(where, annotation, "let its keys be strings")
+
+    def convert(value: object, budget: Budget) -> CedarJson:
+        if type(value) is not dict or not ESCAPES.isdisjoint(value):
+            raise refusal(where, "a dict without keys that Cedar reserves", value)
+        budget.take(_PAIR_BYTES * len(value))
+        return [{"key": key.convert(k, budget), "value": item.convert(v, budget)} for k, v in value.items()]
+
+    cedar = f'Set<{{ "key": String, "value": {item.cedar} }}>'
+    return Shape(cedar, depth=item.depth + 2, convert=convert)
+
+
+def _members(fields: Mapping[str, Field], where: str, around: tuple[object, ...]) -> tuple[_Member, ...]:
+    members = []
+    for name, field in fields.items():
+        here = f"{where}.{name}"
+        if name in ESCAPES:
+            raise _unmappable(here, field.annotation, "Cedar reserves that name, so give it another")
+        annotation, nullable = _nullable(field.annotation)
+        shape = _shape(annotation, here, around)
+        members.append(_Member(name, shape, nullable or not field.required, nullable))
+    return tuple(members)
+
+
+def _record(members: tuple[_Member, ...], kind: type, where: str, *, closed: bool) -> Shape:
+    """Compile a record that is read from a `dict`, or from the attributes of a *kind*."""
+    plan = tuple((member.name, member.optional, member.nullable, member.shape.convert) for member in members)
+    size = sum(len(member.name) + _KEY_BYTES for member in members)
+    read: Callable[[Any, str, object], object] = dict.get if kind is dict else getattr
+
+    def convert(value: Any, budget: Budget) -> CedarJson:
+        if type(value) is not kind:
+            raise refusal(where, f"a `{kind.__name__}`", value)
+        budget.take(size)
+        record: dict[str, CedarJson] = {}
+        missing = 0
+        for name, optional, nullable, part in plan:
+            item = read(value, name, _MISSING)
+            if item is _MISSING and optional:
+                missing += 1
+            elif item is not None or not nullable:
+                record[name] = part(item, budget)
+        # A key that no member names would reach the tool without having been judged.
+        if closed and len(value) + missing != len(plan):  # type: ignore[arg-type]
+            raise refusal(where, "the declared keys alone", value)
+        return record
+
+    written = (f"{quoted(member.name)}{'?' if member.optional else ''}: {member.shape.cedar}" for member in members)
+    cedar = f"{{ {', '.join(written)} }}"
+    return Shape(cedar, depth=1 + max((member.shape.depth for member in members), default=0), convert=convert)
+
+
+def _nullable(annotation: Any) -> tuple[Any, bool]:
+    """Return *annotation* without null, and whether it had it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if isinstance(annotation, _ALIASES):
+        inner, nullable = _nullable(annotation.__value__)
+        return (inner if nullable else annotation), nullable
+    if origin is Annotated:
+        inner, nullable = _nullable(arguments[0])
+        return (Annotated[(inner, *arguments[1:])] if nullable else annotation), nullable
+    if origin in (Union, types.UnionType) and types.NoneType in arguments:
+        others = tuple(part for part in arguments if part is not types.NoneType)
+        return Union[others], True  # noqa: UP007  the union is made at run time
+    if origin is Literal and any(part is None for part in arguments):
+        return Literal[tuple(part for part in arguments if part is not None)], True
+    return annotation, False

@@ -1,0 +1,168 @@
+"""Load a policy folder, and compile it for the tools of one server.
+
+Two steps, since a folder can be read before the server's tools are known. Each collects
+everything that is wrong and refuses once, with one line for each: file, line, what is
+wrong, and the fix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import cedarpy
+
+from agentguard.errors import ConfigurationError, PolicyError
+from agentguard.policy.checks import did_you_mean, invalid_policies, invalid_schema, unknown_entities, vain_comparisons
+from agentguard.policy.compiled import Policy, PolicySet
+from agentguard.policy.entityfile import StaticEntity, read_entities, unfit_entities
+from agentguard.policy.folder import ENTITIES, SCHEMA_SUFFIX, read_files
+from agentguard.policy.fragments import Fragment, read_fragment
+from agentguard.policy.reachable import unsourced_types
+from agentguard.policy.reader import Problem, duplicates, read_policies
+from agentguard.policy.schema import SchemaTexts, schema_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from agentguard.limits import Limits
+    from agentguard.policy.schema import GuardedTool
+
+__all__ = ["Policy", "PolicySet", "PolicySource", "compile_policies", "read_folder"]
+
+# Whose entities may be in a group, as soon as somebody says so.
+_GROUPABLE = frozenset(("Agent", "User", "Task"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySource:
+    """A policy folder as it was read, once, in one piece.
+
+    Attributes:
+        folder: Its absolute path.
+        files: The text of every file that decides, by name, sorted.
+        policies: The policies, in the order of files and lines.
+        fragments: The team's own types.
+        entities: The entities of ``cedarentities.json``.
+    """
+
+    folder: str
+    files: tuple[tuple[str, str], ...]
+    policies: tuple[Policy, ...]
+    fragments: tuple[Fragment, ...]
+    entities: tuple[StaticEntity, ...]
+
+
+def read_folder(folder: Path, limits: Limits) -> PolicySource:
+    """Read a policy folder: ``*.cedar``, ``types/*.cedarschema``, ``cedarentities.json``.
+
+    Raises:
+        PolicyError: If it cannot be read, is empty, or holds text that is no policy.
+    """
+    files = read_files(folder)
+    policies: list[Policy] = []
+    fragments: list[Fragment] = []
+    entities: list[StaticEntity] = []
+    problems: list[Problem] = []
+    refused: list[str] = []
+    for name, text in files.items():
+        if name == ENTITIES:
+            entities, found = read_entities(name, text)
+            problems += found
+        elif name.lower().endswith(SCHEMA_SUFFIX):
+            try:
+                fragments.append(read_fragment(name, text, limits))
+            except PolicyError as error:
+                refused += error.problems
+        else:
+            read, found = read_policies(name, text, limits)
+            policies += read
+            problems += found
+    problems += duplicates(policies)
+    if problems or refused:
+        raise PolicyError([*map(str, sorted(problems)), *refused])
+    if not policies:
+        message = f"policy folder `{folder.absolute()}` holds no policy, so nothing could be allowed: write a permit"
+        raise PolicyError([message])
+    return PolicySource(
+        folder=str(folder.absolute()),
+        files=tuple(files.items()),
+        policies=tuple(policies),
+        fragments=tuple(fragments),
+        entities=tuple(entities),
+    )
+
+
+def compile_policies(
+    source: PolicySource,
+    tools: Sequence[GuardedTool],
+    *,
+    loaders: frozenset[str],
+    claims: Mapping[str, type],
+    limits: Limits,
+    label: str | None = None,
+) -> PolicySet:
+    """Check *source* against the tools of a server, and make it ready to decide.
+
+    Args:
+        source: What `read_folder` gave.
+        tools: All that can be called there.
+        loaders: The entity types that have a loader.
+        claims: The claims that become attributes of an invocation, with their types.
+        limits: The bounds.
+        label: What people call this version.
+
+    Raises:
+        PolicyError: If the policies do not fit the tools, one line for each problem.
+        ConfigurationError: If the tools or claims themselves cannot be.
+    """
+    sourced = loaders | {entity.uid.type for entity in source.entities}
+    schema = schema_texts(tools, source.fragments, grouped=_GROUPABLE & sourced, claims=claims)
+    if unknown := loaders - schema.entities.keys():
+        name = min(unknown)
+        message = (
+            f"no tool and no type has to do with `{name}`, which has a loader: {did_you_mean(name, schema.entities)}"
+        )
+        raise ConfigurationError(message)
+    try:
+        full = cedarpy.Schema.from_str(schema.full)
+    except ValueError as error:
+        raise PolicyError([invalid_schema(source.fragments, str(error))]) from None
+    types = cedarpy.Schema.from_str(schema.types)
+    solid = frozenset(name for name, entity in schema.entities.items() if not entity.bare)
+    problems = [
+        *invalid_policies(source.policies, full, tools, schema.entities),
+        *vain_comparisons(source.policies, tools),
+        *unknown_entities(source.policies, source.entities, solid, ENTITIES),
+        *unfit_entities(ENTITIES, source.entities, schema.entities, types),
+        *unsourced_types(schema, source.fragments, tools, sourced),
+    ]
+    if problems:
+        raise PolicyError([str(problem) for problem in sorted(problems)])
+    return PolicySet(
+        version=_version(source, schema),
+        policies=source.policies,
+        tools=tools,
+        schema=schema,
+        entities=[entity.json for entity in source.entities],
+        limits=limits,
+        label=label,
+    )
+
+
+def _version(source: PolicySource, schema: SchemaTexts) -> str:
+    """Return the digest of everything that decides.
+
+    Lengths stand between the parts, so that no two sets of files read the same.
+    """
+    digest = hashlib.sha256()
+    engine = ("cedarpy", version("cedarpy"))
+    for name, content in (*source.files, ("", schema.full), engine):
+        for part in (name, content):
+            data = part.encode("utf-8", "surrogateescape")
+            digest.update(len(data).to_bytes(8, "big"))
+            digest.update(data)
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,80 @@
+"""Python values as Cedar values, strictly: exactly, or not at all.
+
+`shape_of` and `record_of` compile a type once, when the server starts; `to_cedar` then
+converts each call's values by it. Two guards stand around that: no value is larger than
+the limits, and no key of a value from outside means something to Cedar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from agentguard.errors import Refusal
+from agentguard.limits import Limits
+from agentguard.model import Reason
+from agentguard.policy.scalars import Budget, datetime_json, duration_json
+from agentguard.policy.shapes import ESCAPES, Field, Scaled, Shape, quoted, record_of, shape_of
+
+if TYPE_CHECKING:
+    from agentguard.policy.scalars import CedarJson
+
+__all__ = [
+    "Field",
+    "Scaled",
+    "Shape",
+    "check_no_escapes",
+    "datetime_json",
+    "duration_json",
+    "quoted",
+    "record_of",
+    "shape_of",
+    "to_cedar",
+]
+
+_DEFAULT_LIMITS: Final = Limits()
+
+
+def to_cedar(value: object, shape: Shape, limits: Limits) -> CedarJson:
+    """Convert a value to Cedar JSON. The result shares nothing mutable with *value*.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT, if the value is not of the shape, is not exact in
+            Cedar, or passes one of *limits*: ``arguments_bytes`` (texts in UTF-8, and a
+            constant for each other part), ``string_bytes``, ``argument_nesting``.
+    """
+    if shape.depth > limits.argument_nesting:
+        raise Refusal(Reason.INVALID_ARGUMENT, "the value is nested deeper than the limit")
+    return shape.convert(value, Budget(total_bytes=limits.arguments_bytes, string_bytes=limits.string_bytes))
+
+
+def check_no_escapes(value: object, limits: Limits = _DEFAULT_LIMITS) -> None:
+    """Refuse a value from outside that Cedar would read as more than data.
+
+    ``{"__extn": {"fn": "unknown", …}}`` in an attribute keeps a forbid from firing.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT, if a mapping anywhere in it has the key ``__extn``,
+            ``__entity`` or ``__expr``, or one that is no string; if it is nested past
+            ``argument_nesting``; or if it has more parts than ``arguments_bytes``.
+    """
+    level: list[object] = [value]
+    depth = parts = 0
+    # Level by level and not recursively: it may be nested 10,000 deep, or hold itself.
+    while level:
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, Mapping):
+                if not all(isinstance(key, str) and key not in ESCAPES for key in item):
+                    raise Refusal(Reason.INVALID_ARGUMENT, "a key is no string, or is one that Cedar reserves")
+                inner = list(item.values())
+            elif isinstance(item, (list, tuple, set, frozenset)):
+                inner = list(item)
+            else:
+                continue
+            parts += len(inner)
+            if depth == limits.argument_nesting or parts > limits.arguments_bytes:
+                raise Refusal(Reason.INVALID_ARGUMENT, "the value is nested too deep, or has too many parts")
+            below.extend(inner)
+        level = below
+        depth += 1

@@ -1,0 +1,1 @@
+"""Examples: servers to read, run and copy from."""

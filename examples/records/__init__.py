@@ -1,0 +1,1 @@
+"""A clinic's patient records, served to two agents."""

@@ -1,0 +1,93 @@
+"""The demo: it ends by itself, and only ends well if every decision is the expected one."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from examples.records.server import POLICIES
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """How a demo ended."""
+
+    exit_code: int
+    output: str
+    errors: str
+    group: int
+
+
+def play(*options: str) -> Played:
+    """Run the demo to its end, in a process group of its own, as a pipe sees it."""
+    command = [sys.executable, "-m", "examples.records.demo", *options]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        output, errors = process.communicate(timeout=150)
+    return Played(process.returncode, output, errors, process.pid)
+
+
+def changed_policies(folder: Path, old: str, new: str) -> Path:
+    """Copy the example's policies with one text replaced."""
+    copy = folder / "policies"
+    shutil.copytree(POLICIES, copy)
+    guardrails = copy / "20-guardrails.cedar"
+    text = guardrails.read_text()
+    assert old in text
+    guardrails.write_text(text.replace(old, new))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def played() -> Played:
+    """Play the demo once, unchanged."""
+    return play()
+
+
+def test_demo_ends_well_and_shows_what_was_decided(played: Played) -> None:
+    """Every line is checked inside; the last one says so."""
+    assert played.exit_code == 0, played.output + played.errors
+    assert "11 calls decided, each as expected" in played.output
+    assert "DENY    export-row-limit" in played.output
+    assert "(the tool did not run)" in played.output
+
+
+def test_demo_writes_plain_lines_of_80_columns_into_a_pipe(played: Played) -> None:
+    """Colours are for terminals."""
+    assert "\x1b" not in played.output
+    assert max(map(len, played.output.splitlines())) <= 80
+
+
+def test_demo_leaves_no_process_behind(played: Played) -> None:
+    """The server that it started has ended with it."""
+    with pytest.raises(ProcessLookupError):
+        os.killpg(played.group, 0)
+
+
+def test_demo_with_a_wrong_decision_ends_with_1(tmp_path: Path) -> None:
+    """With a guardrail moved, the call that it should have stopped is named."""
+    policies = changed_policies(tmp_path, "context.input.max_rows > 500", "context.input.max_rows > 5000")
+
+    wrong = play("--policies", str(policies))
+
+    assert wrong.exit_code == 1, wrong.output + wrong.errors
+    assert "WRONG: the decision is ('allow', 'permit', ['billing-exports'])" in wrong.output
+    assert "each as expected" not in wrong.output
+
+
+def test_demo_with_a_broken_policy_says_so_and_ends_with_1(tmp_path: Path) -> None:
+    """The server refuses to start, and its words reach whoever started the demo."""
+    policies = changed_policies(tmp_path, "context.input.max_rows > 500", "context.input.maxrows > 500")
+
+    broken = play("--policies", str(policies))
+
+    assert broken.exit_code == 1
+    assert "the server did not start" in broken.output
+    assert "maxrows" in broken.output

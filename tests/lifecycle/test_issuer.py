@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
+
+from agentguard.errors import ConfigurationError
+from agentguard.identity.jwk import read_key_set
+from agentguard.identity.token import TrustedIssuer
+from agentguard.lifecycle.issuer import Issuer
+from agentguard.model import Grade, Invocation
+from tests.tokens import AUDIENCE, GRANT, ISSUER, KEY, NOW, make_ancestor, make_issuer, verified
+
+CLAIMS: dict[str, type] = {"groups": frozenset, "level": int, "vip": bool, "ward": str}
+
+
+def verified_of(issuer: Issuer, token: str, audience: str = AUDIENCE) -> Invocation:
+    """Verify a token as the issuer's."""
+    keys, _ = read_key_set(issuer.jwks())
+    return verified(token, trusted=TrustedIssuer(issuer=ISSUER, claims=CLAIMS), keys=keys, audience=audience)
+
+
+def test_minted_token_with_everything_is_accepted() -> None:
+    """What goes in comes out of verification."""
+    issuer = make_issuer()
+
+    token = issuer.mint(
+        agent="support-agent",
+        grant=GRANT,
+        user="alice",
+        task="ticket-7",
+        purpose="support",
+        scopes=["b", "a"],
+        run="run-7",
+        ends_in=600,
+        token_lifetime=120,
+        ancestors=[make_ancestor()],
+        claims={"groups": frozenset({"x", "y"}), "level": 3, "vip": True, "ward": "west"},
+    )
+
+    invocation = verified_of(issuer, token)
+    assert invocation.run_id == "run-7"
+    assert invocation.grade is Grade.RUN
+    assert invocation.agent == "support-agent"
+    assert invocation.user == "alice"
+    assert invocation.task == "ticket-7"
+    assert invocation.purpose == "support"
+    assert invocation.scopes == {"a", "b"}
+    assert invocation.claims == {"groups": {"x", "y"}, "level": 3, "vip": True, "ward": "west"}
+    assert invocation.grant == GRANT
+    assert [link.run_id for link in invocation.ancestors] == ["run-0"]
+    assert (invocation.issued_at, invocation.ends_at, invocation.run_ends_at) == (NOW, NOW + 150, NOW + 600)
+
+
+def test_minted_token_with_the_least_is_accepted_and_has_no_user() -> None:
+    """An agent and a grant are enough."""
+    issuer = make_issuer()
+
+    invocation = verified_of(issuer, issuer.mint(agent="support-agent", grant=GRANT))
+
+    assert invocation.user is None
+    assert invocation.lifetime == 300
+    assert invocation.ends_at == NOW + 300
+
+
+def test_each_minted_token_names_a_run_and_a_token_of_its_own() -> None:
+    """Two runs of one agent are two principals."""
+    issuer = make_issuer()
+
+    first, second = (verified_of(issuer, issuer.mint(agent="a", grant=GRANT)) for _ in range(2))
+
+    assert first.run_id != second.run_id
+    assert first.token_id != second.token_id
+
+
+def test_minted_token_for_another_audience_is_accepted_there() -> None:
+    """A run's token is for one server."""
+    issuer = make_issuer()
+
+    token = issuer.mint(agent="a", grant=GRANT, audience="urn:agentguard:stdio:records")
+
+    assert verified_of(issuer, token, "urn:agentguard:stdio:records").agent == "a"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"grant": ""},
+        {"grant": "  "},
+        {"grant": "x" * 4097},
+        {"agent": ""},
+        {"task": ""},
+        {"purpose": "p" * 257},
+        {"run": "r" * 257},
+        {"ends_in": 0},
+        {"ends_in": -1},
+        {"token_lifetime": 901, "ends_in": 901},
+        {"ancestors": [{}]},
+        {"ancestors": [make_ancestor(exp=NOW + 299)]},
+        {"claims": {"iss": "other"}},
+        {"claims": {"grade": "run"}},
+        {"claims": {"level": 2**63}},
+        {"claims": {"ward": "\ud800"}},
+    ],
+)
+def test_token_that_no_server_would_accept_is_not_minted(options: dict[str, Any]) -> None:
+    """Whoever mints it learns of the mistake, not whoever carries it."""
+    with pytest.raises(ConfigurationError):
+        make_issuer().mint(**{"agent": "a", "grant": GRANT, **options})
+
+
+def test_given_key_signs_and_its_public_half_is_published() -> None:
+    """The key id is the key's own, so it is the same for every issuer object with that key."""
+    first, second = (Issuer(ISSUER, AUDIENCE, key=KEY, clock=lambda: NOW + 0.9) for _ in range(2))
+
+    assert first.jwks() == second.jwks()
+    assert len(read_key_set(first.jwks())[0]) == 1
+    assert verified_of(second, first.mint(agent="a", grant=GRANT)).issued_at == NOW
+
+
+def test_key_on_another_curve_is_refused() -> None:
+    """Only ES256 is minted."""
+    with pytest.raises(ConfigurationError, match="P-256"):
+        Issuer(ISSUER, AUDIENCE, key=generate_private_key(SECP384R1()))
