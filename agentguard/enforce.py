@@ -306,7 +306,7 @@ class Enforcer:
             own = {name: copy.deepcopy(arguments[name]) for name in rule.facts_arguments}
             try:
                 facts = rule.facts(**own)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  the developer's function; whatever it raises denies
                 detail = f"the facts of `{rule.tool.name}` raised {type(error).__qualname__}"
                 raise Refusal(Reason.INVALID_ARGUMENT, detail) from None
             context["facts"] = to_cedar(facts, rule.tool.facts, s.limits)

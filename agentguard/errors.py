@@ -51,7 +51,7 @@ class AccessDenied(AgentGuardError):  # noqa: N818  the field's own word for it
         self.decision = decision
 
 
-class Refusal(AgentGuardError):
+class Refusal(AgentGuardError):  # noqa: N818  a step's answer, which becomes a denial
     """A step of the guard could not be passed; it becomes a denial.
 
     Attributes:

@@ -8,7 +8,7 @@ import secrets
 import time
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, overload
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agentguard.adapters.mcp import Adapter, BearerVerifier, auth_settings, is_server
@@ -31,7 +31,7 @@ from agentguard.policy.values import Field, record_of
 from agentguard.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Callable, Collection, Coroutine
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -48,6 +48,16 @@ _LOG: Final = logging.getLogger("agentguard")
 
 # How many decorators are looked through for a misplaced one.
 _WRAPPERS: Final = 32
+
+
+class ToolDecorator(Protocol):
+    """What `Guard.tool` gives for options: a decorator."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
 
 class Guard:
@@ -146,10 +156,10 @@ class Guard:
         }
 
     @overload
-    def tool(self, function: Callable[P, Awaitable[R]], /) -> Callable[P, Awaitable[R]]: ...
+    def tool(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
     @overload
-    def tool(self, function: Callable[P, R], /) -> Callable[P, Awaitable[R]]: ...
+    def tool(self, function: Callable[P, R], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
     @overload
     def tool(
@@ -160,7 +170,7 @@ class Guard:
         resource: str | None = None,
         facts: Callable[..., object] | None = None,
         exclude: Collection[str] = (),
-    ) -> Callable[[Callable[P, Awaitable[R]] | Callable[P, R]], Callable[P, Awaitable[R]]]: ...
+    ) -> ToolDecorator: ...
 
     def tool(
         self,

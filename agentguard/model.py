@@ -66,10 +66,7 @@ class EntityUid:
         return {"type": self.type, "id": self.id}
 
     def __str__(self) -> str:
-        """Return Cedar text, ``Type::"id"``, with the id escaped.
-
-        Non-ASCII and control characters are written ``\\u{…}``, as Cedar spells them.
-        """
+        """Return Cedar text, ``Type::"id"``, with the id escaped so that nothing in it is more than text."""
         escaped = "".join(
             c if c.isascii() and c.isprintable() and c not in '"\\' else f"\\u{{{ord(c):x}}}" for c in self.id
         )

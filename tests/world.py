@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +121,7 @@ def make_guard(
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    timing = {} if clock is None else {"clock": clock}
+    timing: dict[str, Any] = {} if clock is None else {"clock": clock}
     verifier = InvocationVerifier(
         TrustedIssuer(issuer=issuer.issuer), audience=AUDIENCE, keys={issuer.issuer: FixedKeys(issuer.jwks())}, **timing
     )
@@ -250,11 +250,11 @@ async def connected(
         yield client
 
 
-def meta(result: CallToolResult) -> Mapping[str, str]:
+def meta(result: CallToolResult) -> dict[str, str]:
     """Return what a denied result says to a program."""
     assert result.is_error
     assert result.meta is not None
-    told: Mapping[str, str] = result.meta["agentguard/decision"]
+    told: dict[str, str] = result.meta["agentguard/decision"]
     return told
 
 

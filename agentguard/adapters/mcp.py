@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -41,7 +39,8 @@ from agentguard.model import Reason
 from agentguard.policy.values import check_no_escapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from contextvars import ContextVar
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 

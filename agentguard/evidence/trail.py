@@ -75,7 +75,9 @@ class Refusals:
         self._last = float("-inf")
         self._lock = Lock()
 
-    def count(self, reason: Reason, now: float, keep: Callable[[RecordKind, dict[str, AttributeValue]], object]) -> None:
+    def count(
+        self, reason: Reason, now: float, keep: Callable[[RecordKind, dict[str, AttributeValue]], object]
+    ) -> None:
         """Count one, and write what has gathered unless a record was written a second ago."""
         with self._lock:
             self._counts[reason] += 1

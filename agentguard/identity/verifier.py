@@ -98,7 +98,7 @@ class InvocationVerifier:
         try:
             wanted = self.audience if audience is None else audience
             if not wanted:
-                raise Refusal(Reason.UNAUTHENTICATED, "no audience is configured")  # noqa: TRY301
+                raise Refusal(Reason.UNAUTHENTICATED, "no audience is configured")
             return await self._verify(token, wanted)
         except Refusal:
             raise

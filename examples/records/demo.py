@@ -201,7 +201,7 @@ class Demo:
 
     async def play(self, actor: Actor, client: Client) -> list[Trace]:
         """Make each of the actor's calls, print what was decided, and compare it."""
-        self.line(f"   {actor.title:<37}{'result':<8}{'decided by':<25}{'µs':>7}", style="bold")
+        self.line(f"   {actor.title:<37}{'result':<7}{'decided by':<26}{'µs':>7}", style="bold")
         return [await self._step(actor, client, step) for step in actor.steps]
 
     async def _step(self, actor: Actor, client: Client, step: Step) -> Trace:
@@ -214,8 +214,8 @@ class Demo:
         ids = decision.attributes.get("agentguard.policy.ids", [])
         by = [name for name in ids if not name.startswith(GRANT)]
         line = Text(f"    {step.shown:<36}")
-        line.append(*(("allow ", "green") if effect == "allow" else ("DENY  ", "red")))
-        line.append(f"{', '.join(by) or reason:<27}{decision.microseconds:>7,}")
+        line.append(*(("allow  ", "green") if effect == "allow" else ("DENY   ", "red")))
+        line.append(f"{', '.join(by) or reason:<26}{decision.microseconds:>7,}")
         self._console.print(line)
         if step.remark:
             self.note(step.remark)
@@ -271,6 +271,10 @@ def _text(result: CallToolResult) -> str:
     return " ".join(block.text for block in result.content if isinstance(block, TextContent))
 
 
+def _count(policies: Path) -> int:
+    return sum(path.read_text().count("@id(") for path in policies.glob("*.cedar"))
+
+
 def _run(actor: Actor) -> str:
     return str(actor.identity["agentguard.run.id"])[:4]
 
@@ -316,14 +320,19 @@ async def play(policies: Path, folder: Path, console: Console) -> int:
     demo = Demo(console, folder)
     async with AsyncExitStack() as opened:
         issuer = await opened.enter_async_context(loopback_issuer())
-        url = await opened.enter_async_context(records_server(issuer.issuer, policies=policies, folder=folder))
+        server = records_server(issuer.issuer, policies=policies, folder=folder)
+        try:
+            url = await opened.enter_async_context(server)
+        except ServerFailedError as error:
+            demo.line(f"the server did not start:\n{error}", style="bold red")
+            return 1
         support, billing = _actors(issuer, url)
         clients = {actor: await opened.enter_async_context(connected(url, actor.token)) for actor in (support, billing)}
         tools = (await clients[billing].list_tools()).tools
-        count = sum(path.read_text().count("@id(") for path in policies.glob("*.cedar"))
         address = url.removeprefix("http://").removesuffix("/mcp")
         demo.line(
-            f"agentguard demo · server `records` on {address} · {len(tools)} tools · {count} policies", style="bold"
+            f"agentguard demo · server `records` on {address} · {len(tools)} tools · {_count(policies)} policies",
+            style="bold",
         )
 
         demo.line("\n1  Two runs of two agents, each with its own identity", style="bold")
@@ -360,11 +369,7 @@ def main(policies: Annotated[Path, typer.Option(help="The folder of policies.")]
             return await play(policies.absolute(), folder, console)
 
     with TemporaryDirectory(prefix="agentguard-demo-") as folder:
-        try:
-            wrong = anyio.run(bounded, Path(folder))
-        except ServerFailedError as error:
-            console.print(Text(f"the server did not start:\n{error}", "bold red"))
-            raise typer.Exit(1) from None
+        wrong = anyio.run(bounded, Path(folder))
     raise typer.Exit(1 if wrong else 0)
 
 

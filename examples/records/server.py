@@ -9,6 +9,7 @@ the token of the one run lies in the environment::
 
 import json
 import socket
+import sys
 from contextlib import ExitStack
 from datetime import date
 from decimal import Decimal
@@ -26,7 +27,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 from pydantic import BaseModel, Field
 
-from agentguard import Entity, EntityUid, Guard, UnsafeMemoryState, current_invocation
+from agentguard import ConfigurationError, Entity, EntityUid, Guard, UnsafeMemoryState, current_invocation
 from examples.records.data import (
     IDENTIFYING,
     Column,
@@ -166,10 +167,14 @@ def main(
             provider = TracerProvider(resource=Resource.create({"service.name": "records"}))
             provider.add_span_processor(SimpleSpanProcessor(exporter))
             trace.set_tracer_provider(provider)
-        if http is None:
-            build(issuer=issuer, audience="http://127.0.0.1/mcp", policies=policies).run("stdio")
-        else:
-            anyio.run(_serve, issuer, http, policies)
+        try:
+            if http is None:
+                build(issuer=issuer, audience="http://127.0.0.1/mcp", policies=policies).run("stdio")
+            else:
+                anyio.run(_serve, issuer, http, policies)
+        except ConfigurationError as mistake:
+            print(mistake, file=sys.stderr)
+            raise typer.Exit(1) from None
 
 
 async def _serve(issuer: str, port: int, policies: Path) -> None:

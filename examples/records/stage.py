@@ -68,6 +68,9 @@ async def records_server(issuer: str, *, policies: Path, folder: Path) -> AsyncI
             with anyio.move_on_after(_START_SECONDS):
                 url = await _first_line(process)
             if not url:
+                # Without its output it is ending by itself; what it has to say is in its log.
+                with anyio.move_on_after(_STOP_SECONDS):
+                    await process.wait()
                 raise ServerFailedError(log.read_text(errors="replace"))
             yield url
         finally:

@@ -44,7 +44,7 @@ def test_decorator_between_is_refused_at_start_up(tmp_path: Path) -> None:
         async def delete_file(path: str) -> str:
             return path
 
-    with pytest.raises(ConfigurationError, match="another decorator above @guard.tool"):
+    with pytest.raises(ConfigurationError, match=r"another decorator above @guard\.tool"):
         make_world(tmp_path, extend=extend)
 
 

@@ -83,7 +83,9 @@ async def test_guarded_function_outside_of_any_request_is_denied(tmp_path: Path)
     assert world.ran == []
 
 
-async def test_guard_that_was_never_attached_denies_every_call(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_guard_that_was_never_attached_denies_every_call(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Forgetting `attach` closes, and says so in the log."""
     world = make_world(tmp_path, attach=False)
 

@@ -1,6 +1,5 @@
 """The SDK validates arguments before any decorator runs: a stranger must learn nothing from that."""
 
-
 from pathlib import Path
 from typing import Annotated
 

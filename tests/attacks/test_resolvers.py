@@ -1,6 +1,5 @@
 """`Resolve` parameters run before a plain decorator: ours run after the decision, or not at all."""
 
-
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +48,7 @@ POLICIES = """
 """
 
 
-async def answer(_: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+async def answer(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
     """Say yes."""
     return ElicitResult(action="accept", content={"sure": True})
 

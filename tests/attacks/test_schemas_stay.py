@@ -103,9 +103,7 @@ async def test_schemas_and_results_are_those_of_the_bare_tool(era: Era, tmp_path
 
         world.server.add_tool(Guarded().method)
 
-    world = make_world(
-        tmp_path, policies='@id("all") permit (principal, action, resource);', extend=extend
-    )
+    world = make_world(tmp_path, policies='@id("all") permit (principal, action, resource);', extend=extend)
     async with Client(bare, mode=_mode(era)) as one, Client(world.server, mode=_mode(era)) as two:
         assert listed(await two.list_tools()) == listed(await one.list_tools())
         for function, arguments in [*FUNCTIONS, (Methods.method, {"number": 3})]:

@@ -1,6 +1,5 @@
 """The SDK binds sessions to client, issuer and subject: without the run in it, runs of one agent share them."""
 
-
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from mcp.server.mcpserver import Elicit, Resolve
 from mcp_types import ElicitRequestParams, ElicitResult
 from pydantic import BaseModel
 
-from tests.world import NESTED, World, http_client, make_world, served
+from tests.world import NESTED, World, make_world, served
 
 ACCEPT = "application/json, text/event-stream"
 
@@ -80,7 +79,7 @@ async def test_second_run_cannot_answer_the_first_ones_elicitation(tmp_path: Pat
 
     async with served(world) as url, httpx2.AsyncClient(timeout=10) as http:
 
-        async def answer(context: ClientRequestContext, _: ElicitRequestParams) -> ElicitResult:
+        async def answer(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
             # Before the first run answers, the second one tries to, in its session.
             forged = {"id": context.request_id, "result": {"action": "accept", "content": {"sure": True}}}
             reply = await post(http, url, second, sessions[0], forged)
@@ -115,7 +114,7 @@ async def test_request_state_of_one_run_is_refused_from_another(tmp_path: Path) 
     first, second = world.token(), world.token()
     asked: list[Any] = []
 
-    async def answer(_: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+    async def answer(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
         asked.append(params)
         return ElicitResult(action="accept", content={"sure": True})
 
@@ -163,6 +162,3 @@ async def test_call_without_a_token_is_answered_401(token: str | None, tmp_path:
 
     assert reply.status_code == 401
     assert len(world.records("refused_token")) == (0 if token is None else 1)
-
-
-_ = http_client

@@ -55,7 +55,7 @@ def test_demo_ends_well_and_shows_what_was_decided(played: Played) -> None:
     """Every line is checked inside; the last one says so."""
     assert played.exit_code == 0, played.output + played.errors
     assert "11 calls decided, each as expected" in played.output
-    assert "DENY    export-row-limit" in played.output
+    assert "DENY   export-row-limit" in played.output
     assert "(the tool did not run)" in played.output
 
 

