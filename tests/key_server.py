@@ -46,7 +46,7 @@ class KeyServer:
         self.gate.set()
         self.arrived = threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(self._answer, log_level="critical", lifespan="off", ws="none", access_log=False)
+        config = uvicorn.Config(self._answer, interface="asgi3", log_level="critical", lifespan="off", ws="none")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
 

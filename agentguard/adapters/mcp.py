@@ -27,7 +27,7 @@ from mcp.server.mcpserver.resolve import (
 from mcp.server.mcpserver.utilities.context_injection import find_context_parameter
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, InputRequiredResult, TextContent, ToolAnnotations
-from pydantic import AnyHttpUrl, ValidationError
+from pydantic import ValidationError
 from typing_extensions import TypeIs
 
 from agentguard.denial import META_KEY, told
@@ -181,8 +181,9 @@ def auth_settings(issuer: str, resource_url: str) -> AuthSettings:
         ConfigurationError: If *resource_url* or *issuer* is not a URL.
     """
     try:
-        return AuthSettings(
-            issuer_url=AnyHttpUrl(issuer), resource_server_url=AnyHttpUrl(resource_url), validate_token_resource=True
+        # From text: a URL object would have gained a trailing slash, and an issuer is compared exactly.
+        return AuthSettings.model_validate(
+            {"issuer_url": issuer, "resource_server_url": resource_url, "validate_token_resource": True}
         )
     except ValidationError:
         message = (

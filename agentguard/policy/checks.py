@@ -135,28 +135,30 @@ def invalid_schema(fragments: Sequence[Fragment], message: str) -> str:
 
 
 def vain_comparisons(policies: Iterable[Policy], tools: Iterable[GuardedTool]) -> list[Problem]:
-    """Return a problem for every comparison of `resource` that no request can meet.
+    """Return a problem for every comparison with a tool that no request can meet.
 
     A tool that names another resource is never the resource itself, so a forbid on
     ``resource == Tool::"read_record"`` would be quietly without effect.
     """
     resources = {tool.name: tool.resource_type for tool in tools}
-    problems = []
-    for policy in policies:
-        for literal in policy.literals:
-            if literal.uid.type == "Tool" and literal.against == "resource":
-                name = literal.uid.id
-                if name not in resources:
-                    what = f"no tool is called `{name}`: {did_you_mean(name, resources)}"
-                elif resources[name] is not None:
-                    what = (
-                        f"`resource` is a `{resources[name]}` when `{name}` is called, never the tool: "
-                        f'compare `action == Action::"{name}"`, or write `resource in {literal.uid}`'
-                    )
-                else:
-                    continue
-                problems.append(Problem(policy.file, line_of(policy, literal.offset), what))
-    return problems
+    return [
+        Problem(policy.file, line_of(policy, literal.offset), what)
+        for policy in policies
+        for literal in policy.literals
+        if literal.uid.type == "Tool" and (what := _vain(literal, resources))
+    ]
+
+
+def _vain(literal: Literal, resources: Mapping[str, str | None]) -> str:
+    name = literal.uid.id
+    if name not in resources:
+        return f"no tool is called `{name}`: {did_you_mean(name, resources)}"
+    if literal.against == "resource" and resources[name] is not None:
+        return (
+            f"`resource` is a `{resources[name]}` when `{name}` is called, never the tool: "
+            f'write `action == Action::"{name}"`, or `resource in {literal.uid}`'
+        )
+    return ""
 
 
 def unknown_entities(

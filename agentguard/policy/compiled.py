@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentguard.limits import Limits
-    from agentguard.model import Invocation
+    from agentguard.model import Decision, Invocation
     from agentguard.policy.literals import Literal
     from agentguard.policy.schema import GuardedTool, SchemaTexts
 
@@ -72,11 +72,21 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A few policies, parsed, and what Cedar's positional ids stand for."""
+    """A few policies, parsed.
+
+    Attributes:
+        handle: The policies.
+        organisation: Cedar's positional ids of the organisation's; others are a grant's.
+        names: What each positional id stands for.
+        granted: Whether a grant is among them, and so must permit too.
+        answers: Decisions by what Cedar answered.
+    """
 
     handle: cedarpy.PolicySet
-    organisation: Mapping[str, str]
-    grant: Mapping[str, str]
+    organisation: frozenset[str]
+    names: Mapping[str, str]
+    granted: bool = False
+    answers: dict[tuple[object, ...], Decision] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +131,7 @@ class PolicySet:
         policies: The organisation's policies by id.
         static_uids: The entities of ``cedarentities.json``.
         known: What these hold, ready to be looked up.
+        plain: For each entity type, the attributes that can refer to nothing.
         limits: The bounds that requests must stay under.
     """
 
@@ -131,6 +142,7 @@ class PolicySet:
         policies: Sequence[Policy],
         tools: Sequence[GuardedTool],
         schema: SchemaTexts,
+        plain: Mapping[str, frozenset[str]],
         entities: Sequence[Mapping[str, object]],
         limits: Limits,
         label: str | None = None,
@@ -142,7 +154,8 @@ class PolicySet:
         self.static_uids = frozenset(EntityUid(*uid_of(entity["uid"])) for entity in entities)
         self.limits = limits
         self._schema = cedarpy.Schema.from_str(schema.full)
-        self.known = KnownEntities(entities)
+        self.plain = plain
+        self.known = KnownEntities(entities, self.plain)
         # Types whose entities have attributes, tags or parents: one that is missing
         # would change an answer.
         self._solid = frozenset(name for name, entity in schema.entities.items() if not entity.bare)
@@ -182,7 +195,7 @@ class PolicySet:
 
     def _prepare(self, invocation: Invocation, action: Action) -> Link:
         grant = None if invocation.grant is None else self._grant(invocation.grant)
-        own = KnownEntities((*principal_entities(invocation), *action.entities))
+        own = KnownEntities((*principal_entities(invocation), *action.entities), self.plain)
         start = self._asked.union(*own.refers_to.values())
         used, absent = resolve(start, self.known, own.refers_to, ())
         principal = principal_uid(invocation)
@@ -192,7 +205,9 @@ class PolicySet:
             base = cedarpy.Entities.from_json_str(f"[{','.join(delta)}]", action.schema)
         except ValueError as error:
             # A mapped claim of another type than was declared, for one.
-            raise Refusal(Reason.INTERNAL_ERROR, f"the invocation does not fit the schema: {error}") from None
+            raise Refusal(
+                Reason.INTERNAL_ERROR, f"the invocation does not fit the schema: {str(error).partition('`')[0]}"
+            ) from None
         return Link(
             principal=principal.as_json(),
             grant=grant,
@@ -223,7 +238,8 @@ class PolicySet:
             ids = self._index.select(action.tool.name, action.tool.groups, named)
             handle = cedarpy.PolicySet.from_str("\n".join(self.policies[id_].text for id_ in ids))
             # Cedar numbers the policies of a text in order.
-            found = Slice(handle, {f"policy{place}": id_ for place, id_ in enumerate(ids)}, {})
+            names = {f"policy{place}": id_ for place, id_ in enumerate(ids)}
+            found = Slice(handle, frozenset(names), names)
             self._slices[key] = found
         return found
 
@@ -257,9 +273,9 @@ class PolicySet:
             return "the grant asks about an entity that the request does not bring"
         return Grant(text, len(handle), handle)
 
-    def missing(self, uids: set[Uid]) -> set[Uid]:
-        """Return those of *uids* whose absence would change an answer."""
-        return {uid for uid in uids if uid[0] in self._solid}
+    def missing(self, uids: set[Uid]) -> set[str]:
+        """Return the types of those of *uids* whose absence would change an answer."""
+        return {type_ for type_, _ in uids if type_ in self._solid}
 
 
 def _action(tool: GuardedTool, schema: SchemaTexts) -> Action:
@@ -280,4 +296,5 @@ def _with_grant(organisation: Slice, grant: Grant | None, depth: int) -> Slice:
         return organisation
     first = len(organisation.organisation)
     names = {f"policy{first + place}": f"grant:{depth}:{place}" for place in range(grant.policies)}
-    return Slice(organisation.handle.with_added_str(grant.text), organisation.organisation, names)
+    handle = organisation.handle.with_added_str(grant.text)
+    return Slice(handle, organisation.organisation, {**organisation.names, **names}, granted=True)

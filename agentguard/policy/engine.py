@@ -15,8 +15,8 @@ stack it errs.
 
 from __future__ import annotations
 
-import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import cedarpy
@@ -28,6 +28,7 @@ from agentguard.policy.reach import (
     Uid,
     add_references,
     ancestors,
+    json_text,
     parents_of,
     references_of,
     resolve,
@@ -35,16 +36,18 @@ from agentguard.policy.reach import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentguard.model import AccessRequest, Invocation
     from agentguard.policy.compiled import Action, Link, Slice
 
 __all__ = ["Policy", "PolicySet", "decide", "may_ever"]
 
-# Made of strings, numbers and the like alone: a record of a `type` and an `id` in it is
-# no entity.
-_WITHOUT_ENTITIES: Final = frozenset(("input", "facts"))
+# The parts of the context whose schema has no entity type in it, so that nothing in them
+# can refer to one. Cedar itself refuses a context that is not as its schema says.
+_WITHOUT_ENTITIES: Final = frozenset(("input", "facts", "now", "local", "environment", "transport"))
+# Of one slice; Cedar names policies in any order.
+_ANSWERS: Final = 1_024
 _POSITIONAL: Final = re.compile(r"error while evaluating policy `(policy[0-9]+)`: ([^`]*)")
 
 
@@ -62,50 +65,76 @@ def decide(request: AccessRequest, policies: PolicySet) -> Decision:
         An allow names the permits that granted it, over all links. A denial names the
         forbids that matched, or carries the errors that made it.
     """
-    permits: set[str] = set()
-    depth = 0
+    resource = request.resource
+    answers: list[Decision] = []
     try:
         action = policies.action(request.action)
-        question = _Question(request, policies)
+        start = {(resource.type, resource.id)}
+        context = _context(request.context, start)
+        given = _Given(request.entities, policies)
         for depth, invocation in enumerate(request.invocation.chain):
-            decision = question.ask(action, policies.link(invocation, action), depth)
-            if not decision.allowed:
-                return decision
-            permits.update(decision.policy_ids)
+            link = policies.link(invocation, action)
+            entities = given.around(link, action, start)
+            chosen = policies.slice(link, action, depth, given.closure(link))
+            result = cedarpy.is_authorized(
+                {"principal": link.principal, "action": action.uid, "resource": resource.as_json(), "context": context},
+                chosen.handle,
+                entities,
+                # With the schema, Cedar refuses a context of other types than were
+                # declared, and an `unknown` of partial evaluation in it.
+                action.schema,
+            )
+            answer = _answer(result, policies, chosen, depth)
+            if not answer.allowed:
+                return answer
+            answers.append(answer)
     except Refusal as refusal:
-        return _deny(policies, refusal.reason, depth, errors=(refusal.detail,))
-    return Decision(
-        effect=Effect.ALLOW,
-        reason=Reason.PERMIT,
-        policy_ids=tuple(sorted(permits)),
-        policy_version=policies.version,
-        link=depth,
-    )
+        return _deny(policies, refusal.reason, len(answers), errors=(refusal.detail,))
+    last = answers[-1]
+    if len(answers) == 1:
+        return last
+    return replace(last, policy_ids=tuple(sorted({id_ for answer in answers for id_ in answer.policy_ids})))
+
+
+def _context(context: Mapping[str, object], start: set[Uid]) -> str:
+    """Return the context as Cedar gets it, and add to *start* what it refers to.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT, if it is not plain Cedar JSON.
+    """
+    try:
+        if not context.keys() <= _WITHOUT_ENTITIES:
+            for key in context.keys() - _WITHOUT_ENTITIES:
+                add_references(context[key], start, special=True)
+        return json_text(context)
+    except ValueError:
+        raise Refusal(Reason.INVALID_ARGUMENT, "the context is not plain Cedar JSON") from None
 
 
 class _Given:
     """The entities that came with a request."""
 
-    __slots__ = ("_parents", "_policies", "_refers_to", "_text")
+    __slots__ = ("_entities", "_policies", "_refers_to", "_text")
 
     def __init__(self, entities: Sequence[Mapping[str, object]], policies: PolicySet) -> None:
+        self._entities = entities
         self._policies = policies
         if len(entities) > policies.limits.entities_per_request:
             raise Refusal(Reason.MISSING_ENTITY, "the request brings more entities than the limit")
         try:
-            self._refers_to = {uid_of(entity.get("uid")): references_of(entity) for entity in entities}
-            self._parents = {uid_of(entity.get("uid")): parents_of(entity) for entity in entities}
-            self._text = json.dumps(entities)[1:-1]
-        except (ValueError, TypeError, RecursionError):
+            self._refers_to = dict([references_of(entity, policies.plain) for entity in entities])
+            self._text = json_text(entities)[1:-1]
+        except (ValueError, RecursionError):
             raise Refusal(Reason.MISSING_ENTITY, "an entity is not plain Cedar JSON") from None
 
     def closure(self, link: Link) -> frozenset[Uid]:
         """Return the principal and everything that it is in."""
         if link.unresolved.isdisjoint(link.closure):
             return link.closure
-        return ancestors(link.closure, self._parents, self._policies.known.parents)
+        parents = {uid_of(entity["uid"]): parents_of(entity) for entity in self._entities}
+        return ancestors(link.closure, parents, self._policies.known.parents)
 
-    def around(self, link: Link, action: Action, start: Iterable[Uid]) -> cedarpy.Entities:
+    def around(self, link: Link, action: Action, start: set[Uid]) -> cedarpy.Entities:
         """Return everything that *link* and *start* can reach.
 
         Raises:
@@ -114,105 +143,88 @@ class _Given:
         known = self._policies.known
         # Every entity that came with the request is followed, even where nothing leads
         # to it: one that is known too is then added twice, and two versions are refused.
-        used, absent = resolve((*start, *link.unresolved, *self._refers_to), known, self._refers_to, link.present)
-        for type_, _ in self._policies.missing(absent):
-            # Its id stays out of this: the type may be declared private.
-            raise Refusal(Reason.MISSING_ENTITY, f"an entity of type `{type_}` is not there")
-        delta = [self._text] if self._refers_to else []
-        delta += [known.text[uid] for uid in used]
-        if not delta:
+        reached = start.union(link.unresolved, self._refers_to, *self._refers_to.values()) - link.present
+        used: set[Uid] = set()
+        if not reached <= self._refers_to.keys() or not known.text.keys().isdisjoint(reached):
+            used, absent = resolve(reached, known, self._refers_to, link.present)
+            for type_ in self._policies.missing(absent):
+                # Its id stays out of this: the type may be declared private.
+                raise Refusal(Reason.MISSING_ENTITY, f"an entity of type `{type_}` is not there")
+        if used:
+            delta = ",".join([*filter(None, (self._text,)), *(known.text[uid] for uid in used)])
+        elif not (delta := self._text):
             return link.base
         try:
-            return link.base.with_added_json_str(f"[{','.join(delta)}]", action.schema)
+            return link.base.with_added_json_str(f"[{delta}]", action.schema)
         except ValueError as error:
-            detail = f"the entities are not as the schema says: {_without_values(str(error))}"
+            detail = f"the entities are not as the schema says: {str(error).partition('`')[0]}"
             raise Refusal(Reason.MISSING_ENTITY, detail) from None
 
 
-class _Question:
-    """One request, as every link of its chain is asked about it."""
-
-    __slots__ = ("_context", "_given", "_policies", "_resource", "_start")
-
-    def __init__(self, request: AccessRequest, policies: PolicySet) -> None:
-        resource = request.resource
-        self._policies = policies
-        self._resource = resource.as_json()
-        self._start: set[Uid] = {(resource.type, resource.id)}
-        try:
-            for key, value in request.context.items():
-                add_references(value, set() if key in _WITHOUT_ENTITIES else self._start)
-            self._context = json.dumps(dict(request.context))
-        except (ValueError, TypeError, RecursionError):
-            raise Refusal(Reason.INVALID_ARGUMENT, "the context is not plain Cedar JSON") from None
-        self._given = _Given(request.entities, policies)
-
-    def ask(self, action: Action, link: Link, depth: int) -> Decision:
-        """Judge one link.
-
-        Raises:
-            Refusal: MISSING_ENTITY, if something it can reach is not there or not as the
-                schema says; INVALID_ARGUMENT, if the context is not as the schema says.
-        """
-        entities = self._given.around(link, action, self._start)
-        chosen = self._policies.slice(link, action, depth, self._given.closure(link))
-        result = cedarpy.is_authorized(
-            {"principal": link.principal, "action": action.uid, "resource": self._resource, "context": self._context},
-            chosen.handle,
-            entities,
-            # With the schema, Cedar refuses a context of other types than were declared,
-            # and an `unknown` of partial evaluation in it.
-            action.schema,
-        )
-        return _outcome(self._policies, link, chosen, depth, result)
-
-
-def _outcome(policies: PolicySet, link: Link, chosen: Slice, depth: int, result: cedarpy.AuthzResult) -> Decision:
+def _answer(result: cedarpy.AuthzResult, policies: PolicySet, chosen: Slice, depth: int) -> Decision:
     """Turn Cedar's answer for one link into ours.
 
-    | Cedar    | policies it names    | errors | ours                              |
-    | -------- | -------------------- | ------ | --------------------------------- |
-    | none     |                      |        | invalid_argument                  |
-    | deny     | forbids              | any    | policy; grant, if only the grant's |
-    | any      | no forbid            | some   | policy_error                      |
-    | any      | no permit of ours    | none   | no_permit                         |
-    | allow    | no permit of a grant | none   | grant, if there is one            |
-    | allow    | both                 | none   | allow                             |
+    | Cedar  | policies it names    | errors | ours                               |
+    | ------ | -------------------- | ------ | ---------------------------------- |
+    | none   |                      |        | invalid_argument                   |
+    | deny   | forbids              | any    | policy; grant, if only the grant's |
+    | any    | no forbid            | some   | policy_error                       |
+    | any    | no permit of ours    | none   | no_permit                          |
+    | allow  | no permit of a grant | none   | grant, if there is one             |
+    | allow  | both                 | none   | allow                              |
+
+    Raises:
+        Refusal: INVALID_ARGUMENT, if Cedar could not even build the request.
     """
     decision = result.decision
+    diagnostics = result.diagnostics
+    reasons = diagnostics.reasons
+    errors = diagnostics.errors
     if decision is cedarpy.Decision.NoDecision:
-        # Cedar could not even build the request. Its message holds the values.
+        # The message holds the context's values, and stays out of this.
         raise Refusal(Reason.INVALID_ARGUMENT, "the request does not fit the action's schema")
-    reasons = result.diagnostics.reasons
-    organisation = [chosen.organisation[reason] for reason in reasons if reason in chosen.organisation]
-    grant = [chosen.grant[reason] for reason in reasons if reason in chosen.grant]
-    ids = tuple(sorted((*organisation, *grant)))
-    errors = _named(result.diagnostics.errors, chosen)
-    if decision is not cedarpy.Decision.Allow and ids:
-        reason = Reason.POLICY if organisation else Reason.GRANT
-        return _deny(policies, reason, depth, ids=ids, errors=errors)
+    allowed = decision is cedarpy.Decision.Allow
     # Cedar skips a policy that fails to evaluate, so a broken forbid would read as "no
     # objection". It counts as an objection.
     if errors:
-        return _deny(policies, Reason.POLICY_ERROR, depth, errors=errors)
+        ids = () if allowed else tuple(chosen.names[reason] for reason in reasons)
+        reason = Reason.POLICY if ids else Reason.POLICY_ERROR
+        return _deny(policies, reason, depth, ids=ids, errors=_named(errors, chosen))
+    # The same answer again is the same decision again: making one costs more than finding it.
+    key = (depth, allowed, *reasons)
+    found = chosen.answers.get(key)
+    if found is None:
+        if len(chosen.answers) >= _ANSWERS:
+            chosen.answers.clear()
+        found = chosen.answers[key] = _judge(policies, chosen, depth, reasons, allowed=allowed)
+    return found
+
+
+def _judge(policies: PolicySet, chosen: Slice, depth: int, reasons: Sequence[str], *, allowed: bool) -> Decision:
+    """Return the decision where no policy failed to evaluate."""
+    ids = tuple(sorted(chosen.names[reason] for reason in reasons))
+    by_organisation = not chosen.organisation.isdisjoint(reasons)
+    by_grant = not chosen.organisation.issuperset(reasons)
     # One evaluation judges both layers, so Cedar's own allow may rest on either alone.
-    if not (decision is cedarpy.Decision.Allow and organisation):
+    if allowed and by_organisation and (by_grant or not chosen.granted):
+        return Decision(
+            effect=Effect.ALLOW, reason=Reason.PERMIT, policy_ids=ids, policy_version=policies.version, link=depth
+        )
+    if allowed:
+        return _deny(policies, Reason.GRANT if by_organisation else Reason.NO_PERMIT, depth)
+    if not ids:
         return _deny(policies, Reason.NO_PERMIT, depth)
-    if link.grant is not None and not grant:
-        return _deny(policies, Reason.GRANT, depth)
-    return Decision(
-        effect=Effect.ALLOW, reason=Reason.PERMIT, policy_ids=ids, policy_version=policies.version, link=depth
-    )
+    return _deny(policies, Reason.POLICY if by_organisation else Reason.GRANT, depth, ids=ids)
 
 
 def _deny(
     policies: PolicySet, reason: Reason, depth: int, *, ids: tuple[str, ...] = (), errors: tuple[str, ...] = ()
 ) -> Decision:
-    advice = (policies.policies[id_].advice for id_ in ids if id_ in policies.policies)
+    advice = (policies.policies[id_].advice for id_ in sorted(ids) if id_ in policies.policies)
     return Decision(
         effect=Effect.DENY,
         reason=reason,
-        policy_ids=ids,
+        policy_ids=tuple(sorted(ids)),
         policy_version=policies.version,
         errors=errors,
         advice=next(filter(None, advice), None),
@@ -226,13 +238,9 @@ def _named(errors: Sequence[str], chosen: Slice) -> tuple[str, ...]:
     for error in errors:
         match = _POSITIONAL.match(error)
         place, what = (match[1], match[2]) if match else ("", "")
-        id_ = chosen.organisation.get(place) or chosen.grant.get(place, "?")
+        id_ = chosen.names.get(place, "?")
         named.append(f"policy `{id_}` failed: {what.strip() or 'it cannot be evaluated'}")
     return tuple(sorted(named))
-
-
-def _without_values(message: str) -> str:
-    return message.partition("`")[0].strip()
 
 
 def may_ever(
@@ -267,7 +275,7 @@ def _may_ever(link: Link, action: Action, policies: PolicySet, entities: Sequenc
         return link.may_ever
     try:
         given = _Given(entities, policies)
-        around = given.around(link, action, ())
+        around = given.around(link, action, set())
     except Refusal:
         # What is missing now may be there at the call.
         return True

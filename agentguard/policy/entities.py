@@ -52,15 +52,6 @@ class Entity:
 _HANGING = 32
 
 
-def attribute_to_cedar(value: object, limits: Limits) -> object:
-    """Return Cedar JSON for a value whose type only the value itself declares.
-
-    Raises:
-        Refusal: MISSING_ENTITY, if the value has no exact counterpart in Cedar.
-    """
-    return _to_cedar(value, limits, limits.argument_nesting)
-
-
 def _to_cedar(value: object, limits: Limits, depth: int) -> object:
     if depth == 0:
         raise Refusal(Reason.MISSING_ENTITY, "a loader's value is nested too deep")

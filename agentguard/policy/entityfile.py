@@ -16,9 +16,11 @@ from agentguard.policy.reach import UnsafeValueError, references_of, uid_of
 from agentguard.policy.reader import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from agentguard.policy.fragments import EntityType
+    from agentguard.policy.reach import Uid
+    from agentguard.policy.schema import SchemaTexts
 
 _BLANK: Final = re.compile(r"[ \t\r\n]*")
 _KEYS: Final = frozenset(("uid", "attrs", "parents", "tags"))
@@ -127,11 +129,6 @@ def _entity(value: object, line: int) -> StaticEntity:
     except UnsafeValueError:
         message = 'an entity is named by its type and its id: write {"type": "User", "id": "alice"}'
         raise ValueError(message) from None
-    try:
-        references_of(value)
-    except UnsafeValueError as error:
-        message = f"{error}: write a string, a number, or __extn with decimal, datetime, duration or ip"
-        raise ValueError(message) from None
     uid = EntityUid(*uids[0])
     if uid.type in _OURS:
         message = f"`{uid}` is made by the guard: remove it"
@@ -140,37 +137,51 @@ def _entity(value: object, line: int) -> StaticEntity:
 
 
 def unfit_entities(
-    file: str, entities: Sequence[StaticEntity], types: Mapping[str, EntityType], schema: cedarpy.Schema
+    file: str, entities: Sequence[StaticEntity], schema: SchemaTexts, plain: Mapping[str, frozenset[str]]
 ) -> list[Problem]:
     """Return a problem for every entity that the schema does not allow, or that lacks another.
 
     Args:
         file: The file's name, for messages.
         entities: What it lists.
-        types: Every entity type, by name.
-        schema: The entity types, for Cedar.
+        schema: The entity types.
+        plain: For each of these, the attributes that can refer to nothing.
     """
-    problems = []
+    types = cedarpy.Schema.from_str(schema.types)
     present = {(entity.uid.type, entity.uid.id) for entity in entities}
-    for entity in entities:
-        if entity.uid.type not in types:
-            what = f"there is no entity type `{entity.uid.type}`: {did_you_mean(entity.uid.type, types)}"
-            problems.append(Problem(file, entity.line, what))
-            continue
-        try:
-            cedarpy.Entities.from_json_str(json.dumps([entity.json]), schema)
-        except ValueError:
-            # Cedar says no more than that.
-            what = f"`{entity.uid}` does not fit its type: compare attributes and parents with its declaration"
-            problems.append(Problem(file, entity.line, what))
-        for type_, id_ in sorted(references_of(entity.json) - present):
-            if type_ in types and not types[type_].bare:
-                other = EntityUid(type_, id_)
-                what = f"`{entity.uid}` refers to `{other}`, which is not here: add it"
-                problems.append(Problem(file, entity.line, what))
+    problems = [
+        Problem(file, entity.line, what)
+        for entity in entities
+        for what in _unfit(entity, schema.entities, plain, types, present)
+    ]
     if not problems:
         try:
-            cedarpy.Entities.from_json_str(json.dumps([entity.json for entity in entities]), schema)
+            cedarpy.Entities.from_json_str(json.dumps([entity.json for entity in entities]), types)
         except ValueError as error:
             problems.append(Problem(file, 1, f"the entities do not fit together: {error}: look for a cycle of parents"))
     return problems
+
+
+def _unfit(
+    entity: StaticEntity,
+    declared: Mapping[str, EntityType],
+    plain: Mapping[str, frozenset[str]],
+    types: cedarpy.Schema,
+    present: set[Uid],
+) -> Iterator[str]:
+    if entity.uid.type not in declared:
+        yield f"there is no entity type `{entity.uid.type}`: {did_you_mean(entity.uid.type, declared)}"
+        return
+    try:
+        _, references = references_of(entity.json, plain)
+    except UnsafeValueError as error:
+        yield f"`{entity.uid}`: {error}: write plain values, and __extn with decimal, datetime, duration or ip"
+        return
+    try:
+        cedarpy.Entities.from_json_str(json.dumps([entity.json]), types)
+    except ValueError:
+        # Cedar says no more than that.
+        yield f"`{entity.uid}` does not fit its type: compare attributes and parents with its declaration"
+    for type_, id_ in sorted(references - present):
+        if type_ in declared and not declared[type_].bare:
+            yield f"`{entity.uid}` refers to `{EntityUid(type_, id_)}`, which is not here: add it"

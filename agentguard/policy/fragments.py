@@ -26,9 +26,7 @@ VOCABULARY: Final = frozenset({"Agent", "Group", "Task", "User"})
 """Entity types that a fragment may declare in place of the generated ones."""
 
 # Cedar lets a schema shadow these, and the generated types would then mean others.
-_BUILT_IN: Final = frozenset(
-    {"Bool", "Boolean", "Long", "Set", "String", "datetime", "decimal", "duration", "ipaddr"}
-)
+_BUILT_IN: Final = frozenset({"Bool", "Boolean", "Long", "Set", "String", "datetime", "decimal", "duration", "ipaddr"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,7 @@ class _Reader:
         while self._skip("@"):
             self._name()
             if self._skip("("):
-                self._rest.pop()
+                self._take(Kind.STRING)
                 self._expect(")")
 
     def _entity(self, namespace: str, line: int) -> None:
@@ -194,8 +192,11 @@ class _Reader:
         return "::".join(parts)
 
     def _name(self) -> str:
-        if not self._rest or self._rest[-1].kind is not Kind.NAME:
-            self._refuse(f"wants a name, got `{self._next}`: see Cedar's schema grammar")
+        return self._take(Kind.NAME)
+
+    def _take(self, kind: Kind) -> str:
+        if not self._rest or self._rest[-1].kind is not kind:
+            self._refuse(f"wants a {kind.value}, got `{self._next}`: see Cedar's schema grammar")
         return self._rest.pop().text
 
     def _skip(self, text: str) -> bool:

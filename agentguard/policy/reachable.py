@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from agentguard.policy.lexer import Kind, tokens
+from agentguard.policy.declarations import closure, read_declarations
 from agentguard.policy.reader import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from agentguard.policy.fragments import EntityType, Fragment
-    from agentguard.policy.lexer import Token
     from agentguard.policy.schema import GuardedTool, SchemaTexts
 
 _OURS: Final = frozenset(("Invocation", "Server", "Tool"))
@@ -34,10 +33,10 @@ def unsourced_types(
         sourced: The types that have a loader or an entity in the entity file.
     """
     resources = {tool.resource_type: tool.name for tool in tools if tool.resource_type is not None}
-    names = _references(schema.types)
+    declared = read_declarations(schema.types)
     # `context.approval` names a user.
     roots = {"Invocation", "User", *resources}
-    referred = _closure({name for root in roots for name in names.get(root, ())}, names)
+    referred = closure({name for root in roots & declared.keys() for name in declared[root].names}, declared)
     problems = []
     for entity in schema.entities.values():
         if entity.bare or entity.name in sourced or entity.name in _OURS:
@@ -59,66 +58,3 @@ def _problem(entity: EntityType, fragments: Sequence[Fragment], resources: dict[
         if entity in fragment.entities:
             return Problem(fragment.path, entity.line, what)
     return Problem(f"tool `{resources[entity.name]}`" if entity.name in resources else "schema", 0, what)
-
-
-def _closure(start: set[str], names: dict[str, set[str]]) -> set[str]:
-    found: set[str] = set()
-    pending = list(start)
-    while pending:
-        name = pending.pop()
-        if name not in found:
-            found.add(name)
-            pending += names.get(name, ())
-    return found
-
-
-def _references(types: str) -> dict[str, set[str]]:
-    """Return, for each type that valid schema text declares, the names that it is made of."""
-    found: dict[str, set[str]] = {}
-    namespace = ""
-    rest = list(tokens(types))[::-1]
-    while rest:
-        token = rest.pop()
-        if token.text == "namespace":
-            namespace = _path(rest)
-        elif token.text == "}":
-            namespace = ""
-        elif token.text in {"entity", "type"}:
-            names, body = _declaration(rest)
-            for name in names:
-                found.setdefault(f"{namespace}::{name}".removeprefix("::"), set()).update(
-                    option for word in body for option in (f"{namespace}::{word}".removeprefix("::"), word)
-                )
-        elif token.text == "action":
-            _declaration(rest)
-    return found
-
-
-def _path(rest: list[Token]) -> str:
-    """Take a name with its namespace."""
-    parts = [rest.pop().text]
-    while rest[-1].text == "::":
-        rest.pop()
-        parts.append(rest.pop().text)
-    return "::".join(parts)
-
-
-def _declaration(rest: list[Token]) -> tuple[list[str], set[str]]:
-    """Take a declaration: the names before `in` or `=` or a brace, and those after."""
-    names: list[str] = []
-    body: set[str] = set()
-    declaring = True
-    while (token := rest[-1]).text != ";":
-        if token.kind is not Kind.NAME:
-            declaring = declaring and token.text not in {"=", "{"}
-            rest.pop()
-        elif token.text in {"in", "enum", "tags"} and rest[-2].text not in {":", "?"}:
-            declaring = False
-            rest.pop()
-        else:
-            path = _path(rest)
-            if declaring:
-                names.append(path)
-            elif rest[-1].text not in {":", "?"}:
-                body.add(path)
-    return names, body

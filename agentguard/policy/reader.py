@@ -76,13 +76,17 @@ def _read(file: str, text: str, statement: Statement, limits: Limits) -> Policy:
     if len(handle) != 1:
         # Cedar and the lexer disagree about where policies end.
         raise LexError(text, statement.offset, "this is not one policy: end each policy with `;`")
+    try:
+        named = literals(statement.tokens)
+    except ValueError as error:
+        raise LexError(text, statement.offset, f"{error}: write the character itself") from None
     parsed = json.loads(cedarpy.policies_to_json_str(head.text))["staticPolicies"]["policy0"]
     annotations = {name: value or "" for name, value in parsed.get("annotations", {}).items()}
     return Policy(
         id=_id(text, statement, annotations),
         text=statement.text,
         scope=scope_of(parsed),
-        literals=literals(statement.tokens),
+        literals=named,
         advice=annotations.get("advice") or None,
         file=file,
         line=statement.line,

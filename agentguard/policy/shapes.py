@@ -184,7 +184,8 @@ def _shape(annotation: object, where: str, around: tuple[object, ...]) -> Shape:
     if any(annotation is outer for outer in around):
         raise _unmappable(where, annotation, "take a type that does not contain itself")
     if len(around) > _DEEPEST:
-        raise _unmappable(where, annotation, f"nest types at most {_DEEPEST} deep")
+        # Its origin alone: to write a type out that is nested without end recurses.
+        raise _unmappable(where, get_origin(annotation) or annotation, f"nest types at most {_DEEPEST} deep")
     if isinstance(annotation, type):
         return _class(annotation, where, around)
     if isinstance(annotation, _ALIASES):

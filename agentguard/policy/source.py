@@ -17,6 +17,7 @@ import cedarpy
 from agentguard.errors import ConfigurationError, PolicyError
 from agentguard.policy.checks import did_you_mean, invalid_policies, invalid_schema, unknown_entities, vain_comparisons
 from agentguard.policy.compiled import Policy, PolicySet
+from agentguard.policy.declarations import plain_attributes, read_declarations
 from agentguard.policy.entityfile import StaticEntity, read_entities, unfit_entities
 from agentguard.policy.folder import ENTITIES, SCHEMA_SUFFIX, read_files
 from agentguard.policy.fragments import Fragment, read_fragment
@@ -131,13 +132,13 @@ def compile_policies(
         full = cedarpy.Schema.from_str(schema.full)
     except ValueError as error:
         raise PolicyError([invalid_schema(source.fragments, str(error))]) from None
-    types = cedarpy.Schema.from_str(schema.types)
+    plain = plain_attributes(read_declarations(schema.types), frozenset(schema.entities))
     solid = frozenset(name for name, entity in schema.entities.items() if not entity.bare)
     problems = [
         *invalid_policies(source.policies, full, tools, schema.entities),
         *vain_comparisons(source.policies, tools),
         *unknown_entities(source.policies, source.entities, solid, ENTITIES),
-        *unfit_entities(ENTITIES, source.entities, schema.entities, types),
+        *unfit_entities(ENTITIES, source.entities, schema, plain),
         *unsourced_types(schema, source.fragments, tools, sourced),
     ]
     if problems:
@@ -147,6 +148,7 @@ def compile_policies(
         policies=source.policies,
         tools=tools,
         schema=schema,
+        plain=plain,
         entities=[entity.json for entity in source.entities],
         limits=limits,
         label=label,

@@ -100,6 +100,7 @@ FORBIDDEN: Final = (
     case(BILLING, CLOSE, "read_record", "restricted-needs-a-person", record_id="r9"),
     case(BILLING, CLOSE, "update_record", "restricted-needs-a-person", record_id="r9", note="paid"),
     case(BILLING, CLOSE, "search_records", "restricted-search-needs-a-person", text="", filters=RESTRICTED),
+    case(BILLING, CLOSE, "export_records", "restricted-search-needs-a-person", max_rows=1, filters=RESTRICTED),
     case(BILLING, CLOSE, "export_records", "export-row-limit", max_rows=501),
     case(BILLING, CLOSE, "export_records", "export-names-nobody", max_rows=1, columns=["name", "email"]),
     case(BILLING, CLOSE, "update_record", "large-write-off", record_id="r3", write_off="1000.01"),

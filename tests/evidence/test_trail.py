@@ -1,0 +1,230 @@
+"""One call's evidence: the record, the spans and the metrics, in step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from agentguard import Decision, Effect, EntityUid, Reason, Refusal
+from agentguard.evidence.ledger import Entry, MemoryLedger
+from agentguard.evidence.metrics import Metrics
+from agentguard.evidence.spans import Spans
+from agentguard.evidence.trail import Trail, decision_id
+from agentguard.evidence.vocabulary import Outcome
+from agentguard.testing import unsafe_invocation
+
+ALLOW = Decision(effect=Effect.ALLOW, reason=Reason.PERMIT, policy_ids=("p",), policy_version="sha256:1")
+DENY = Decision(effect=Effect.DENY, reason=Reason.INTERNAL_ERROR)
+
+
+class Policies:
+    """A policy set, as far as evidence looks at it."""
+
+    version = "sha256:1"
+    label = "spring"
+    activated_at = 7
+
+
+class BrokenLedger(MemoryLedger):
+    """A ledger on a full disk."""
+
+    def append(self, record: Mapping[str, object]) -> Entry:
+        """Keep nothing."""
+        raise Refusal(Reason.EVIDENCE_UNAVAILABLE, "no space left")
+
+
+class World:
+    """A trail and all that comes out of it."""
+
+    def __init__(self, ledger: MemoryLedger | None = None, now: float = 1_800_000_000.0) -> None:
+        self.now = now
+        self.ledger = MemoryLedger() if ledger is None else ledger
+        self.exporter = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.reader = InMemoryMetricReader()
+        self.trail = Trail(
+            ledger=self.ledger,
+            spans=Spans(provider),
+            metrics=Metrics(MeterProvider([self.reader])),
+            key=bytes(32),
+            private=frozenset({"Patient"}),
+            clock=lambda: self.now,
+            entropy=bytes,
+        )
+
+    def kept(self) -> list[dict[str, object]]:
+        """Return every record, without its time and place."""
+        return [{"kind": entry.record["kind"], **entry.record["attributes"]} for entry in self.ledger]
+
+
+def test_decision_ids_sort_by_time_and_can_be_read_aloud() -> None:
+    """A later decision has a greater id, of 26 characters without I, L, O and U."""
+    early, late = decision_id(1_800_000_000.0, b"\xff" * 10), decision_id(1_800_000_000.001, bytes(10))
+
+    assert early < late
+    assert len(early) == len(late) == 26
+    assert not set("ILOU") & set(early + late)
+    assert decision_id(0, bytes(10)) == "0" * 26
+
+
+def test_span_shows_what_the_record_holds() -> None:
+    """Every attribute of the record is on the decision span, with the record's own place in the chain."""
+    world = World()
+    trace = world.trail.begin("read", {"mcp.method.name": "tools/call"})
+    trace.invocation, trace.policies, trace.input = unsafe_invocation("reader"), Policies(), {"x": 1}
+
+    named = trace.decided(ALLOW, EntityUid("Record", "r1"))
+    trace.close()
+    trace.close()
+
+    (span,) = world.exporter.get_finished_spans()
+    (entry,) = world.ledger
+    attributes = dict(span.attributes or {})
+    assert span.name == "agentguard.authorize read"
+    assert (
+        entry.record["attributes"].items()
+        <= {name: list(value) if isinstance(value, tuple) else value for name, value in attributes.items()}.items()
+        or entry.record["attributes"].keys() <= attributes.keys()
+    )
+    assert attributes["agentguard.evidence.hash"] == entry.hash
+    assert attributes["agentguard.decision.id"] == named.id
+    assert attributes["agentguard.policy.label"] == "spring"
+    assert attributes["agentguard.policy.activated_at"] == 7
+    assert entry.record["span_id"] == f"{span.context.span_id:016x}"  # type: ignore[union-attr]
+
+
+def test_id_of_a_private_type_is_a_digest_in_every_place() -> None:
+    """Neither span nor record names a patient."""
+    world = World()
+    trace = world.trail.begin("read", {})
+
+    trace.decided(ALLOW, EntityUid("Patient", "alice"))
+    trace.close()
+
+    (span,) = world.exporter.get_finished_spans()
+    assert "alice" not in str(span.to_json()) + next(iter(world.ledger)).text
+    assert world.kept()[0]["agentguard.resource.type"] == "Patient"
+
+
+def test_outcome_is_recorded_under_its_decision() -> None:
+    """The outcome names the decision, the class of the error, and nothing that the error says."""
+    world = World()
+    trace = world.trail.begin("read", {})
+    trace.invocation = unsafe_invocation("reader")
+    named = trace.decided(ALLOW)
+    trace.close()
+
+    with pytest.raises(ValueError, match="secret"), trace.execution():
+        message = "secret"
+        raise ValueError(message)
+    trace.ended(Outcome.FAILED, error=ValueError("secret"))
+
+    _, outcome = world.kept()
+    assert outcome["kind"] == "outcome"
+    assert outcome["agentguard.decision.id"] == named.id
+    assert outcome["agentguard.execution.outcome"] == "failed"
+    assert outcome["error.type"] == "ValueError"
+    execute = world.exporter.get_finished_spans()[1]
+    assert execute.name == "agentguard.execute read"
+    assert not execute.status.is_ok
+    assert "secret" not in execute.to_json() + str(world.kept())
+
+
+def test_execution_that_is_cancelled_says_so() -> None:
+    """What leaves by another way than an exception was cancelled."""
+    world = World()
+    trace = world.trail.begin("read", {})
+    trace.invocation = unsafe_invocation("reader")
+    trace.decided(ALLOW)
+    trace.close()
+
+    with pytest.raises(KeyboardInterrupt), trace.execution():
+        raise KeyboardInterrupt
+
+    execute = world.exporter.get_finished_spans()[1]
+    assert (execute.attributes or {})["agentguard.execution.outcome"] == "cancelled"
+
+
+def test_outcome_of_what_was_never_decided_is_not_recorded() -> None:
+    """A request that was cancelled before its decision leaves a span and no record."""
+    world = World()
+    trace = world.trail.begin("read", {})
+
+    trace.ended(Outcome.CANCELLED)
+
+    assert world.kept() == []
+    assert len(world.exporter.get_finished_spans()) == 1
+
+
+def test_decision_that_cannot_be_recorded_is_refused() -> None:
+    """Without a record there is no decision; the denial that follows still has an id and a span."""
+    world = World(BrokenLedger())
+    trace = world.trail.begin("read", {})
+    trace.policies = Policies()
+
+    with pytest.raises(Refusal) as refused:
+        trace.decided(ALLOW)
+    assert trace.decision is None
+    named = trace.unrecorded(Decision(effect=Effect.DENY, reason=refused.value.reason))
+    trace.close()
+
+    (span,) = world.exporter.get_finished_spans()
+    assert (span.attributes or {})["agentguard.decision.id"] == named.id
+    assert named.policy_version == "sha256:1"
+    assert world.trail.begin("read", {}).unrecorded(DENY).policy_version == ""
+
+
+def test_outcome_that_cannot_be_recorded_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The tool's effect cannot be taken back, so this is said loudly and not raised."""
+    world = World()
+    trace = world.trail.begin("read", {})
+    trace.invocation = unsafe_invocation("reader")
+    named = trace.decided(ALLOW)
+    object.__setattr__(world.trail, "ledger", BrokenLedger())
+
+    trace.ended(Outcome.COMPLETED)
+
+    assert f"the outcome `completed` of decision {named.id} could not be recorded" in caplog.text
+
+
+def test_flood_of_refused_tokens_becomes_counts() -> None:
+    """Each token is counted, and one second has at most one record for each reason."""
+    world = World()
+
+    for _ in range(1000):
+        world.trail.refused_token(Reason.INVALID_TOKEN)
+    world.now += 1
+    world.trail.refused_token(Reason.EXPIRED)
+
+    assert [(r["agentguard.decision.reason"], r["agentguard.tokens.refused"]) for r in world.kept()] == [
+        ("invalid_token", 1),
+        ("invalid_token", 999),
+        ("expired", 1),
+    ]
+
+
+def test_refused_token_that_cannot_be_recorded_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A full disk must not turn a refused token into an error of the server's."""
+    World(BrokenLedger()).trail.refused_token(Reason.INVALID_TOKEN)
+
+    assert "1 refused tokens could not be recorded" in caplog.text
+
+
+def test_name_that_a_caller_made_up_makes_no_span_name_and_no_series() -> None:
+    """Span names and time series come from the server's tools alone."""
+    world = World()
+    trace = world.trail.begin("made up", {}, known=False)
+    trace.decided(DENY)
+    trace.close()
+
+    (span,) = world.exporter.get_finished_spans()
+    assert span.name == "agentguard.authorize"
+    assert "made up" not in str(world.reader.get_metrics_data())
+    assert world.kept()[0]["agentguard.action.id"] == "made up"

@@ -1,0 +1,84 @@
+"""Calls in flight, found by any link of their chain."""
+
+from __future__ import annotations
+
+import threading
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import pytest
+
+from agentguard.lifecycle.calls import LiveCalls
+from agentguard.lifecycle.store import MemoryStore
+from agentguard.testing import unsafe_invocation
+
+BACKENDS = ["asyncio", "trio"]
+
+
+@pytest.fixture(params=["asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Run on the loop that MCP servers run on."""
+    backend: str = request.param
+    return backend
+
+
+def make() -> tuple[LiveCalls, MemoryStore]:
+    """Return the calls of a store."""
+    store = MemoryStore(clock=lambda: 0.0)
+    return LiveCalls(store), store
+
+
+async def test_ending_a_run_cancels_its_calls_and_no_others() -> None:
+    """Only the named run's scope is cancelled."""
+    calls, store = make()
+    mine, other = anyio.CancelScope(), anyio.CancelScope()
+    calls.add(unsafe_invocation("a", run_id="1"), mine)
+    calls.add(unsafe_invocation("a", run_id="2"), other)
+
+    store.revoke(issuer="urn:agentguard:testing", run_id="1")
+
+    assert mine.cancel_called
+    assert not other.cancel_called
+
+
+async def test_call_that_is_over_is_forgotten() -> None:
+    """Nothing is left of a call that was removed, and removing it again does no harm."""
+    calls, store = make()
+    parent = unsafe_invocation("a", run_id="1")
+    child = unsafe_invocation("b", run_id="2", ancestors=(parent,))
+    one, two = anyio.CancelScope(), anyio.CancelScope()
+    calls.add(child, one)
+    calls.add(parent, two)
+
+    calls.remove(child, one)
+    calls.remove(child, one)
+    calls.remove(None, one)
+    store.revoke(issuer=parent.issuer, run_id="1")
+    calls.remove(parent, two)
+
+    assert not one.cancel_called
+    assert two.cancel_called
+    assert calls._calls == {}
+
+
+async def test_run_that_is_ended_in_another_thread_cancels_without_waiting() -> None:
+    """Whoever ends a run does not wait for the loop on which its calls run."""
+    calls, store = make()
+    invocation = unsafe_invocation("a", run_id="1")
+    returned = threading.Event()
+
+    def revoke() -> None:
+        store.revoke(issuer=invocation.issuer, run_id="1")
+        returned.set()
+
+    with anyio.fail_after(5), anyio.CancelScope() as scope:
+        calls.add(invocation, scope)
+        thread = threading.Thread(target=revoke)
+        thread.start()
+        # This loop does nothing until the other thread is through.
+        assert returned.wait(5)
+        thread.join()
+        await anyio.sleep_forever()
+
+    assert scope.cancelled_caught

@@ -1,0 +1,229 @@
+"""What loaders know, as Cedar entities."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from agentguard import ConfigurationError, Entity, EntityUid, Limits, Reason, Refusal
+from agentguard.policy import entities
+from agentguard.policy.entities import Loaders
+
+R1 = EntityUid("Record", "r1")
+READ = EntityUid("Tool", "read")
+
+
+class Level(Enum):
+    """Enums of strings are written as their value."""
+
+    HIGH = "high"
+
+
+def loaders(limits: Limits | None = None, **by_type: Any) -> Loaders:
+    """Return loaders that answer what was given."""
+    found = Loaders(limits or Limits())
+    for entity_type, answer in by_type.items():
+
+        async def load(_: str, answer: Any = answer) -> Any:
+            return answer
+
+        found.register(entity_type, answer if callable(answer) else load)
+    return found
+
+
+async def load(found: Loaders, *wanted: EntityUid, **options: Any) -> tuple[dict[str, Any], ...]:
+    """Load as the resource of `read`."""
+    return await found.load(wanted or (R1,), **{"known": frozenset(), "tool": READ, **options})
+
+
+async def test_attributes_are_mapped_strictly() -> None:
+    """Each Python value becomes the Cedar value of exactly its own type."""
+    entity = Entity(
+        {
+            "text": "x",
+            "flag": True,
+            "count": 3,
+            "money": Decimal("1.5"),
+            "at": datetime(2026, 1, 2, tzinfo=UTC),
+            "level": Level.HIGH,
+            "owner": EntityUid("User", "alice"),
+            "tags": {"a"},
+            "inner": {"list": [1, 2], "none": None},
+            "none": None,
+        },
+        parents=[EntityUid("Folder", "f")],
+    )
+
+    (loaded,) = await load(loaders(Record=entity))
+
+    assert loaded["uid"] == {"type": "Record", "id": "r1"}
+    assert loaded["attrs"] == {
+        "text": "x",
+        "flag": True,
+        "count": 3,
+        "money": {"__extn": {"fn": "decimal", "arg": "1.5000"}},
+        "at": {"__extn": {"fn": "datetime", "arg": "2026-01-02T00:00:00.000Z"}},
+        "level": "high",
+        "owner": {"__entity": {"type": "User", "id": "alice"}},
+        "tags": ["a"],
+        "inner": {"list": [1, 2]},
+    }
+    assert loaded["parents"] == [{"type": "Folder", "id": "f"}, {"type": "Tool", "id": "read"}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        float("nan"),
+        1.00001,
+        datetime(2026, 1, 2),  # noqa: DTZ001
+        2**63,
+        "\ud800",
+        {"__extn": {"fn": "unknown", "arg": "x"}},
+        {"__entity": {"type": "User", "id": "admin"}},
+        {1: "x"},
+        b"bytes",
+        iter([1]),
+    ],
+)
+async def test_attribute_without_an_exact_counterpart_denies(value: object) -> None:
+    """Nothing is rounded, guessed or read as Cedar's own escape."""
+    with pytest.raises(Refusal):
+        await load(loaders(Record=Entity({"value": value})))
+
+
+async def test_value_that_holds_itself_denies() -> None:
+    """A value without end ends at the limit."""
+    value: list[object] = []
+    value.append(value)
+
+    with pytest.raises(Refusal) as refused:
+        await load(loaders(Record=Entity({"value": value})))
+
+    assert refused.value.reason is Reason.MISSING_ENTITY
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, {"attrs": {}}, "x", Entity({}, parents=["Folder::f"])],  # type: ignore[list-item]
+)
+async def test_answer_that_is_no_entity_denies(answer: object) -> None:
+    """A loader that knows nothing, or answers in another shape, denies the call."""
+    with pytest.raises(Refusal) as refused:
+        await load(loaders(Record=answer))
+
+    assert refused.value.reason is Reason.MISSING_ENTITY
+
+
+async def test_loader_that_raises_denies_without_its_text() -> None:
+    """What a loader raises may hold anything, so only its class is kept."""
+
+    def fail(_: str) -> Entity:
+        message = "password"
+        raise RuntimeError(message)
+
+    with pytest.raises(Refusal) as refused:
+        await load(loaders(Record=fail))
+
+    assert refused.value.reason is Reason.MISSING_ENTITY
+    assert refused.value.detail == "the loader of `Record` raised RuntimeError"
+
+
+async def test_loader_that_hangs_denies_in_time() -> None:
+    """An asynchronous loader is given up after its seconds."""
+
+    async def hang(_: str) -> Entity:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    with anyio.fail_after(10), pytest.raises(Refusal) as refused:
+        await load(loaders(Limits(loader_seconds=1), Record=hang))
+
+    assert "did not answer in time" in refused.value.detail
+
+
+async def test_plain_loaders_that_hang_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that are given up are counted: past the bound nobody waits for another one."""
+    monkeypatch.setattr(entities, "_HANGING", 1)
+    gate = threading.Event()
+    started = threading.Event()
+
+    def hang(_: str) -> Entity:
+        started.set()
+        gate.wait()
+        return Entity()
+
+    found = loaders(Record=hang)
+    async with anyio.create_task_group() as tasks:
+        first: list[object] = []
+
+        async def wait() -> None:
+            first.append(await load(found))
+
+        tasks.start_soon(wait)
+        await anyio.to_thread.run_sync(started.wait)
+        with pytest.raises(Refusal) as refused:
+            await load(found)
+        gate.set()
+
+    assert refused.value.detail == "too many loaders hang"
+    assert len(first) == 1
+    assert len(await load(found)) == 1
+
+
+async def test_what_is_reached_is_loaded_too() -> None:
+    """Attributes and parents are followed, each entity once, as far as loaders know them."""
+    asked: list[str] = []
+
+    async def user(user_id: str) -> Entity:
+        asked.append(user_id)
+        return Entity({"friends": [EntityUid("User", "alice"), EntityUid("User", "bob")]}, [EntityUid("Group", "g")])
+
+    record = Entity({"owner": EntityUid("User", "alice"), "known": EntityUid("User", "carol")})
+
+    loaded = await load(loaders(Record=record, User=user), known={EntityUid("User", "carol")})
+
+    assert [entity["uid"]["id"] for entity in loaded] == ["r1", "alice", "bob"]
+    assert asked == ["alice", "bob"]
+    assert loaded[1]["parents"] == [{"type": "Group", "id": "g"}]
+
+
+async def test_chain_of_entities_without_end_denies() -> None:
+    """A graph that goes on is cut by a denial, not by leaving the rest out."""
+
+    async def record(record_id: str) -> Entity:
+        return Entity({"next": EntityUid("Record", record_id + "x")})
+
+    with pytest.raises(Refusal) as refused:
+        await load(loaders(Limits(entities_per_request=10), Record=record))
+
+    assert refused.value.reason is Reason.MISSING_ENTITY
+
+
+async def test_resource_without_a_loader_is_in_its_tool() -> None:
+    """A resource of a bare type needs nobody who knows it."""
+    assert await load(loaders()) == ({"uid": R1.as_json(), "attrs": {}, "parents": [READ.as_json()]},)
+    assert await load(loaders(), tool=None) == ()
+
+
+@pytest.mark.parametrize("entity_type", ["Invocation", "Tool", "Server", "Action"])
+def test_loader_of_a_type_that_the_guard_makes_is_refused(entity_type: str) -> None:
+    """Nobody else says what an invocation is."""
+    with pytest.raises(ConfigurationError, match="is made by the guard"):
+        loaders(**{entity_type: Entity()})
+
+
+def test_second_loader_of_a_type_is_refused() -> None:
+    """Two loaders of one type would be two truths."""
+    found = loaders(Record=Entity())
+
+    with pytest.raises(ConfigurationError, match="has two loaders: keep one"):
+        found.register("Record", lambda _: Entity())

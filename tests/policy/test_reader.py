@@ -1,0 +1,126 @@
+import pytest
+
+from agentguard.limits import Limits
+from agentguard.model import EntityUid
+from agentguard.policy.reader import Problem, duplicates, line_of, read_policies
+from agentguard.policy.slicing import Scope
+
+GOOD = """// What each agent is for.
+
+@id("reads")
+@advice("Ask for less.")
+permit (principal in Agent::"a", action == Action::"read", resource)
+when { principal.user == User::"u" };
+"""
+HEAD = "permit (principal, action, resource)"
+
+
+def problems(text: str, limits: Limits | None = None) -> list[str]:
+    """Return what is wrong with a file, one line each."""
+    policies, found = read_policies("a.cedar", text, limits or Limits())
+    assert not (policies and found)
+    return [str(problem) for problem in found]
+
+
+def test_a_policy_is_read_with_its_head_and_annotations() -> None:
+    """It knows where it stands."""
+    (policy,), found = read_policies("a.cedar", GOOD, Limits())
+
+    assert found == []
+    assert (policy.id, policy.advice, policy.file, policy.line) == ("reads", "Ask for less.", "a.cedar", 3)
+    assert policy.scope == Scope(EntityUid("Agent", "a"), frozenset({"read"}))
+    assert policy.text == GOOD.partition("\n\n")[2].rstrip()
+    assert [line_of(policy, literal.offset) for literal in policy.literals] == [5, 5, 6]
+
+
+def test_annotations_of_any_form_are_passed_over() -> None:
+    """One without a value, and one that is called as an effect is, do not confuse the head."""
+    (policy,), found = read_policies("a.cedar", f'@permit @id("x") @advice("") @forbid("y") {HEAD};', Limits())
+
+    assert found == []
+    assert (policy.id, policy.advice) == ("x", None)
+
+
+def test_a_file_of_comments_holds_no_policies() -> None:
+    """And nothing is wrong with it."""
+    assert read_policies("a.cedar", "// later\n", Limits()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f'@id("a")\n{HEAD} #;', "a.cedar:2: `#` is not part of Cedar: remove it"),
+        (f"\n{HEAD};", 'a.cedar:2: this policy has no @id: write @id("its-name") above it'),
+        (
+            f'@id("a b") {HEAD};',
+            "a.cedar:1: @id holds 1 to 128 letters, digits, `.`, `_`, `-` and `/`, got `a b`: rename it",
+        ),
+        (f'@id("grant:0:0") {HEAD};', "a.cedar:1: @id holds 1 to 128 letters, digits"),
+        (f"@id {HEAD};", "a.cedar:1: @id holds 1 to 128 letters, digits"),
+        (
+            '@id("a") permit (principal ==\n?principal, action, resource);',
+            "a.cedar:2: `?principal` makes this a template, which never applies: write the entity itself",
+        ),
+        (
+            '@id("a") allow (principal, action, resource);',
+            "a.cedar:1: a policy starts with `permit` or `forbid`, got `allow`: did you mean `permit`?",
+        ),
+        (
+            '@id("a") forbit (principal, action, resource);',
+            "a.cedar:1: a policy starts with `permit` or `forbid`, got `forbit`: did you mean `forbid`?",
+        ),
+        ('@id("a"', "a.cedar:1: a policy starts with `permit` or `forbid`"),
+        ("@", "a.cedar:1: a policy starts with `permit` or `forbid`, got `@`"),
+        (f'@id("a") {HEAD}\nwhen {{ true }}', "a.cedar:2: the last policy has no end: close it with `;`"),
+        (
+            f'@id("a") {HEAD}\n@id("b") {HEAD};',
+            "a.cedar:2: `@` starts a policy inside another: end the one above with `;`",
+        ),
+        (f'@id("a") {HEAD}\nforbid (principal, action, resource);', "a.cedar:2: `forbid` starts a policy inside"),
+        (f'@id("a") {HEAD} when\n{{ (true }};', "a.cedar:2: `}` cannot stand here: look for a missing comma"),
+        (f'@id("a") {HEAD} when\n{{ true ;', "a.cedar:2: this policy ends too early: close its brackets before `;`"),
+        ('@id("a") permit (principal, action\nresource);', "a.cedar:2: `resource` cannot stand here"),
+        (
+            f'@id("a") {HEAD} when {{ true &&\nfoo(1) }};',
+            "a.cedar:2: Cedar cannot read this policy: `foo` is not a valid function",
+        ),
+        (f'@id("a") {HEAD} when\n{{ zed == 1 }};', "a.cedar:2: Cedar cannot read this policy: invalid variable: zed"),
+        (
+            f'@id("a") {HEAD} when\n{{ 1 / 2 == 0 }};',
+            "a.cedar:1: Cedar cannot read this policy: division is not supported",
+        ),
+        (f'@id("a") @id("b") {HEAD};', "a.cedar:1: Cedar cannot read this policy: duplicate annotation: @id"),
+        (
+            f'@id("a") {HEAD} when {{ principal == User::"\\u{{0_e9}}" }};',
+            "a.cedar:1: `\\u` is not an escape that Cedar knows: write the character itself",
+        ),
+        (f'@id("a") {HEAD} when {{ {"(" * 200}true{")" * 200} }};', "a.cedar:1: brackets and `if` are nested at most 100"),
+    ],
+)
+def test_what_is_no_policy_is_told_with_line_and_fix(text: str, problem: str) -> None:
+    """Cedar's own errors do not say where."""
+    (found,) = problems(text)
+
+    assert found.startswith(problem)
+
+
+def test_each_bad_policy_of_a_file_is_told() -> None:
+    """The good ones are read all the same."""
+    policies, found = read_policies("a.cedar", f"{GOOD}\n{HEAD};\nallow (a);\n{GOOD.replace('reads', 'more')}", Limits())
+
+    assert [policy.id for policy in policies] == ["reads", "more"]
+    assert [problem.line for problem in found] == [8, 9]
+
+
+def test_an_id_that_is_taken_is_told_with_both_places() -> None:
+    """Cedar itself does not look."""
+    policies, _ = read_policies("a.cedar", GOOD + GOOD, Limits())
+
+    assert [str(problem) for problem in duplicates(policies)] == [
+        'a.cedar:9: @id("reads") is taken by a.cedar:3: rename one of the two'
+    ]
+
+
+def test_a_problem_of_a_whole_file_has_no_line() -> None:
+    """It is told by the file's name."""
+    assert str(Problem("a.cedar", 0, "is odd: mend it")) == "a.cedar: is odd: mend it"

@@ -1,0 +1,243 @@
+"""The order of the steps, and that each of them closes when it fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client
+
+from agentguard import AccessDenied, Entity, EntityUid, Invocation, Reason, Refusal, State
+from agentguard.evidence.ledger import Entry, MemoryLedger
+from agentguard.lifecycle.store import MemoryStore
+from agentguard.testing import acting_as
+from tests.tokens import Clock
+from tests.world import World, make_world, meta, write_policies
+
+ALL = '@id("all") permit (principal, action, resource);'
+
+
+class Disk(MemoryLedger):
+    """A ledger whose disk a test can fill."""
+
+    full_from = 10**9
+
+    def append(self, record: Mapping[str, object]) -> Entry:
+        """Keep *record*, while there is room."""
+        if len(self) >= self.full_from:
+            raise Refusal(Reason.EVIDENCE_UNAVAILABLE, "no space left")
+        return super().append(record)
+
+
+class Store(MemoryStore):
+    """A store that a test can take down."""
+
+    error: Exception | None = None
+    answers = 10**9
+
+    def ended(self, invocation: Invocation) -> bool:
+        """Answer, while it is up."""
+        self.answers -= 1
+        if self.answers < 0:
+            assert self.error is not None
+            raise self.error
+        return super().ended(invocation)
+
+
+def with_state(ledger: MemoryLedger | None = None, store: MemoryStore | None = None) -> State:
+    """Return a state of these parts."""
+    return State(
+        store=MemoryStore(clock=lambda: 0.0) if store is None else store,
+        ledger=MemoryLedger() if ledger is None else ledger,
+        key=bytes(32),
+    )
+
+
+async def test_no_evidence_no_action(tmp_path: Path) -> None:
+    """A decision that cannot be recorded is a denial, and the tool does not run."""
+    disk = Disk()
+    world = make_world(tmp_path, policies=ALL, state=with_state(disk))
+    disk.full_from = len(disk)
+
+    async with Client(world.server) as client:
+        result = await client.call_tool("read", {"record_id": "r1"})
+
+    assert meta(result) | {"id": ""} == {"id": "", "effect": "deny", "reason": "unavailable", "retry": "later"}
+    assert world.ran == []
+
+
+async def test_denial_that_cannot_be_recorded_is_still_a_denial(tmp_path: Path) -> None:
+    """A full disk turns no denial into anything else."""
+    disk = Disk()
+    world = make_world(tmp_path, state=with_state(disk))
+    disk.full_from = len(disk)
+
+    async with Client(world.server) as client:
+        result = await client.call_tool("read", {"record_id": "r9"})
+
+    assert meta(result)["reason"] == "unavailable"
+    assert world.ran == []
+
+
+async def test_second_of_two_records_that_fails_denies(tmp_path: Path) -> None:
+    """Where a call needs several decisions, all of them are recorded or nothing runs."""
+    disk = Disk()
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool(resource="Record::{record_ids[*]}")
+        async def read_all(record_ids: list[str]) -> None:
+            world.ran.append("read_all")
+
+    world = make_world(tmp_path, policies=ALL, state=with_state(disk), extend=extend)
+    disk.full_from = len(disk) + 1
+
+    async with Client(world.server) as client:
+        result = await client.call_tool("read_all", {"record_ids": ["r1", "r2"]})
+
+    assert meta(result)["reason"] == "unavailable"
+    assert world.ran == []
+
+
+@pytest.mark.parametrize("error", [Refusal(Reason.STORE_UNAVAILABLE, "stale"), OSError("down")])
+@pytest.mark.parametrize("answers", [0, 1, 2])
+async def test_store_that_is_down_denies(answers: int, error: Exception, tmp_path: Path) -> None:
+    """Whether preflight, step 1 or step 6 cannot ask, nothing runs."""
+    store = Store(clock=lambda: 0.0)
+    world = make_world(tmp_path, policies=ALL, state=with_state(store=store))
+    store.error, store.answers = error, answers
+
+    async with Client(world.server) as client:
+        result = await client.call_tool("read", {"record_id": "r1"})
+
+    assert meta(result)["reason"] == "unavailable"
+    assert world.ran == []
+
+
+@pytest.mark.parametrize("error", [Refusal(Reason.STORE_UNAVAILABLE, "stale"), OSError("down")])
+async def test_store_that_goes_down_during_the_call_withholds(error: Exception, tmp_path: Path) -> None:
+    """Who cannot know whether the run was ended does not hand out its result."""
+    store = Store(clock=lambda: 0.0)
+    world = make_world(tmp_path, policies=ALL, state=with_state(store=store))
+    store.error, store.answers = error, 3
+
+    async with Client(world.server) as client:
+        result = await client.call_tool("read", {"record_id": "r1"})
+
+    assert meta(result)["reason"] == "unavailable"
+    assert "secret" not in str(result)
+    assert world.ran == ["read r1"]
+    assert world.records("outcome")[0]["agentguard.execution.outcome"] == "withheld"
+
+
+async def test_run_that_is_ended_while_a_loader_works_is_denied(tmp_path: Path) -> None:
+    """The call is cancelled in the middle of being judged; nothing was decided."""
+    loading = anyio.Event()
+
+    def extend(world: World) -> None:
+        @world.guard.entity("File")
+        async def file(_: str) -> Entity:
+            loading.set()
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        @world.server.tool()
+        @world.guard.tool(resource="File::{name}")
+        async def open_file(name: str) -> None:
+            world.ran.append("open_file")
+
+    world = make_world(tmp_path, policies=ALL, extend=extend)
+    told: list[Any] = []
+    with acting_as("reader") as invocation, anyio.fail_after(4):
+        async with Client(world.server) as client, anyio.create_task_group() as tasks:
+
+            async def call() -> None:
+                told.append(await client.call_tool("open_file", {"name": "x"}))
+
+            tasks.start_soon(call)
+            await loading.wait()
+            world.state.store.revoke(issuer=invocation.issuer, run_id=invocation.run_id)
+
+    assert meta(told[0])["reason"] == "ended"
+    assert world.ran == []
+    assert [record["agentguard.decision.reason"] for record in world.records()] == ["revoked"]
+
+
+async def test_unexpected_error_denies_and_keeps_its_text_to_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug in the guard's own steps closes; the log has its class and place, not its text."""
+    world = make_world(tmp_path, policies=ALL)
+    rule = world.guard._functions[0].rule
+    assert rule is not None
+
+    def broken(*_: object) -> tuple[EntityUid, ...]:
+        message = "alice's record"
+        raise ZeroDivisionError(message)
+
+    object.__setattr__(rule, "resource", type("Broken", (), {"uids": staticmethod(broken)})())
+    with caplog.at_level(logging.ERROR):
+        async with Client(world.server) as client:
+            result = await client.call_tool("read", {"record_id": "r1"})
+
+    assert meta(result)["reason"] == "unavailable"
+    assert world.records()[-1]["agentguard.decision.reason"] == "internal_error"
+    assert "ZeroDivisionError was raised at" in caplog.text
+    assert "alice" not in caplog.text
+
+
+async def test_time_of_the_call_is_judged_in_the_guards_zone(tmp_path: Path) -> None:
+    """`context.local` is the wall clock of the configured zone, `context.now` the instant."""
+    clock = Clock(1_785_607_200.0)  # 2026-08-01 18:00 UTC, a Saturday; 20:00 in Zurich
+    world = make_world(
+        tmp_path,
+        policies="""
+        @id("evening") permit (principal, action == Action::"export", resource)
+        when { context.local.weekday == 6 && context.local.minute == 1200
+               && context.now == datetime("2026-08-01T18:00:00Z") && context.environment == "staging" };
+        """,
+        clock=clock,
+        time_zone="Europe/Zurich",
+        environment="staging",
+        agent=None,
+    )
+    export = world.server._tool_manager.list_tools()[1].fn
+
+    with acting_as("reader"):
+        assert await export() == "10 rows"
+        clock.now += 60
+        with pytest.raises(AccessDenied):
+            await export()
+
+
+async def test_task_that_has_a_loader_is_loaded_for_each_link(tmp_path: Path) -> None:
+    """Preflight and decision see the same loaded principal; a chain's links are loaded too."""
+    asked: list[str] = []
+
+    def extend(world: World) -> None:
+        @world.guard.entity("Task")
+        async def task(task_id: str) -> Entity:
+            asked.append(task_id)
+            return Entity({}, [EntityUid("Group", "open")])
+
+    write_policies(tmp_path, entities=[{"uid": {"type": "Group", "id": "open"}, "attrs": {}, "parents": []}])
+    world = make_world(
+        tmp_path,
+        policies='@id("open") permit (principal, action, resource) when { principal.task in Group::"open" };'.replace(
+            "when {", "when { principal has task &&"
+        ),
+        extend=extend,
+    )
+    export = world.server._tool_manager.list_tools()[1].fn
+
+    with acting_as("parent", run_id="1", task="t1") as parent:
+        assert await export() == "10 rows"
+    with acting_as("child", run_id="2", task="t2", ancestors=(parent,)):
+        async with Client(world.server) as client:
+            assert not (await client.call_tool("export", {})).is_error
+
+    assert set(asked) == {"t1", "t2"}
