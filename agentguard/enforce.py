@@ -334,14 +334,14 @@ class Enforcer:
         wanted = [uid for uid in uids if uid is not None and uid.type in types]
         return await self._s.loaders.load(wanted, known=policies.static_uids, tool=None)
 
-    def _check_alive(self, invocation: Invocation) -> float:
+    def _check_alive(self, invocation: Invocation | None) -> float:
         """Return the time now, if the run and every run above it lives.
 
         Raises:
             Refusal: EXPIRED, REVOKED or STORE_UNAVAILABLE.
         """
         now = self._s.clock()
-        if not now < invocation.ends_at:
+        if invocation is None or not now < invocation.ends_at:
             raise Refusal(Reason.EXPIRED)
         if self._s.store.ended(invocation):
             raise Refusal(Reason.REVOKED)
@@ -350,8 +350,6 @@ class Enforcer:
     def _end_of(self, invocation: Invocation | None) -> Exception | None:
         """Return why the result may not be handed out; doubt is a reason."""
         try:
-            if invocation is None:
-                raise Refusal(Reason.REVOKED)
             self._check_alive(invocation)
         except Exception as error:  # noqa: BLE001  a store that fails must not let a result out
             return error

@@ -280,10 +280,9 @@ class Adapter:
             self._current.reset(outer)
 
     async def _call_tool(self, ctx: ServerRequestContext[Any, Any], call: Call, call_next: CallNext) -> HandlerResult:
-        name = (ctx.params or {}).get("name")
-        if not isinstance(name, str):
-            # The SDK refuses it: no tool is named.
-            return await call_next(ctx)
+        named = (ctx.params or {}).get("name")
+        # What is no name names nothing that is guarded.
+        name = named if isinstance(named, str) else ""
         enforcer, rule = self._judge(), self._rule(name)
         try:
             await enforcer.preflight(call, name, None if rule is None else rule.tool)

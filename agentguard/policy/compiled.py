@@ -16,7 +16,7 @@ import cedarpy
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.model import EntityUid, Reason
 from agentguard.policy.grants import check_grant
-from agentguard.policy.lexer import LexError, tokens
+from agentguard.policy.lexer import tokens
 from agentguard.policy.literals import literals
 from agentguard.policy.reach import KnownEntities, Uid, ancestors, resolve, uid_of
 from agentguard.policy.slicing import PolicyIndex, Scope
@@ -265,7 +265,7 @@ class PolicySet:
             found = literals(tokens(text))
             validation = cedarpy.validate_policies(text, self._schema)
             handle = cedarpy.PolicySet.from_str(text)
-        except (ConfigurationError, LexError, ValueError) as error:
+        except (ConfigurationError, ValueError) as error:
             return f"the grant is not valid: {error}"
         if not validation.validation_passed:
             return f"the grant is not valid here: {validation.errors[0].error}"

@@ -112,7 +112,7 @@ class _Reader:
             together.append(self._declare(self._path()))
         whole = Declaration()
         if self._skip("in"):
-            whole.parents = self._names(stop=("=", "{", "tags"))
+            whole.parents = self._names(stop=("=", "{", "tags", ";"))
         self._skip("=")
         if self._skip("{"):
             while not self._skip("}"):

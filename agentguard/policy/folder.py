@@ -82,14 +82,14 @@ def _is(name: str, suffix: str) -> bool:
 
 def _names(root: Path) -> Iterator[str]:
     """Yield the name of every file that decides, or that looks as if it did."""
-    for entry in os.scandir(root):
+    for entry in root.iterdir():
         if entry.name.startswith(".") or entry.name in {_NEXT, _FOR_EDITORS}:
             continue
-        if entry.is_dir():
-            for path, folders, files in os.walk(entry.path):
-                folders[:] = [name for name in folders if not name.startswith(".")]
+        if os.path.isdir(entry):  # noqa: PTH112  `Path.is_dir` raises for a link to itself
+            for path, folders, files in os.walk(entry):
+                folders[:] = [folder for folder in folders if not folder.startswith(".")]
                 below = Path(path).relative_to(root)
-                yield from ((below / name).as_posix() for name in files if _decides(name))
+                yield from ((below / file).as_posix() for file in files if _decides(file))
         elif _decides(entry.name):
             yield entry.name
 

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from agentguard.policy.lexer import Statement, Token
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+_UNEXPECTED: Final = re.compile(r"unexpected token `(?P<token>.*)`", re.DOTALL)
 _ENDED: Final = "unexpected end of input"
+_NO_SCHEMA: Final = cedarpy.Schema.from_str("")
 _EFFECTS: Final = ("permit", "forbid")
+_STARTS: Final = frozenset(("@", *_EFFECTS))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -149,34 +152,43 @@ def _check_form(text: str, statement: Statement, head: _Head) -> None:
 
 def _syntax_error(text: str, statement: Statement, message: str) -> LexError:
     """Return Cedar's *message* with the position that it lacks."""
-    if not message.startswith("unexpected token"):
+    match = _UNEXPECTED.fullmatch(message)
+    if match is None:
         return LexError(text, _mentioned(statement, message), f"Cedar cannot read this policy: {message}")
-    tokens = statement.tokens
-    low, high = 1, len(tokens)
-    while low < high:
-        middle = (low + high) // 2
-        stop = tokens[middle - 1].offset + len(tokens[middle - 1].text) - statement.offset
-        if _refusal(statement.text[:stop]) in {_ENDED, ""}:
-            low = middle + 1
-        else:
-            high = middle
-    token = tokens[low - 1]
-    if token.text in {"@", *_EFFECTS}:
-        return LexError(
-            text, token.offset, f"`{token.text}` starts a policy inside another: end the one above with `;`"
-        )
+    at = _place_of(match["token"], statement)
+    token = statement.tokens[at]
+    starting = next((part for part in statement.tokens[max(at - 1, 0) : at + 1] if part.text in _STARTS), None)
+    if starting is not None:
+        what = f"`{starting.text}` starts a policy inside another: end the one above with `;`"
+        return LexError(text, starting.offset, what)
     if token.text == ";":
         return LexError(text, token.offset, "this policy ends too early: close its brackets before `;`")
     what = f"`{token.text}` cannot stand here: look for a missing comma, bracket or operator before it"
     return LexError(text, token.offset, what)
 
 
-def _refusal(text: str) -> str:
-    try:
-        cedarpy.PolicySet.from_str(text)
-    except ValueError as error:
-        return str(error)
-    return ""
+def _place_of(unexpected: str, statement: Statement) -> int:
+    """Return which token of a policy is the one that Cedar did not expect.
+
+    A beginning of the policy that is too short is refused for its sudden end. So the
+    token at fault is the last one that looks like it in the shortest beginning that is
+    refused for something else.
+    """
+    tokens = statement.tokens
+    low, high = 1, len(tokens)
+    while low < high:
+        middle = (low + high) // 2
+        stop = tokens[middle - 1].offset + len(tokens[middle - 1].text) - statement.offset
+        if _ends_suddenly(statement.text[:stop]):
+            low = middle + 1
+        else:
+            high = middle
+    return max((at for at in range(low) if tokens[at].text == unexpected), default=low - 1)
+
+
+def _ends_suddenly(text: str) -> bool:
+    """Whether all that Cedar has against *text* is that there is not more of it."""
+    return any(error.error.endswith(_ENDED) for error in cedarpy.validate_policies(text, _NO_SCHEMA).errors)
 
 
 def _mentioned(statement: Statement, message: str) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
+import httpx2
 import pytest
 from mcp import Client
 from mcp.server.mcpserver import Context
 
 from agentguard import AccessDenied
 from agentguard.testing import acting_as
-from tests.world import NESTED, World, make_world, text
+from tests.world import NESTED, World, make_world, served, text
 
 
 def extend(world: World) -> None:
@@ -94,6 +95,10 @@ async def test_guard_that_was_never_attached_denies_every_call(
     with acting_as("reader"), pytest.raises(AccessDenied):
         await world.server._tool_manager.list_tools()[0].fn(record_id="r1")
 
+    async with served(world) as url, httpx2.AsyncClient() as http:
+        refused = await http.post(url, headers={"Authorization": "Bearer none"})
+
+    assert refused.status_code == 401
     assert result.is_error
     assert world.ran == []
     assert "never attached: call guard.attach(server)" in caplog.text

@@ -4,6 +4,7 @@ from agentguard.policy.declarations import closure, plain_attributes, read_decla
 
 SCHEMA = """
 entity Group;
+entity Team in [Group];
 entity A, B in [Group] = {
   name: String,
   "quoted name"?: Set<Long>,
@@ -38,8 +39,9 @@ def test_every_declaration_is_found_with_what_it_is_made_of() -> None:
     declared = read_declarations(SCHEMA)
 
     assert set(declared) == {
-        *("Group", "A", "B", "Nested", "Other", "Plain", "C", "Colour", "Shop::Address", "Shop::Customer"),
+        *("Group", "Team", "A", "B", "Nested", "Other", "Plain", "C", "Colour", "Shop::Address", "Shop::Customer"),
     }
+    assert (declared["Team"].parents, declared["Team"].attributes) == ({"Group"}, {})
     assert declared["A"] == declared["B"]
     assert declared["A"].parents == {"Group"}
     assert declared["A"].rest == {"tags", "Group"}

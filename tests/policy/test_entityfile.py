@@ -15,7 +15,7 @@ def problem(text: str) -> str:
 
 def test_entities_are_read_with_their_lines() -> None:
     """JSON itself does not tell lines."""
-    entities, problems = read_entities(FILE, f' [\n\n {ALICE},\n\t{ALICE.replace("alice", "bob")}\n]\n')
+    entities, problems = read_entities(FILE, f" [\n\n {ALICE},\n\t{ALICE.replace('alice', 'bob')}\n]\n")
 
     assert problems == []
     assert [(entity.uid, entity.line) for entity in entities] == [

@@ -62,9 +62,7 @@ def test_a_folder_that_does_not_exist_is_refused_with_the_absolute_path(
 
 def test_a_file_in_place_of_the_folder_is_refused(folder: Path) -> None:
     """The message names the path that was tried."""
-    assert refused(folder / "a.cedar") == [
-        f"policy folder `{folder}/a.cedar` is a file: pass the folder that it is in"
-    ]
+    assert refused(folder / "a.cedar") == [f"policy folder `{folder}/a.cedar` is a file: pass the folder that it is in"]
 
 
 def test_a_folder_that_links_to_itself_is_refused(tmp_path: Path) -> None:
@@ -80,9 +78,7 @@ def test_an_empty_folder_is_refused(folder: Path) -> None:
     """An empty list of rules is not a rule."""
     (folder / "a.cedar").rename(folder / "a.txt")
 
-    assert refused(folder) == [
-        f"policy folder `{folder}` holds no .cedar file, so nothing could be allowed: add one"
-    ]
+    assert refused(folder) == [f"policy folder `{folder}` holds no .cedar file, so nothing could be allowed: add one"]
 
 
 @pytest.mark.parametrize(
@@ -132,3 +128,13 @@ def test_a_link_that_leads_back_to_itself_is_refused(folder: Path) -> None:
     problems = refused(folder)
 
     assert [problem.partition(":")[0] for problem in problems] == ["b.cedar", "c.cedar"]
+
+
+def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
+    """What is outside can change without anybody looking at the folder."""
+    (folder.parent / "b.cedar").write_text(POLICY)
+    (folder / "b.cedar").symlink_to(folder.parent / "b.cedar")
+
+    assert refused(folder) == [
+        f"b.cedar: is a link out of the policy folder, to `{folder.parent}/b.cedar`: put the file itself here"
+    ]

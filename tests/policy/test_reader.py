@@ -2,6 +2,8 @@ import pytest
 
 from agentguard.limits import Limits
 from agentguard.model import EntityUid
+from agentguard.policy import reader
+from agentguard.policy.lexer import Statement, tokens
 from agentguard.policy.reader import Problem, duplicates, line_of, read_policies
 from agentguard.policy.slicing import Scope
 
@@ -94,7 +96,10 @@ def test_a_file_of_comments_holds_no_policies() -> None:
             f'@id("a") {HEAD} when {{ principal == User::"\\u{{0_e9}}" }};',
             "a.cedar:1: `\\u` is not an escape that Cedar knows: write the character itself",
         ),
-        (f'@id("a") {HEAD} when {{ {"(" * 200}true{")" * 200} }};', "a.cedar:1: brackets and `if` are nested at most 100"),
+        (
+            f'@id("a") {HEAD} when {{ {"(" * 200}true{")" * 200} }};',
+            "a.cedar:1: brackets and `if` are nested at most 100",
+        ),
     ],
 )
 def test_what_is_no_policy_is_told_with_line_and_fix(text: str, problem: str) -> None:
@@ -106,7 +111,9 @@ def test_what_is_no_policy_is_told_with_line_and_fix(text: str, problem: str) ->
 
 def test_each_bad_policy_of_a_file_is_told() -> None:
     """The good ones are read all the same."""
-    policies, found = read_policies("a.cedar", f"{GOOD}\n{HEAD};\nallow (a);\n{GOOD.replace('reads', 'more')}", Limits())
+    policies, found = read_policies(
+        "a.cedar", f"{GOOD}\n{HEAD};\nallow (a);\n{GOOD.replace('reads', 'more')}", Limits()
+    )
 
     assert [policy.id for policy in policies] == ["reads", "more"]
     assert [problem.line for problem in found] == [8, 9]
@@ -124,3 +131,12 @@ def test_an_id_that_is_taken_is_told_with_both_places() -> None:
 def test_a_problem_of_a_whole_file_has_no_line() -> None:
     """It is told by the file's name."""
     assert str(Problem("a.cedar", 0, "is odd: mend it")) == "a.cedar: is odd: mend it"
+
+
+def test_text_that_cedar_splits_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy that is not counted could be one that is not indexed."""
+    both = f'@id("a") {HEAD};@id("b") {HEAD};'
+    whole = Statement(both, 0, 1, 1, tokens(both))
+    monkeypatch.setattr(reader, "statements", lambda _: (whole,))
+
+    assert problems(both) == ["a.cedar:1: this is not one policy: end each policy with `;`"]

@@ -1,0 +1,164 @@
+import gc
+import weakref
+
+import pytest
+
+from agentguard.errors import Refusal
+from agentguard.limits import Limits
+from agentguard.model import EntityUid, Reason
+from agentguard.policy import compiled
+from agentguard.policy.compiled import PolicySet
+from agentguard.testing import unsafe_invocation
+from tests.policy.records import ALL, policy_set
+
+GRANT = 'permit (principal, action == Action::"read", resource);'
+
+
+@pytest.fixture
+def policies() -> PolicySet:
+    """Return policies of which one names an agent and one an action."""
+    return policy_set(
+        ALL,
+        '@id("mine") permit (principal in Agent::"a", action, resource);',
+        '@id("search") permit (principal, action == Action::"search", resource);',
+    )
+
+
+def test_an_action_that_no_tool_has_is_refused(policies: PolicySet) -> None:
+    """What is not guarded here is not decided here."""
+    with pytest.raises(Refusal) as caught:
+        policies.action("delete")
+
+    assert caught.value.reason is Reason.UNGUARDED
+
+
+def test_an_invocation_is_prepared_once_for_each_action(policies: PolicySet) -> None:
+    """A second run of the same agent is another one."""
+    one, two = unsafe_invocation("a", run_id="r"), unsafe_invocation("a", run_id="r")
+    read, search = policies.action("read"), policies.action("search")
+
+    assert policies.link(one, read) is policies.link(one, read)
+    assert policies.link(one, read) is not policies.link(one, search)
+    assert policies.link(one, read) is not policies.link(two, read)
+
+
+def test_what_is_kept_for_an_invocation_goes_with_it(policies: PolicySet) -> None:
+    """A cache of invocations that are gone would only grow."""
+    invocation = unsafe_invocation("a")
+    kept = weakref.ref(policies.link(invocation, policies.action("read")).base)
+    assert kept() is not None
+
+    del invocation
+    gc.collect()
+
+    assert kept() is None
+
+
+def test_slices_hold_what_could_decide_and_are_shared(policies: PolicySet) -> None:
+    """Two runs that are in the same named entities need the same policies."""
+    read = policies.action("read")
+    mine, others = (policies.link(unsafe_invocation(agent), read) for agent in ("a", "b"))
+
+    assert set(policies.slice(mine, read, 0, mine.closure).names.values()) == {"all", "mine"}
+    assert set(policies.slice(others, read, 0, others.closure).names.values()) == {"all"}
+    more = policies.link(unsafe_invocation("c"), read)
+    assert policies.organisation(read, more.closure) is policies.organisation(read, others.closure)
+
+
+def test_a_grant_stands_behind_the_organisations_policies(policies: PolicySet) -> None:
+    """Its policies are named by the link and the place that they have."""
+    read = policies.action("read")
+    link = policies.link(unsafe_invocation("b", grant=GRANT + GRANT), read)
+
+    chosen = policies.slice(link, read, 3, link.closure)
+
+    assert chosen.names == {"policy0": "all", "policy1": "grant:3:0", "policy2": "grant:3:1"}
+    assert chosen.organisation == {"policy0"}
+    assert chosen.granted
+
+
+@pytest.mark.parametrize(
+    ("grant", "detail"),
+    [
+        ("", "the grant is not valid: a grant wants a `permit`, got none"),
+        ("permit (principal, action, resource)", "the grant is not valid: "),
+        ("#", "the grant is not valid: "),
+        ("\ud800", "the grant is not valid: "),
+        (GRANT.replace("read", "delete"), "the grant is not valid here: for policy `policy0`, unrecognized action"),
+        (f'@id("x") {GRANT}', "the grant is not valid: "),
+        (f"{GRANT} // {'x' * 4096}", "the grant is not valid: a grant holds at most 4096 bytes"),
+        (
+            'permit (principal, action, resource) when { User::"alice" in Group::"staff" };',
+            "the grant asks about an entity that the request does not bring",
+        ),
+        (
+            'permit (principal, action, resource) when { principal == Agent::"\\u{0_1}" };',
+            "the grant is not valid",
+        ),
+    ],
+)
+def test_a_grant_that_is_not_valid_here_is_refused_each_time(policies: PolicySet, grant: str, detail: str) -> None:
+    """It is looked at once, and the answer kept."""
+    for _ in range(2):
+        with pytest.raises(Refusal) as caught:
+            policies.link(unsafe_invocation("a", grant=grant), policies.action("read"))
+
+        assert caught.value.reason is Reason.GRANT
+        assert caught.value.detail.startswith(detail)
+
+
+def test_a_claim_of_another_type_than_declared_is_refused() -> None:
+    """A policy would compare it with what it never equals."""
+    policies = policy_set(ALL, claims={"level": int})
+
+    with pytest.raises(Refusal) as caught:
+        policies.link(unsafe_invocation("a", claims={"level": "3"}), policies.action("read"))
+
+    assert caught.value.reason is Reason.INTERNAL_ERROR
+    assert caught.value.detail == "the invocation does not fit the schema: entity does not conform to the schema"
+    assert policies.link(unsafe_invocation("a", claims={"level": 3}), policies.action("read")).unresolved == set()
+
+
+def test_what_a_run_is_in_is_known_as_far_as_the_entity_file_goes() -> None:
+    """Groups of groups too; what only a request can bring is told."""
+    entities = """[
+      { "uid": { "type": "Agent", "id": "a" }, "attrs": {}, "parents": [{ "type": "Group", "id": "inner" }] },
+      { "uid": { "type": "Group", "id": "inner" }, "attrs": {}, "parents": [{ "type": "Group", "id": "outer" }] },
+      { "uid": { "type": "Group", "id": "outer" }, "attrs": {}, "parents": [] }
+    ]"""
+    policies = policy_set(ALL, types="entity Group in [Group];", entities=entities, loaders=[])
+    read = policies.action("read")
+
+    known = policies.link(unsafe_invocation("a", run_id="r", task="t"), read)
+    assert known.closure == {
+        ("Invocation", "r"), ("Agent", "a"), ("Task", "t"), ("Group", "inner"), ("Group", "outer"),
+    }  # fmt: skip
+    assert known.unresolved == set()
+    assert policies.link(unsafe_invocation("b"), read).unresolved == {("Agent", "b")}
+    assert policies.missing({("Agent", "b"), ("Task", "t"), ("Nothing", "n")}) == {"Agent"}
+
+
+def test_caches_that_are_full_are_emptied(policies: PolicySet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So no caller can make them grow, and nothing is decided otherwise."""
+    monkeypatch.setattr(compiled, "_CACHED_SLICES", 1)
+    monkeypatch.setattr(compiled, "_CACHED_GRANTS", 1)
+    read, search = policies.action("read"), policies.action("search")
+    link = policies.link(unsafe_invocation("a", grant=GRANT), read)
+    first = policies.slice(link, read, 0, link.closure)
+
+    other = policies.slice(link, read, 0, link.closure | {("Group", "g")})
+    policies.organisation(search, frozenset())
+    policies.link(unsafe_invocation("a", grant=f" {GRANT}"), read)
+    again = policies.slice(link, read, 0, link.closure)
+
+    assert again is not first
+    assert again.names == other.names == first.names
+
+
+def test_a_set_is_activated_by_whoever_uses_it(policies: PolicySet) -> None:
+    """Compiling has no clock."""
+    assert policies.activated_at is None
+    policies.activated_at = 7
+    assert policies.activated_at == 7
+    assert policies.static_uids == {EntityUid("User", "alice"), EntityUid("User", "bob")}
+    assert policies.limits == Limits()
