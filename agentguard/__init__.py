@@ -12,6 +12,7 @@ from agentguard.errors import (
 from agentguard.guard import Guard
 from agentguard.identity.issuers import TrustedIssuer, UnsafeSharedIdentity
 from agentguard.identity.keys import JWKS, FixedKeys
+from agentguard.identity.sources import stdio_audience
 from agentguard.identity.verifier import InvocationVerifier
 from agentguard.lifecycle.issuer import Issuer
 from agentguard.limits import Limits
@@ -48,4 +49,5 @@ __all__ = [
     "UnsafeSharedIdentity",
     "current_invocation",
     "grant_text",
+    "stdio_audience",
 ]

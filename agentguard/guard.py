@@ -249,7 +249,7 @@ class Guard:
             raise ConfigurationError(message)
         adapter = Adapter(
             server,
-            environment=EnvironmentSource.take(os.environ) if identity == "environment" else None,
+            environment=EnvironmentSource.take(os.environ, limits=self._limits) if identity == "environment" else None,
             verifier=self._verifier,
             current=self._call,
             clock=self._clock,

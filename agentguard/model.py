@@ -203,10 +203,13 @@ class Decision:
         return self.effect is Effect.ALLOW
 
 
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical_json(value: object) -> str:
     """Return JSON with sorted keys, no blanks, ASCII alone: one text for one value.
 
     Raises:
         ValueError: For NaN and infinities, which JSON does not have.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)

@@ -12,6 +12,7 @@ import typing
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin
 from uuid import UUID
 
@@ -116,15 +117,22 @@ def base_context(now: float, zone: ZoneInfo, environment: str, transport: str) -
         now: Unix seconds.
         zone: Where ``local.weekday`` (1 is Monday) and ``local.minute`` (of the day) hold.
         environment: The deployment's name, as the guard was given it.
-        transport: How the call arrived: ``http``, ``stdio``, ``memory``.
+        transport: How the call arrived: ``http``, or ``stdio`` for anything without a request of its own.
     """
-    local = datetime.fromtimestamp(now, zone)
+    weekday, minute = _local(int(now), zone)
     return {
         "now": datetime_json(now),
-        "local": {"weekday": local.isoweekday(), "minute": local.hour * 60 + local.minute},
+        "local": {"weekday": weekday, "minute": minute},
         "environment": environment,
         "transport": transport,
     }
+
+
+@lru_cache(maxsize=8)
+def _local(second: int, zone: ZoneInfo) -> tuple[int, int]:
+    """Return the weekday and the minute of the day, the same for every call of one second."""
+    local = datetime.fromtimestamp(second, zone)
+    return local.isoweekday(), local.hour * 60 + local.minute
 
 
 @dataclass(frozen=True, slots=True)

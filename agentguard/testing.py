@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 from agentguard.enforce import ACTING
@@ -43,10 +45,10 @@ def unsafe_invocation(agent: str, **facts: Unpack[Facts]) -> Invocation:
 
     Args:
         agent: The agent.
-        facts: Anything else; a run that began now and ends in an hour by default.
+        facts: Anything else; by default, a run of its own that began now and ends in an hour.
     """
     now = int(time.time())
-    facts.setdefault("run_id", "test-run")
+    facts.setdefault("run_id", f"test-{uuid.uuid4().hex}")
     facts.setdefault("issuer", "urn:agentguard:testing")
     facts.setdefault("grade", Grade.RUN)
     facts.setdefault("issued_at", now)
@@ -70,9 +72,14 @@ def acting_as(agent: str, **facts: Unpack[Facts]) -> Iterator[Invocation]:
         facts: As for `unsafe_invocation`.
     """
     invocation = unsafe_invocation(agent, **facts)
-    _LOG.warning("acting as agent `%s` without a token: this is for tests", agent)
+    _warn_once()
     acting = ACTING.set(invocation)
     try:
         yield invocation
     finally:
         ACTING.reset(acting)
+
+
+@cache
+def _warn_once() -> None:
+    _LOG.warning("acting as agents without tokens: this process runs tests")

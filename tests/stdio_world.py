@@ -21,5 +21,5 @@ class RemoteIssuer(Issuer):
 
 
 if __name__ == "__main__":
-    world = make_world(Path(sys.argv[1]), issuer=RemoteIssuer(ISSUER, AUDIENCE), agent=None)
+    world = make_world(Path(sys.argv[1]), issuer=RemoteIssuer(issuer=ISSUER, audience=AUDIENCE), agent=None)
     world.server.run("stdio")

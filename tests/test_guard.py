@@ -163,7 +163,7 @@ def test_tool_that_cannot_be_judged_is_refused(tmp_path: Path) -> None:
 
 def test_annotation_that_cannot_be_resolved_is_refused(tmp_path: Path) -> None:
     """A type that exists only for the type checker cannot be judged."""
-    guard, _ = make_guard(write_policies(tmp_path, ALL), Issuer(ISSUER, AUDIENCE))
+    guard, _ = make_guard(write_policies(tmp_path, ALL), Issuer(issuer=ISSUER, audience=AUDIENCE))
 
     async def later(value: Unknown) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 

@@ -50,7 +50,7 @@ def make_issuer(
     *, issuer: str = ISSUER, audience: str = AUDIENCE, clock: Callable[[], float] = lambda: float(NOW)
 ) -> Issuer:
     """Return an issuer of agentguard's own, with a key of its own; its clock stands at `NOW`."""
-    return Issuer(issuer, audience, clock=clock)
+    return Issuer(issuer=issuer, audience=audience, clock=clock)
 
 
 def make_jwks(key: EllipticCurvePrivateKey = KEY, key_id: str = KEY_ID) -> dict[str, object]:

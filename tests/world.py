@@ -147,7 +147,7 @@ def make_world(
     Calls in memory have the identity of a run of *agent*, from the environment.
     """
     write_policies(folder, policies)
-    issuer = issuer or Issuer(ISSUER, AUDIENCE)
+    issuer = issuer or Issuer(issuer=ISSUER, audience=AUDIENCE)
     state = options.pop("state", None) or UnsafeMemoryState()
     guard, exporter = make_guard(folder, issuer, state=state, **options)
     server = MCPServer(SERVER, **guard.http_auth())

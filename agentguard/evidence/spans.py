@@ -19,7 +19,6 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode, get_tracer, 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextvars import Token
-    from types import TracebackType
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
@@ -39,20 +38,18 @@ def trace_ids(context: SpanContext) -> tuple[str, str] | None:
 
 
 class OpenSpan:
-    """A span that is current inside its ``with`` block and ends with it.
+    """A span that is current inside its ``with`` block, and lives until `end`.
 
     An exception that passes through is neither recorded nor turned into a status: its
     text may hold what a caller must not read back in a trace.
     """
 
-    __slots__ = ("_attributes", "_failed", "_kind", "_span", "_token")
+    __slots__ = ("_kind", "_span", "_token")
 
     def __init__(self, span: Span, kind: Mapping[str, AttributeValue]) -> None:
         self._span = span
         self._kind = kind
-        self._attributes: Mapping[str, AttributeValue] = {}
-        self._failed = False
-        self._token: Token[Context]
+        self._token: Token[Context] | None = None
 
     @property
     def trace_ids(self) -> tuple[str, str] | None:
@@ -68,22 +65,20 @@ class OpenSpan:
         self._token = otel_context.attach(set_span_in_context(self._span))
         return self
 
-    def end_with(self, attributes: Mapping[str, AttributeValue], *, failed: bool = False) -> None:
-        """Say what the span shows when it ends.
+    def __exit__(self, *exception: object) -> None:
+        if self._token is not None:
+            otel_context.detach(self._token)
+            self._token = None
+
+    def end(self, attributes: Mapping[str, AttributeValue], *, failed: bool = False) -> None:
+        """Write what the span shows, last, and end it.
 
         Args:
             attributes: From the table; they win over whatever was written meanwhile.
             failed: Whether the tool failed, for the status. A denial never is a failure.
         """
-        self._attributes = attributes
-        self._failed = failed
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        otel_context.detach(self._token)
-        self._span.set_attributes({**self._kind, **self._attributes})
-        if self._failed:
+        self._span.set_attributes({**self._kind, **attributes})
+        if failed:
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()
 
@@ -115,7 +110,6 @@ class Spans:
         span = self._tracer.start_span(
             name if tool is None else f"{name} {tool}",
             kind=SpanKind.INTERNAL,
-            attributes=kind,
             record_exception=False,
             set_status_on_exception=False,
         )

@@ -5,9 +5,9 @@ The record comes first; the spans and metrics say what was recorded.
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from time import perf_counter
@@ -26,29 +26,28 @@ from agentguard.evidence.vocabulary import Outcome, RecordKind
 from agentguard.model import Decision, EntityUid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from agentguard.evidence.ledger import Entry, Ledger
     from agentguard.evidence.metrics import Metrics
-    from agentguard.evidence.spans import Spans
+    from agentguard.evidence.spans import OpenSpan, Spans
     from agentguard.evidence.vocabulary import AttributeValue
     from agentguard.model import Invocation, Reason
 
 _LOG: Final = logging.getLogger("agentguard")
 
 # Crockford's base 32: what a person reads aloud has no I, L, O or U in it.
-_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_CROCKFORD: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHJKMNPQRSTVWXYZ")
 
 
 def decision_id(now: float, random: bytes) -> str:
-    """Return a name for one decision: 26 characters that sort by time, as in a ULID.
+    """Return a name for one decision: 26 characters that sort by time.
 
     Args:
-        now: Unix seconds; the first ten characters are its milliseconds.
+        now: Unix seconds; its milliseconds come first.
         random: Ten bytes.
     """
-    number = int(now * 1000) << 80 | int.from_bytes(random)
-    return "".join([_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)])
+    return base64.b32encode(int(now * 1000).to_bytes(6) + random)[:26].translate(_CROCKFORD).decode()
 
 
 class PolicyFacts(Protocol):
@@ -159,7 +158,7 @@ class Trace:
     """
 
     __slots__ = (
-        "_action", "_attributes", "_began", "_call", "_known", "_open", "_ran", "_span", "_trail",
+        "_action", "_attributes", "_began", "_call", "_execution", "_known", "_open", "_ran", "_span", "_trail",
         "decision", "input", "invocation", "policies",
     )  # fmt: skip
 
@@ -172,6 +171,7 @@ class Trace:
         self._ran = self._began
         self._span = trail.spans.authorize(self._known).__enter__()
         self._open = True
+        self._execution: OpenSpan | None = None
         self._attributes: Mapping[str, AttributeValue] = {}
         self.invocation: Invocation | None = None
         self.policies: PolicyFacts | None = None
@@ -212,8 +212,7 @@ class Trace:
         )
         entry = trail.keep(RecordKind.DECISION, attributes, trace=self._span.trace_ids)
         self._attributes = {**attributes, **evidence_attributes(entry)}
-        self.decision = named
-        return named
+        return self._take(named)
 
     def unrecorded(self, decision: Decision) -> Decision:
         """Take a denial that could not be recorded; spans and metrics still show it."""
@@ -228,56 +227,45 @@ class Trace:
             "agentguard.decision.effect": named.effect.value,
             "agentguard.decision.reason": named.reason.value,
         }
+        return self._take(named)
+
+    def _take(self, named: Decision) -> Decision:
+        self._trail.metrics.decided(named, tool=self._known, seconds=perf_counter() - self._began)
         self.decision = named
         return named
 
     def close(self) -> None:
         """End the decision span, before any line of the tool runs."""
-        if not self._open:
-            return
-        self._open = False
-        self._span.end_with(self._attributes)
-        self._span.__exit__(None, None, None)
-        if self.decision is not None:
-            seconds = perf_counter() - self._began
-            self._trail.metrics.decided(self.decision, tool=self._known, seconds=seconds)
+        if self._open:
+            self._open = False
+            self._span.__exit__()
+            self._span.end(self._attributes)
 
-    @contextmanager
-    def execution(self) -> Iterator[None]:
-        """Be the span under which the tool's own spans stand."""
+    def execution(self) -> OpenSpan:
+        """Return the span under which the tool's own spans stand; `ended` ends it."""
         self._ran = perf_counter()
-        with self._trail.spans.execute(self._known) as span:
-            self._span = span
-            try:
-                yield
-            except Exception as error:
-                span.end_with(self._shown(Outcome.FAILED, error), failed=True)
-                raise
-            except BaseException:
-                span.end_with(self._shown(Outcome.CANCELLED))
-                raise
-            span.end_with(self._shown(Outcome.COMPLETED))
+        self._execution = self._trail.spans.execute(self._known)
+        return self._execution
 
     def ended(self, outcome: Outcome, *, reason: Reason | None = None, error: BaseException | None = None) -> None:
         """Record what became of an allowed call; nothing, if none was allowed."""
         self.close()
-        if self.decision is None:
+        if self.decision is None or self.invocation is None:
             return
-        attributes = self._shown(outcome, error)
-        if reason is not None:
-            attributes["agentguard.decision.reason"] = reason.value
-        try:
-            self._trail.keep(RecordKind.OUTCOME, attributes, trace=self._span.trace_ids)
-        except Exception:  # noqa: BLE001
-            # The tool had its effect and its decision is kept: this cannot be taken back.
-            _LOG.exception("the outcome `%s` of decision %s could not be recorded", outcome, self.decision.id)
-
-    def _shown(self, outcome: Outcome, error: BaseException | None = None) -> dict[str, AttributeValue]:
-        return execution_attributes(
-            decision_id=self.decision.id if self.decision is not None else "",
+        attributes = execution_attributes(
+            decision_id=self.decision.id,
             invocation=self.invocation,
             outcome=outcome,
+            reason=reason,
             seconds=perf_counter() - self._ran,
             error=error,
             call=self._call,
         )
+        span = self._execution or self._span
+        try:
+            self._trail.keep(RecordKind.OUTCOME, attributes, trace=span.trace_ids)
+        except Exception:  # noqa: BLE001
+            # The tool had its effect and its decision is kept: this cannot be taken back.
+            _LOG.error("the outcome `%s` of decision %s could not be recorded", outcome, self.decision.id)
+        if self._execution is not None:
+            self._execution.end(attributes, failed=error is not None)

@@ -92,6 +92,9 @@ def read_claims(raw: bytes) -> dict[str, object]:
     try:
         value = read_object(raw)
         _inspect(value)
+    except UnicodeError:
+        # Its text quotes the token.
+        refuse("the claims are not UTF-8")
     except (ValueError, RecursionError) as error:
         refuse(str(error))
     return value

@@ -38,9 +38,9 @@ class LiveCall:
         # Never wait for the other loop: two loops that end each other's runs would
         # wait for one another. asyncio and trio name the same thing differently.
         loop = self.loop.native_token
-        schedule: Callable[[Callable[[], None]], object] = getattr(
-            loop, "call_soon_threadsafe", None
-        ) or loop.run_sync_soon  # type: ignore[attr-defined]
+        schedule: Callable[[Callable[[], None]], object] = (
+            getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+        )  # type: ignore[attr-defined]
         schedule(self.scope.cancel)
 
 

@@ -38,9 +38,9 @@ class Issuer:
 
     def __init__(
         self,
-        issuer: str,
-        audience: str,
         *,
+        issuer: str,
+        audience: str | None = None,
         key: EllipticCurvePrivateKey | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -48,7 +48,7 @@ class Issuer:
 
         Args:
             issuer: The ``iss`` of its tokens, a URL as a rule.
-            audience: The server that its tokens are for.
+            audience: The server that its tokens are for, where `mint` names none.
             key: A key on P-256; without one, a key that lives as long as this object.
             clock: Gives unix seconds.
 
@@ -110,6 +110,9 @@ class Issuer:
         """
         now = int(self._clock())
         audience = audience or self.audience
+        if not audience:
+            message = "a token is for one server: pass audience= to `mint`, or to the issuer"
+            raise ConfigurationError(message)
         optional = {
             "task": task,
             "purp": purpose,

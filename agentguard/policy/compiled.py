@@ -76,14 +76,13 @@ class Slice:
 
     Attributes:
         handle: The policies.
-        organisation: Cedar's positional ids of the organisation's; others are a grant's.
-        names: What each positional id stands for.
-        granted: Whether a grant is among them, and so must permit too.
+        names: The organisation's ids by Cedar's positional ones. The ids that are not
+            among them are a grant's.
+        granted: Whether a grant is among the policies, and so must permit too.
         answers: Decisions by what Cedar answered.
     """
 
     handle: cedarpy.PolicySet
-    organisation: frozenset[str]
     names: Mapping[str, str]
     granted: bool = False
     answers: dict[tuple[object, ...], Decision] = field(default_factory=dict)
@@ -94,7 +93,6 @@ class Grant:
     """A grant that was found valid."""
 
     text: str
-    policies: int
     handle: cedarpy.PolicySet
 
 
@@ -217,14 +215,14 @@ class PolicySet:
             closure=ancestors((uid,), own.parents, self.known.parents),
         )
 
-    def slice(self, link: Link, action: Action, depth: int, closure: frozenset[Uid]) -> Slice:
+    def slice(self, link: Link, action: Action, closure: frozenset[Uid]) -> Slice:
         """Return the policies that *link* could be decided by, its grant included."""
         found = link.slices.get(closure)
         if found is None:
             if len(link.slices) >= _CACHED_SLICES:
                 link.slices.clear()
             organisation = self.organisation(action, closure)
-            found = link.slices[closure] = _with_grant(organisation, link.grant, depth)
+            found = link.slices[closure] = _with_grant(organisation, link.grant)
         return found
 
     def organisation(self, action: Action, closure: frozenset[Uid]) -> Slice:
@@ -239,7 +237,7 @@ class PolicySet:
             handle = cedarpy.PolicySet.from_str("\n".join(self.policies[id_].text for id_ in ids))
             # Cedar numbers the policies of a text in order.
             names = {f"policy{place}": id_ for place, id_ in enumerate(ids)}
-            found = Slice(handle, frozenset(names), names)
+            found = Slice(handle, names)
             self._slices[key] = found
         return found
 
@@ -271,7 +269,7 @@ class PolicySet:
             return f"the grant is not valid here: {validation.errors[0].error}"
         if any(literal.asked and literal.uid.type in self._solid for literal in found):
             return "the grant asks about an entity that the request does not bring"
-        return Grant(text, len(handle), handle)
+        return Grant(text, handle)
 
     def missing(self, uids: set[Uid]) -> set[str]:
         """Return the types of those of *uids* whose absence would change an answer."""
@@ -290,11 +288,12 @@ def _action(tool: GuardedTool, schema: SchemaTexts) -> Action:
     return Action(tool, {"type": "Action", "id": tool.name}, own, entities)
 
 
-def _with_grant(organisation: Slice, grant: Grant | None, depth: int) -> Slice:
-    """Add a grant's policies behind the organisation's: one evaluation judges both."""
+def _with_grant(organisation: Slice, grant: Grant | None) -> Slice:
+    """Add a grant's policies to the organisation's: one evaluation judges both.
+
+    Cedar keeps the ids of the policies that were there. Those of the added ones are not
+    in their order, so a grant's policies are not told apart.
+    """
     if grant is None:
         return organisation
-    first = len(organisation.organisation)
-    names = {f"policy{first + place}": f"grant:{depth}:{place}" for place in range(grant.policies)}
-    handle = organisation.handle.with_added_str(grant.text)
-    return Slice(handle, organisation.organisation, {**organisation.names, **names}, granted=True)
+    return Slice(organisation.handle.with_added_str(grant.text), organisation.names, granted=True)

@@ -75,7 +75,7 @@ def decide(request: AccessRequest, policies: PolicySet) -> Decision:
         for depth, invocation in enumerate(request.invocation.chain):
             link = policies.link(invocation, action)
             entities = given.around(link, action, start)
-            chosen = policies.slice(link, action, depth, given.closure(link))
+            chosen = policies.slice(link, action, given.closure(link))
             result = cedarpy.is_authorized(
                 {"principal": link.principal, "action": action.uid, "resource": resource.as_json(), "context": context},
                 chosen.handle,
@@ -187,9 +187,9 @@ def _answer(result: cedarpy.AuthzResult, policies: PolicySet, chosen: Slice, dep
     # Cedar skips a policy that fails to evaluate, so a broken forbid would read as "no
     # objection". It counts as an objection.
     if errors:
-        ids = () if allowed else tuple(chosen.names[reason] for reason in reasons)
-        reason = Reason.POLICY if ids else Reason.POLICY_ERROR
-        return _deny(policies, reason, depth, ids=ids, errors=_named(errors, chosen))
+        ids = () if allowed else _ids(reasons, chosen, depth)
+        reason = _objector(reasons, chosen) if ids else Reason.POLICY_ERROR
+        return _deny(policies, reason, depth, ids=ids, errors=_named(errors, chosen, depth))
     # The same answer again is the same decision again: making one costs more than finding it.
     key = (depth, allowed, *reasons)
     found = chosen.answers.get(key)
@@ -202,9 +202,9 @@ def _answer(result: cedarpy.AuthzResult, policies: PolicySet, chosen: Slice, dep
 
 def _judge(policies: PolicySet, chosen: Slice, depth: int, reasons: Sequence[str], *, allowed: bool) -> Decision:
     """Return the decision where no policy failed to evaluate."""
-    ids = tuple(sorted(chosen.names[reason] for reason in reasons))
-    by_organisation = not chosen.organisation.isdisjoint(reasons)
-    by_grant = not chosen.organisation.issuperset(reasons)
+    ids = _ids(reasons, chosen, depth)
+    by_organisation = any(reason in chosen.names for reason in reasons)
+    by_grant = any(reason not in chosen.names for reason in reasons)
     # One evaluation judges both layers, so Cedar's own allow may rest on either alone.
     if allowed and by_organisation and (by_grant or not chosen.granted):
         return Decision(
@@ -214,17 +214,22 @@ def _judge(policies: PolicySet, chosen: Slice, depth: int, reasons: Sequence[str
         return _deny(policies, Reason.GRANT if by_organisation else Reason.NO_PERMIT, depth)
     if not ids:
         return _deny(policies, Reason.NO_PERMIT, depth)
-    return _deny(policies, Reason.POLICY if by_organisation else Reason.GRANT, depth, ids=ids)
+    return _deny(policies, _objector(reasons, chosen), depth, ids=ids)
+
+
+def _objector(forbids: Sequence[str], chosen: Slice) -> Reason:
+    """Return whose forbids these are: the organisation's, or the grant's alone."""
+    return Reason.POLICY if any(forbid in chosen.names for forbid in forbids) else Reason.GRANT
 
 
 def _deny(
     policies: PolicySet, reason: Reason, depth: int, *, ids: tuple[str, ...] = (), errors: tuple[str, ...] = ()
 ) -> Decision:
-    advice = (policies.policies[id_].advice for id_ in sorted(ids) if id_ in policies.policies)
+    advice = (policies.policies[id_].advice for id_ in ids if id_ in policies.policies)
     return Decision(
         effect=Effect.DENY,
         reason=reason,
-        policy_ids=tuple(sorted(ids)),
+        policy_ids=ids,
         policy_version=policies.version,
         errors=errors,
         advice=next(filter(None, advice), None),
@@ -232,14 +237,19 @@ def _deny(
     )
 
 
-def _named(errors: Sequence[str], chosen: Slice) -> tuple[str, ...]:
+def _ids(reasons: Sequence[str], chosen: Slice, depth: int) -> tuple[str, ...]:
+    """Return the ids of policies, sorted. All of a grant's count as one, named by its link."""
+    return tuple(sorted({chosen.names.get(reason, f"grant:{depth}") for reason in reasons}))
+
+
+def _named(errors: Sequence[str], chosen: Slice, depth: int) -> tuple[str, ...]:
     """Return evaluation errors by policy id, without the values that Cedar quotes."""
     named = []
     for error in errors:
         match = _POSITIONAL.match(error)
-        place, what = (match[1], match[2]) if match else ("", "")
-        id_ = chosen.names.get(place, "?")
-        named.append(f"policy `{id_}` failed: {what.strip() or 'it cannot be evaluated'}")
+        (id_,) = _ids([match[1]], chosen, depth) if match else ("?",)
+        what = match[2].strip() if match else ""
+        named.append(f"policy `{id_}` failed: {what or 'it cannot be evaluated'}")
     return tuple(sorted(named))
 
 

@@ -124,7 +124,7 @@ def _add_of_pair(pair: list[object], found: set[Uid]) -> None:
 
 
 def _check_function(name: object) -> None:
-    if name not in _FUNCTIONS:
+    if type(name) is not str or name not in _FUNCTIONS:
         _unsafe("a value uses a function that values are not made of")
 
 

@@ -75,7 +75,7 @@ def main(
 ) -> None:
     """Publish the issuer's keys until stopped, and print tokens that last five minutes."""
     with socket.create_server(("127.0.0.1", port)) as listening:
-        issuer = Issuer(f"http://127.0.0.1:{listening.getsockname()[1]}", audience="")
+        issuer = Issuer(issuer=f"http://127.0.0.1:{listening.getsockname()[1]}")
         audience = f"http://127.0.0.1:{server_port}/mcp"
         print("# the server, over HTTP; then an agent's call carries `Authorization: Bearer $BILLING`")
         print(f"python -m examples.records.server --http {server_port} --issuer {issuer.issuer}")

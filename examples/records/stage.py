@@ -41,7 +41,7 @@ async def loopback_issuer() -> AsyncIterator[Issuer]:
     """Run an issuer in this process; its URL is its ``issuer``."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        issuer = Issuer(url, audience=url)
+        issuer = Issuer(issuer=url, audience=url)
         server = uvicorn.Server(uvicorn.Config(issuer_app(issuer), log_level="warning"))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listening])

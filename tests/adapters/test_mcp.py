@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import anyio
 import httpx2
 import pytest
 from mcp import Client, MCPError
 from mcp.server.mcpserver import Resolve
-from mcp_types import CallToolRequestParams, CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
+from mcp_types import (
+    CallToolRequestParams,
+    CallToolResult,
+    InputRequiredResult,
+    RequestParamsMeta,
+    TextContent,
+    ToolAnnotations,
+)
 from pydantic import BeforeValidator
 
 from agentguard import ConfigurationError
@@ -28,6 +35,12 @@ from tests.world import (
     served,
     text,
 )
+
+
+def with_token(token: str) -> RequestParamsMeta:
+    """Return a message's `_meta` with a token."""
+    return cast("RequestParamsMeta", {"agentguard/invocation": token})
+
 
 ALL = '@id("all") permit (principal, action, resource);'
 
@@ -74,13 +87,13 @@ async def test_identity_in_the_message_counts_only_where_it_was_declared(tmp_pat
     other = make_world(tmp_path / "b", agent=None)
     arguments = {"record_id": "r1"}
 
-    for world, with_token in ((declared, "r1"), (other, None)):
+    for world, expected in ((declared, "r1"), (other, None)):
         token = world.token(audience=stdio_audience(SERVER))
         async with Client(world.server) as client:
             without = await client.call_tool("read", arguments)
-            given = await client.call_tool("read", arguments, meta={"agentguard/invocation": token})
+            given = await client.call_tool("read", arguments, meta=with_token(token))
         assert meta(without)["reason"] == "unauthenticated"
-        assert given.is_error is (with_token is None)
+        assert given.is_error is (expected is None)
 
 
 @pytest.mark.parametrize("where", ["meta", "environment"])
@@ -90,7 +103,7 @@ async def test_http_takes_the_bearer_and_nothing_else(where: str, tmp_path: Path
     theirs = world.token(audience=stdio_audience(SERVER))
 
     async with served(world) as url, http_client(url, world.token("stranger")) as client:
-        result = await client.call_tool("read", {"record_id": "r1"}, meta={"agentguard/invocation": theirs})
+        result = await client.call_tool("read", {"record_id": "r1"}, meta=with_token(theirs))
 
     assert result.is_error
     assert world.records()[-1]["agentguard.agent.id"] == "stranger"

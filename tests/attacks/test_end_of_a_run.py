@@ -118,7 +118,7 @@ async def test_revoked_call_is_stopped_or_withheld(tool: str, outcome: str, ran:
     assert world.ran == ran
     (end,) = world.records("outcome")
     assert end["agentguard.execution.outcome"] == outcome
-    assert end["agentguard.decision.reason"] == "revoked"
+    assert end["agentguard.execution.reason"] == "revoked"
     assert end["agentguard.decision.id"] == meta(result)["id"]  # type: ignore[arg-type]
 
 

@@ -112,7 +112,7 @@ def bare_parts(world: World, recorded: Recorded) -> dict[str, Callable[[], objec
     request = recorded.request
     action = policies.action(request.action)
     link = policies.link(request.invocation, action)
-    handle = policies.slice(link, action, 0, link.closure).handle
+    handle = policies.slice(link, action, link.closure).handle
     context = json.dumps(request.context)
     delta = json.dumps(list(request.entities))
     asked = {
@@ -185,5 +185,5 @@ async def measure(name: str, arguments: dict[str, Any]) -> None:
         table(
             f"{name}: function to function, without a transport",
             {**taken, "the guard adds": adds, "its parts add": parts_add},
-            {"the guard adds": f"{adds / parts_add:.2f} × its parts (aim: at most 1.30)"},
+            {"the guard adds": f"{adds / parts_add:.2f} x its parts (aim: at most 1.30)"},
         )

@@ -36,5 +36,5 @@ async def measure() -> None:
                 ways[f"{count:,} policies"] = function_call(world, "export", {"max_rows": 7, "fmt": "csv"})
             taken = await medians(ways, rounds=ROUNDS, calls=CALLS)
         first = taken[f"{COUNTS[0]:,} policies"]
-        notes = {name: f"{value / first:.2f} × 10 policies" for name, value in taken.items()}
+        notes = {name: f"{value / first:.2f} x 10 policies" for name, value in taken.items()}
         table(f"policies scoped by {scope}", taken, notes)

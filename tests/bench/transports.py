@@ -63,7 +63,7 @@ async def measure() -> None:
             )
             ratio = taken["guarded tool"] / taken["bare tool"]
             adds = taken["guarded tool"] - taken["bare tool"]
-            table(f"over {transport}", taken, {"guarded tool": f"{ratio:.2f} × bare, {adds:+.0f} µs"})
+            table(f"over {transport}", taken, {"guarded tool": f"{ratio:.2f} x bare, {adds:+.0f} µs"})
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ def test_a_denial_leaves_the_status_unset() -> None:
     """A denial is an answer, not a fault."""
     provider, exporter = tracing()
 
-    with Spans(provider).authorize("read_record") as span:
-        span.end_with({"agentguard.decision.effect": "deny"})
+    Spans(provider).authorize("read_record").end({"agentguard.decision.effect": "deny"})
 
     (ended,) = exporter.get_finished_spans()
     assert ended.name == "agentguard.authorize read_record"
@@ -32,8 +31,7 @@ def test_a_failed_execution_has_an_error_status_without_text() -> None:
     """The tool's own words may hold what a trace must not."""
     provider, exporter = tracing()
 
-    with Spans(provider).execute("read_record") as span:
-        span.end_with({"error.type": "ValueError"}, failed=True)
+    Spans(provider).execute("read_record").end({"error.type": "ValueError"}, failed=True)
 
     (ended,) = exporter.get_finished_spans()
     assert ended.name == "agentguard.execute read_record"
@@ -43,17 +41,19 @@ def test_a_failed_execution_has_an_error_status_without_text() -> None:
     assert (ended.attributes or {})["gen_ai.operation.name"] == "execute_tool"
 
 
-def test_an_exception_ends_the_span_and_is_not_recorded() -> None:
+def test_an_exception_is_not_recorded() -> None:
     """Neither an event nor a status repeats the exception."""
     provider, exporter = tracing()
+    span = Spans(provider).execute("read_record")
 
     def fail() -> None:
-        with Spans(provider).execute("read_record"):
+        with span:
             message = "token eyJ"
             raise ValueError(message)
 
     with pytest.raises(ValueError, match="eyJ"):
         fail()
+    span.end({}, failed=True)
 
     (ended,) = exporter.get_finished_spans()
     assert ended.events == ()
@@ -64,8 +64,7 @@ def test_a_name_that_the_server_does_not_have_is_no_span_name() -> None:
     """Else a caller could make span names without end."""
     provider, exporter = tracing()
 
-    with Spans(provider).authorize(None):
-        pass
+    Spans(provider).authorize(None).end({})
 
     assert [span.name for span in exporter.get_finished_spans()] == ["agentguard.authorize"]
 
@@ -76,10 +75,12 @@ def test_the_decision_stands_beside_the_execution_under_the_call() -> None:
     spans = Spans(provider)
 
     with provider.get_tracer("sdk").start_as_current_span("tools/call read_record") as call:
-        with spans.authorize("read_record"):
+        with spans.authorize("read_record") as authorized:
             pass
-        with spans.execute("read_record"), provider.get_tracer("tool").start_as_current_span("query"):
+        authorized.end({})
+        with spans.execute("read_record") as executed, provider.get_tracer("tool").start_as_current_span("query"):
             pass
+        executed.end({})
         assert trace.get_current_span() is call
 
     authorize, query, execute, _ = exporter.get_finished_spans()
@@ -91,8 +92,9 @@ def test_the_record_can_name_its_span() -> None:
     """The ids are hex, as every backend shows them."""
     provider, exporter = tracing()
 
-    with Spans(provider).authorize("read_record") as span:
-        ids = span.trace_ids
+    span = Spans(provider).authorize("read_record")
+    ids = span.trace_ids
+    span.end({})
 
     (ended,) = exporter.get_finished_spans()
     assert ids == (f"{ended.context.trace_id:032x}", f"{ended.context.span_id:016x}")
@@ -102,7 +104,8 @@ def test_the_record_can_name_its_span() -> None:
 def test_without_a_provider_there_is_no_span_to_name() -> None:
     """The API's own no-op spans cost nothing and have no ids."""
     with Spans().authorize("read_record") as span:
-        span.end_with({"agentguard.decision.effect": "allow"})
+        pass
+    span.end({"agentguard.decision.effect": "allow"})
 
     assert span.trace_ids is None
 
@@ -124,6 +127,7 @@ def test_a_run_is_one_span_from_its_begin_to_its_end() -> None:
             ended_at=1_085.25,
             decisions=[decision.context],
         )
+    decision.end({})
 
     run, _ = exporter.get_finished_spans()
     assert run.name == "agentguard.run mailer"

@@ -121,9 +121,8 @@ def test_outcome_is_recorded_under_its_decision() -> None:
     named = trace.decided(ALLOW)
     trace.close()
 
-    with pytest.raises(ValueError, match="secret"), trace.execution():
-        message = "secret"
-        raise ValueError(message)
+    with trace.execution():
+        pass
     trace.ended(Outcome.FAILED, error=ValueError("secret"))
 
     _, outcome = world.kept()
@@ -137,19 +136,23 @@ def test_outcome_is_recorded_under_its_decision() -> None:
     assert "secret" not in execute.to_json() + str(world.kept())
 
 
-def test_execution_that_is_cancelled_says_so() -> None:
-    """What leaves by another way than an exception was cancelled."""
+def test_execution_that_is_withheld_says_so_in_both_places() -> None:
+    """The span does not say completed where the record says withheld, and both say why."""
     world = World()
     trace = world.trail.begin("read", {})
     trace.invocation = unsafe_invocation("reader")
     trace.decided(ALLOW)
     trace.close()
 
-    with pytest.raises(KeyboardInterrupt), trace.execution():
-        raise KeyboardInterrupt
+    with trace.execution():
+        pass
+    trace.ended(Outcome.WITHHELD, reason=Reason.REVOKED)
 
-    execute = world.exporter.get_finished_spans()[1]
-    assert (execute.attributes or {})["agentguard.execution.outcome"] == "cancelled"
+    shown = world.exporter.get_finished_spans()[1].attributes or {}
+    kept = world.kept()[1]
+    for where in (shown, kept):
+        assert where["agentguard.execution.outcome"] == "withheld"
+        assert where["agentguard.execution.reason"] == "revoked"
 
 
 def test_outcome_of_what_was_never_decided_is_not_recorded() -> None:

@@ -112,7 +112,7 @@ def test_token_that_no_server_would_accept_is_not_minted(options: dict[str, Any]
 
 def test_given_key_signs_and_its_public_half_is_published() -> None:
     """The key id is the key's own, so it is the same for every issuer object with that key."""
-    first, second = (Issuer(ISSUER, AUDIENCE, key=KEY, clock=lambda: NOW + 0.9) for _ in range(2))
+    first, second = (Issuer(issuer=ISSUER, audience=AUDIENCE, key=KEY, clock=lambda: NOW + 0.9) for _ in range(2))
 
     assert first.jwks() == second.jwks()
     assert len(read_key_set(first.jwks())[0]) == 1
@@ -122,4 +122,13 @@ def test_given_key_signs_and_its_public_half_is_published() -> None:
 def test_key_on_another_curve_is_refused() -> None:
     """Only ES256 is minted."""
     with pytest.raises(ConfigurationError, match="P-256"):
-        Issuer(ISSUER, AUDIENCE, key=generate_private_key(SECP384R1()))
+        Issuer(issuer=ISSUER, audience=AUDIENCE, key=generate_private_key(SECP384R1()))
+
+
+def test_token_for_no_server_is_refused() -> None:
+    """An issuer without a usual audience needs one at each mint."""
+    issuer = Issuer(issuer=ISSUER, key=KEY)
+
+    with pytest.raises(ConfigurationError, match="pass audience= to `mint`, or to the issuer"):
+        issuer.mint(agent="a", grant=GRANT)
+    assert issuer.mint(agent="a", grant=GRANT, audience=AUDIENCE)
