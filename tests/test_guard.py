@@ -144,9 +144,12 @@ def test_tool_that_cannot_be_judged_is_refused(tmp_path: Path) -> None:
     async def untyped(name) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
     async def anything(name: Any) -> None: ...
     async def fine(name: str) -> None: ...
-    def facts_of_other(other: str) -> Sum: ...
+    def facts_of_other(other: str) -> Sum:
+        return Sum(total=Decimal(len(other)))
+
     def facts_untyped(name: str): ...  # type: ignore[no-untyped-def]  # noqa: ANN202
-    def facts_scalar(name: str) -> int: ...
+    def facts_scalar(name: str) -> int:
+        return len(name)
 
     refused_at_attach(tmp_path, star, r"tool `star` takes `\*names: str`: name its arguments")
     refused_at_attach(tmp_path, stars, r"tool `stars` takes `\*\*names: str`")

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import current_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import anyio
     from anyio.lowlevel import EventLoopToken
 
@@ -37,10 +35,8 @@ class LiveCall:
             return
         # Never wait for the other loop: two loops that end each other's runs would
         # wait for one another. asyncio and trio name the same thing differently.
-        loop = self.loop.native_token
-        schedule: Callable[[Callable[[], None]], object] = (
-            getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
-        )  # type: ignore[attr-defined]
+        loop: Any = self.loop.native_token
+        schedule = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
         schedule(self.scope.cancel)
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import cedarpy
 
 from agentguard.errors import Refusal
-from agentguard.model import Decision, Effect, EntityUid, Reason
+from agentguard.model import Decision, Effect, Reason
 from agentguard.policy.compiled import Policy, PolicySet
 from agentguard.policy.reach import (
     Uid,
@@ -292,14 +292,32 @@ def _may_ever(link: Link, action: Action, policies: PolicySet, entities: Sequenc
     layers = [policies.organisation(action, given.closure(link)).handle]
     if link.grant is not None:
         layers.append(link.grant.handle)
-    # Partial evaluation takes uids as text alone.
-    request = {"principal": str(EntityUid(**link.principal)), "action": str(EntityUid(**action.uid))}
+    request = {"principal": _spelled(link.principal), "action": _spelled(action.uid)}
     # What the guard itself makes is known before the call.
     if action.tool.resource_type is None:
-        request["resource"] = str(EntityUid("Tool", action.tool.name))
+        request["resource"] = _spelled({"type": "Tool", "id": action.tool.name})
     possible = all(
         cedarpy.is_authorized_partial(request, layer, around).decision is not cedarpy.Decision.Deny for layer in layers
     )
     if not entities:
         link.may_ever = possible
     return possible
+
+
+def _spelled(uid: dict[str, str]) -> str:
+    """Return an entity's name as Cedar writes it.
+
+    Partial evaluation takes names as text alone, and of all the ways to write one only
+    Cedar's own. It is asked for it, since that depends on its tables of characters.
+    """
+    policy = {
+        "effect": "permit",
+        "principal": {"op": "==", "entity": uid},
+        "action": {"op": "All"},
+        "resource": {"op": "All"},
+        "conditions": [],
+    }
+    text = cedarpy.policies_from_json_str(
+        json_text({"templates": {}, "staticPolicies": {"": policy}, "templateLinks": []})
+    )
+    return text.removeprefix("permit(principal == ").removesuffix(", action, resource);")

@@ -97,7 +97,7 @@ def test_span_shows_what_the_record_holds() -> None:
     assert attributes["agentguard.decision.id"] == named.id
     assert attributes["agentguard.policy.label"] == "spring"
     assert attributes["agentguard.policy.activated_at"] == 7
-    assert entry.record["span_id"] == f"{span.context.span_id:016x}"  # type: ignore[union-attr]
+    assert entry.record["span_id"] == f"{span.context.span_id:016x}"
 
 
 def test_id_of_a_private_type_is_a_digest_in_every_place() -> None:

@@ -218,7 +218,7 @@ async def test_resource_without_a_loader_is_in_its_tool() -> None:
 def test_loader_of_a_type_that_the_guard_makes_is_refused(entity_type: str) -> None:
     """Nobody else says what an invocation is."""
     with pytest.raises(ConfigurationError, match="is made by the guard"):
-        loaders(**{entity_type: Entity()})
+        loaders(None, **{entity_type: Entity()})
 
 
 def test_second_loader_of_a_type_is_refused() -> None:
