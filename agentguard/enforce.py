@@ -30,7 +30,7 @@ from agentguard.errors import Refusal
 from agentguard.evidence.vocabulary import Outcome
 from agentguard.lifecycle.calls import LiveCalls
 from agentguard.model import AccessRequest, Decision, Effect, EntityUid, Reason
-from agentguard.policy.engine import decide, may_ever
+from agentguard.policy.engine import decide, never
 from agentguard.policy.values import to_cedar
 from agentguard.request import agent_uid, base_context, task_uid, user_uid
 
@@ -180,10 +180,13 @@ class Enforcer:
             # 2. Preflight.
             if tool is None:
                 raise Refusal(Reason.UNGUARDED, f"`{action}` is not guarded here")
-            entities = await self._principal_entities(invocation, policies)
-            if may_ever(invocation, action, policies, entities):
+            wanted = self._principal(invocation)
+            entities = await self._s.loaders.load(wanted, known=policies.static_uids, tool=None) if wanted else ()
+            denial = never(invocation, action, policies, entities)
+            if denial is None:
                 return
-            raise Refusal(Reason.NO_PERMIT, "no arguments could make it allowed")
+            # The caller's words are those for a tool that does not exist; the record has the policies.
+            raise Denial(replace(denial, advice=None))
         except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, the call is denied
             trace = self._s.trail.begin(action, call.facts, known=tool is not None)
             trace.invocation, trace.policies = invocation, policies
@@ -316,23 +319,21 @@ class Enforcer:
         self, rule: Rule, arguments: Mapping[str, object], invocation: Invocation, policies: PolicySet
     ) -> list[tuple[EntityUid, tuple[dict[str, object], ...]]]:
         """Return each entity that the call acts on, with all that loaders know of it."""
-        shared = await self._principal_entities(invocation, policies)
+        # One that a loader knows may be both the principal's and the resource: it is loaded once.
+        wanted = self._principal(invocation)
+        known, load = policies.static_uids, self._s.loaders.load
         if rule.resource is None:
-            return [(rule.itself, shared)]
-        known = policies.static_uids
-        return [
-            (uid, (*shared, *await self._s.loaders.load((uid,), known=known, tool=rule.itself)))
-            for uid in rule.resource.uids(arguments, self._s.limits)
-        ]
+            return [(rule.itself, await load(wanted, known=known, tool=None) if wanted else ())]
+        uids = rule.resource.uids(arguments, self._s.limits)
+        return [(uid, await load((uid, *wanted), known=known, tool=rule.itself)) for uid in uids]
 
-    async def _principal_entities(self, invocation: Invocation, policies: PolicySet) -> tuple[dict[str, object], ...]:
+    def _principal(self, invocation: Invocation) -> list[EntityUid]:
         """Return the chain's agents, users and tasks, where a loader knows their types."""
         types = self._s.loaders.types & {"Agent", "User", "Task"}
         if not types:
-            return ()
+            return []
         uids = [uid for link in invocation.chain for uid in (agent_uid(link), user_uid(link), task_uid(link))]
-        wanted = [uid for uid in uids if uid is not None and uid.type in types]
-        return await self._s.loaders.load(wanted, known=policies.static_uids, tool=None)
+        return [uid for uid in uids if uid is not None and uid.type in types]
 
     def _check_alive(self, invocation: Invocation | None) -> float:
         """Return the time now, if the run and every run above it lives.
@@ -360,8 +361,9 @@ class Enforcer:
         if trace.decision is not None:
             # It was allowed and recorded, and ended before the tool began.
             return self._end(trace, trace.decision, error, Outcome.CANCELLED)
+        denial = error.decision if isinstance(error, Denial) else Decision(effect=Effect.DENY, reason=_reason_of(error))
         try:
-            named = trace.decided(Decision(effect=Effect.DENY, reason=_reason_of(error)))
+            named = trace.decided(denial)
         except Exception as unrecorded:  # noqa: BLE001  a denial stands, recorded or not
             _reason_of(unrecorded)
             named = trace.unrecorded(Decision(effect=Effect.DENY, reason=Reason.EVIDENCE_UNAVAILABLE))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from agentguard.model import Decision, Reason
 
@@ -28,11 +29,14 @@ class PolicyError(ConfigurationError):
 
     Attributes:
         problems: One line each, ``file:line: what is wrong: the fix``.
+        folder: The absolute path of the folder that the files are in, where it is known.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], *, folder: Path | None = None) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
+        self.folder = folder
+        heading = [] if folder is None else [f"the policies in `{folder}` are refused"]
+        super().__init__("\n".join([*heading, *self.problems]))
 
 
 class UnmappableTypeError(ConfigurationError):

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import time
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, overload
@@ -13,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agentguard.adapters.mcp import Adapter, BearerVerifier, auth_settings, is_server
 from agentguard.enforce import ACTING, Call, Denial, Enforcer, Rule, Setting
-from agentguard.errors import AccessDenied, ConfigurationError
+from agentguard.errors import AccessDenied, ConfigurationError, PolicyError
 from agentguard.evidence.metrics import Metrics
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail
@@ -31,7 +32,7 @@ from agentguard.policy.values import Field, record_of
 from agentguard.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine
+    from collections.abc import Callable, Collection, Coroutine, Iterator
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -124,7 +125,9 @@ class Guard:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             message = f"time zone `{time_zone}` is not known: use an IANA name such as `Europe/Zurich`"
             raise ConfigurationError(message) from None
-        self._source = read_folder(Path(policies), self._limits)
+        self._folder = Path(policies).absolute()
+        with self._refusing_policies():
+            self._source = read_folder(self._folder, self._limits)
         self._label = label
         self._loaders = Loaders(self._limits)
         self._private: set[str] = set()
@@ -261,14 +264,15 @@ class Guard:
             if (rule := self._settle(tool, server.name)) is not None
         }
         methods = _methods(server.name)
-        policies = compile_policies(
-            self._source,
-            [rule.tool for _, rule in rules.values()] + [rule.tool for rule in methods.values()],
-            loaders=self._loaders.types,
-            claims=self._verifier.claims,
-            limits=self._limits,
-            label=self._label,
-        )
+        with self._refusing_policies():
+            policies = compile_policies(
+                self._source,
+                [rule.tool for _, rule in rules.values()] + [rule.tool for rule in methods.values()],
+                loaders=self._loaders.types,
+                claims=self._verifier.claims,
+                limits=self._limits,
+                label=self._label,
+            )
         policies.activated_at = int(self._clock())
         self._trail = trail = Trail(
             ledger=self.state.ledger,
@@ -291,6 +295,14 @@ class Guard:
         trail.keep(RecordKind.START, {"agentguard.policy.version": policies.version})
         self._enforcer = Enforcer(setting, policies)
         adapter.install(self._enforcer, rules, methods)
+
+    @contextmanager
+    def _refusing_policies(self) -> Iterator[None]:
+        """Say which folder it is: hosts choose the working folder."""
+        try:
+            yield
+        except PolicyError as error:
+            raise PolicyError(error.problems, folder=self._folder) from None
 
     def _settle(self, tool: Registered, server: str) -> Rule | None:
         """Return the rule of a registered tool, or None if nothing guards it.

@@ -16,7 +16,7 @@ from agentguard.evidence.ledger import Entry, MemoryLedger
 from agentguard.lifecycle.store import MemoryStore
 from agentguard.testing import acting_as
 from tests.tokens import Clock
-from tests.world import World, make_world, meta, write_policies
+from tests.world import World, make_world, meta, text, write_policies
 
 ALL = '@id("all") permit (principal, action, resource);'
 
@@ -241,3 +241,41 @@ async def test_task_that_has_a_loader_is_loaded_for_each_link(tmp_path: Path) ->
             assert not (await client.call_tool("export", {})).is_error
 
     assert set(asked) == {"t1", "t2"}
+
+
+async def test_denial_before_the_arguments_is_recorded_with_its_policies(tmp_path: Path) -> None:
+    """The caller hears what a stranger hears; the evidence says which policy decided."""
+    world = make_world(
+        tmp_path,
+        policies=ALL
+        + '@id("suspended") @advice("Ask Carol.") forbid (principal in Agent::"reader", action, resource);',
+    )
+
+    async with Client(world.server) as client:
+        result = await client.call_tool("read", {"record_id": "r1"})
+        absent = await client.call_tool("absent", {})
+
+    assert text(result).replace(meta(result)["id"], "") == text(absent).replace(meta(absent)["id"], "")
+    assert world.records()[0]["agentguard.decision.reason"] == "policy"
+    assert world.records()[0]["agentguard.policy.ids"] == ["suspended"]
+
+
+async def test_call_that_only_a_person_could_allow_says_so(tmp_path: Path) -> None:
+    """Where every matching forbid asks for an approval, and nobody can be asked, that is the reason."""
+    world = make_world(
+        tmp_path,
+        policies=ALL
+        + '@id("ask") @obligation("approval") @advice("A person has to approve this call.")'
+        + 'forbid (principal, action == Action::"export", resource) unless { context has approval };'
+        + '@id("cap") forbid (principal, action == Action::"export", resource) when { context.input.max_rows > 500 };',
+    )
+
+    async with Client(world.server) as client:
+        asked = await client.call_tool("export", {"max_rows": 1})
+        both = await client.call_tool("export", {"max_rows": 501})
+
+    assert meta(asked) | {"id": ""} == {"id": "", "effect": "deny", "reason": "approval", "retry": "approval"}
+    assert text(asked).startswith("A person has to approve this call. Decision ")
+    assert world.records()[0]["agentguard.decision.reason"] == "approval_unavailable"
+    assert meta(both)["reason"] == "denied"
+    assert world.records()[1]["agentguard.policy.ids"] == ["ask", "cap"]

@@ -18,7 +18,7 @@ from agentguard.model import EntityUid, Reason
 from agentguard.policy.grants import check_grant
 from agentguard.policy.lexer import tokens
 from agentguard.policy.literals import literals
-from agentguard.policy.reach import KnownEntities, Uid, ancestors, resolve, uid_of
+from agentguard.policy.reach import KnownEntities, Uid, ancestors, json_text, parents_of, resolve, uid_of
 from agentguard.policy.slicing import PolicyIndex, Scope
 from agentguard.request import principal_entities, principal_uid
 
@@ -46,6 +46,7 @@ class Policy:
         scope: What its head demands of principal and action.
         literals: The entities that it names.
         advice: Its ``@advice``: what it says to a caller that it stops.
+        approval: Whether it has ``@obligation("approval")``: a person can lift it.
         file: The file that it stands in, relative to the folder.
         line: Its first line there.
     """
@@ -55,6 +56,7 @@ class Policy:
     scope: Scope
     literals: tuple[Literal, ...] = ()
     advice: str | None = None
+    approval: bool = False
     file: str = ""
     line: int = 0
 
@@ -68,6 +70,8 @@ class Action:
     schema: cedarpy.Schema
     # The tool and its server, which the guard makes.
     entities: tuple[dict[str, object], ...]
+    # Known entities that it could act on, as they are when it does: in the tool.
+    resources: Mapping[Uid, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class Link:
     unresolved: set[Uid]
     closure: frozenset[Uid]
     slices: dict[frozenset[Uid], Slice] = field(default_factory=dict)
-    may_ever: bool | None = None
+    never: tuple[Decision | None] | None = None
 
 
 class PolicySet:
@@ -161,7 +165,7 @@ class PolicySet:
             (literal.uid.type, literal.uid.id) for policy in policies for literal in policy.literals if literal.asked
         )
         self._index = PolicyIndex({policy.id: policy.scope for policy in policies})
-        self._actions = {tool.name: _action(tool, schema) for tool in tools}
+        self._actions = {tool.name: _action(tool, schema, entities) for tool in tools}
         self._slices: dict[tuple[str, frozenset[EntityUid]], Slice] = {}
         self._grants: dict[str, Grant | str] = {}
         self._links: WeakKeyDictionary[Invocation, dict[str, Link]] = WeakKeyDictionary()
@@ -195,7 +199,10 @@ class PolicySet:
         grant = None if invocation.grant is None else self._grant(invocation.grant)
         own = KnownEntities((*principal_entities(invocation), *action.entities), self.plain)
         start = self._asked.union(*own.refers_to.values())
-        used, absent = resolve(start, self.known, own.refers_to, ())
+        # What the call may act on is left to the call: there it is in the tool.
+        later = action.resources
+        used, absent = resolve(start, self.known, own.refers_to, later)
+        reached = start.union(*(self.known.refers_to[uid] for uid in used))
         principal = principal_uid(invocation)
         uid = (principal.type, principal.id)
         delta = [*own.text.values(), *(self.known.text[known] for known in used)]
@@ -211,7 +218,7 @@ class PolicySet:
             grant=grant,
             base=base,
             present=own.refers_to.keys() | used,
-            unresolved={missing for missing in absent if missing[0] in self._solid},
+            unresolved={missing for missing in absent if missing[0] in self._solid} | (reached & later.keys()),
             closure=ancestors((uid,), own.parents, self.known.parents),
         )
 
@@ -276,16 +283,23 @@ class PolicySet:
         return {type_ for type_, _ in uids if type_ in self._solid}
 
 
-def _action(tool: GuardedTool, schema: SchemaTexts) -> Action:
+def _action(tool: GuardedTool, schema: SchemaTexts, known: Sequence[Mapping[str, object]]) -> Action:
     # The types and this one action: a schema of all tools costs each call some
     # microseconds a tool.
     own = cedarpy.Schema.from_str(f"{schema.types}\n{schema.actions[tool.name]}")
     server = {"type": "Server", "id": tool.server}
+    itself = {"type": "Tool", "id": tool.name}
     entities: tuple[dict[str, object], ...] = (
         {"uid": server, "attrs": {}, "parents": []},
-        {"uid": {"type": "Tool", "id": tool.name}, "attrs": {}, "parents": [server]},
+        {"uid": itself, "attrs": {}, "parents": [server]},
     )
-    return Action(tool, {"type": "Action", "id": tool.name}, own, entities)
+    resources: dict[Uid, str] = {}
+    for entity in known:
+        uid = uid_of(entity["uid"])
+        if uid[0] == tool.resource_type:
+            above = [{"type": type_, "id": id_} for type_, id_ in sorted(parents_of(entity))]
+            resources[uid] = json_text({**entity, "parents": [*above, itself]})
+    return Action(tool, {"type": "Action", "id": tool.name}, own, entities, resources)
 
 
 def _with_grant(organisation: Slice, grant: Grant | None) -> Slice:

@@ -36,12 +36,12 @@ from agentguard.policy.reach import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from agentguard.model import AccessRequest, Invocation
     from agentguard.policy.compiled import Action, Link, Slice
 
-__all__ = ["Policy", "PolicySet", "decide", "may_ever"]
+__all__ = ["Policy", "PolicySet", "decide", "may_ever", "never"]
 
 # The parts of the context whose schema has no entity type in it, so that nothing in them
 # can refer to one. Cedar itself refuses a context that is not as its schema says.
@@ -74,7 +74,7 @@ def decide(request: AccessRequest, policies: PolicySet) -> Decision:
         given = _Given(request.entities, policies)
         for depth, invocation in enumerate(request.invocation.chain):
             link = policies.link(invocation, action)
-            entities = given.around(link, action, start)
+            entities = given.around(link, action, start, (resource.type, resource.id))
             chosen = policies.slice(link, action, given.closure(link))
             result = cedarpy.is_authorized(
                 {"principal": link.principal, "action": action.uid, "resource": resource.as_json(), "context": context},
@@ -93,7 +93,7 @@ def decide(request: AccessRequest, policies: PolicySet) -> Decision:
     last = answers[-1]
     if len(answers) == 1:
         return last
-    return replace(last, policy_ids=tuple(sorted({id_ for answer in answers for id_ in answer.policy_ids})))
+    return replace(last, policy_ids=_sorted(id_ for answer in answers for id_ in answer.policy_ids))
 
 
 def _context(context: Mapping[str, object], start: set[Uid]) -> str:
@@ -134,8 +134,10 @@ class _Given:
         parents = {uid_of(entity["uid"]): parents_of(entity) for entity in self._entities}
         return ancestors(link.closure, parents, self._policies.known.parents)
 
-    def around(self, link: Link, action: Action, start: set[Uid]) -> cedarpy.Entities:
+    def around(self, link: Link, action: Action, start: set[Uid], resource: Uid | None = None) -> cedarpy.Entities:
         """Return everything that *link* and *start* can reach.
+
+        A *resource* that is known without the request is in the tool that acts on it.
 
         Raises:
             Refusal: MISSING_ENTITY, if that is not all there, or not as the schema says.
@@ -151,7 +153,8 @@ class _Given:
                 # Its id stays out of this: the type may be declared private.
                 raise Refusal(Reason.MISSING_ENTITY, f"an entity of type `{type_}` is not there")
         if used:
-            delta = ",".join([*filter(None, (self._text,)), *(known.text[uid] for uid in used)])
+            texts = (action.resources.get(uid, known.text[uid]) if uid == resource else known.text[uid] for uid in used)
+            delta = ",".join([*filter(None, (self._text,)), *texts])
         elif not (delta := self._text):
             return link.base
         try:
@@ -188,7 +191,7 @@ def _answer(result: cedarpy.AuthzResult, policies: PolicySet, chosen: Slice, dep
     # objection". It counts as an objection.
     if errors:
         ids = () if allowed else _ids(reasons, chosen, depth)
-        reason = _objector(reasons, chosen) if ids else Reason.POLICY_ERROR
+        reason = _objector(policies, reasons, chosen) if ids else Reason.POLICY_ERROR
         return _deny(policies, reason, depth, ids=ids, errors=_named(errors, chosen, depth))
     # The same answer again is the same decision again: making one costs more than finding it.
     key = (depth, allowed, *reasons)
@@ -214,11 +217,13 @@ def _judge(policies: PolicySet, chosen: Slice, depth: int, reasons: Sequence[str
         return _deny(policies, Reason.GRANT if by_organisation else Reason.NO_PERMIT, depth)
     if not ids:
         return _deny(policies, Reason.NO_PERMIT, depth)
-    return _deny(policies, _objector(reasons, chosen), depth, ids=ids)
+    return _deny(policies, _objector(policies, reasons, chosen), depth, ids=ids)
 
 
-def _objector(forbids: Sequence[str], chosen: Slice) -> Reason:
-    """Return whose forbids these are: the organisation's, or the grant's alone."""
+def _objector(policies: PolicySet, forbids: Sequence[str], chosen: Slice) -> Reason:
+    """Return whose forbids these are: the organisation's, those that a person can lift, or the grant's alone."""
+    if all(forbid in chosen.names and policies.policies[chosen.names[forbid]].approval for forbid in forbids):
+        return Reason.APPROVAL_UNAVAILABLE
     return Reason.POLICY if any(forbid in chosen.names for forbid in forbids) else Reason.GRANT
 
 
@@ -238,8 +243,13 @@ def _deny(
 
 
 def _ids(reasons: Sequence[str], chosen: Slice, depth: int) -> tuple[str, ...]:
-    """Return the ids of policies, sorted. All of a grant's count as one, named by its link."""
-    return tuple(sorted({chosen.names.get(reason, f"grant:{depth}") for reason in reasons}))
+    """Return the ids of policies. All of a grant's count as one, named by its link."""
+    return _sorted(chosen.names.get(reason, f"grant:{depth}") for reason in reasons)
+
+
+def _sorted(ids: Iterable[str]) -> tuple[str, ...]:
+    """Return ids once each, the organisation's first: no @id has a colon in it."""
+    return tuple(sorted(set(ids), key=lambda id_: (":" in id_, id_)))
 
 
 def _named(errors: Sequence[str], chosen: Slice, depth: int) -> tuple[str, ...]:
@@ -256,7 +266,14 @@ def _named(errors: Sequence[str], chosen: Slice, depth: int) -> tuple[str, ...]:
 def may_ever(
     invocation: Invocation, action: str, policies: PolicySet, entities: Sequence[Mapping[str, object]] = ()
 ) -> bool:
-    """Tell whether any resource and any input could be allowed.
+    """Tell whether any resource and any input could be allowed; see `never`."""
+    return never(invocation, action, policies, entities) is None
+
+
+def never(
+    invocation: Invocation, action: str, policies: PolicySet, entities: Sequence[Mapping[str, object]] = ()
+) -> Decision | None:
+    """Return the denial that every such call would get, or None if some call might be allowed.
 
     Sound in one direction: what `decide` would allow is never refused here. Cedar's
     partial evaluation never contradicted its own Deny; its Allow is but a preview, so
@@ -268,40 +285,49 @@ def may_ever(
         policies: The compiled policies.
         entities: Cedar JSON entities that the principal reaches and the policies do not
             know.
-
-    Returns:
-        False if every such call would be denied.
     """
+    depth = 0
     try:
         row = policies.action(action)
-        return all(_may_ever(policies.link(link, row), row, policies, entities) for link in invocation.chain)
-    except Refusal:
+        for depth, invoked in enumerate(invocation.chain):
+            denial = _never(policies.link(invoked, row), row, policies, entities, depth)
+            if denial is not None:
+                return denial
+    except Refusal as refusal:
         # No such action, or a grant that is not valid: `decide` denies every call too.
-        return False
+        return _deny(policies, refusal.reason, depth, errors=(refusal.detail,))
+    return None
 
 
-def _may_ever(link: Link, action: Action, policies: PolicySet, entities: Sequence[Mapping[str, object]]) -> bool:
-    if link.may_ever is not None and not entities:
-        return link.may_ever
+def _never(
+    link: Link, action: Action, policies: PolicySet, entities: Sequence[Mapping[str, object]], depth: int
+) -> Decision | None:
+    if link.never is not None and not entities:
+        return link.never[0]
     try:
         given = _Given(entities, policies)
         around = given.around(link, action, set())
     except Refusal:
         # What is missing now may be there at the call.
-        return True
-    layers = [policies.organisation(action, given.closure(link)).handle]
-    if link.grant is not None:
-        layers.append(link.grant.handle)
+        return None
     request = {"principal": _spelled(link.principal), "action": _spelled(action.uid)}
     # What the guard itself makes is known before the call.
     if action.tool.resource_type is None:
         request["resource"] = _spelled({"type": "Tool", "id": action.tool.name})
-    possible = all(
-        cedarpy.is_authorized_partial(request, layer, around).decision is not cedarpy.Decision.Deny for layer in layers
-    )
+    organisation = policies.organisation(action, given.closure(link))
+    denial = None
+    asked = cedarpy.is_authorized_partial(request, organisation.handle, around)
+    if asked.decision is cedarpy.Decision.Deny:
+        forbids = asked.diagnostics.must_be_determining
+        reason = _objector(policies, forbids, organisation) if forbids else Reason.NO_PERMIT
+        denial = _deny(policies, reason, depth, ids=_ids(forbids, organisation, depth))
+    elif link.grant is not None:
+        asked = cedarpy.is_authorized_partial(request, link.grant.handle, around)
+        if asked.decision is cedarpy.Decision.Deny:
+            denial = _deny(policies, Reason.GRANT, depth)
     if not entities:
-        link.may_ever = possible
-    return possible
+        link.never = (denial,)
+    return denial
 
 
 def _spelled(uid: dict[str, str]) -> str:

@@ -149,7 +149,7 @@ class Loaders:
             uid = pending.pop()
             if uid in loaded or uid in known:
                 continue
-            entity = await self._one(uid, tool if uid is resource else None)
+            entity = await self._one(uid, tool if uid == resource else None)
             if entity is None:
                 continue
             if len(loaded) >= self._limits.entities_per_request:

@@ -91,6 +91,7 @@ def _read(file: str, text: str, statement: Statement, limits: Limits) -> Policy:
         scope=scope_of(parsed),
         literals=named,
         advice=annotations.get("advice") or None,
+        approval=_asks_for_approval(text, statement, head, annotations),
         file=file,
         line=statement.line,
     )
@@ -223,3 +224,21 @@ def duplicates(policies: list[Policy]) -> list[Problem]:
 def line_of(policy: Policy, offset: int) -> int:
     """Return the line, in its file, of an offset into a policy's text."""
     return policy.line + position(policy.text, offset)[0] - 1
+
+
+def _asks_for_approval(text: str, statement: Statement, head: _Head, annotations: Mapping[str, str]) -> bool:
+    """Return whether a person can lift this policy.
+
+    The engine never ignores a forbid, so one that a person can lift has to say so itself.
+    """
+    if "obligation" not in annotations:
+        return False
+    if annotations["obligation"] != "approval" or head.effect.text != "forbid":
+        what = 'only @obligation("approval") is known, and only on a forbid: mend it or take it away'
+        raise LexError(text, statement.offset, what)
+    texts = [token.text for token in statement.tokens]
+    lifted = texts[texts.index("unless") :] if "unless" in texts else []
+    if not any(lifted[at : at + 3] == ["context", "has", "approval"] for at in range(len(lifted))):
+        what = "no approval could lift this policy: end it with `unless { context has approval }`"
+        raise LexError(text, statement.offset, what)
+    return True

@@ -63,6 +63,7 @@ class Step:
     arguments: Mapping[str, object]
     by: str | None
     told: str | None = None
+    reason: str = "policy"
     gets: Mapping[str, object] = field(default_factory=dict)
     remark: str = ""
 
@@ -71,7 +72,7 @@ class Step:
         """The effect, the reason and the organisation's policies that the decision should have."""
         if self.by is None:
             return "deny", "invalid_argument", []
-        return ("allow", "permit", [self.by]) if self.told is None else ("deny", "policy", [self.by])
+        return ("allow", "permit", [self.by]) if self.told is None else ("deny", self.reason, [self.by])
 
 
 SUPPORT: Final = (
@@ -87,6 +88,7 @@ SUPPORT: Final = (
         arguments={"record_id": "r1"},
         by="destructive-needs-approval",
         told="A person has to approve this call.",
+        reason="approval_unavailable",
     ),
 )
 

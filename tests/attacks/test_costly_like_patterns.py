@@ -30,8 +30,10 @@ def test_a_grant_that_is_too_long_denies() -> None:
     policies = policy_set(ALL)
     text = "a" * LIMITS.string_bytes
 
-    assert decide(searches(unsafe_invocation("a", grant=grant(9_000)), text=text), policies).reason is Reason.GRANT
-    short = decide(searches(unsafe_invocation("a", grant=f"{grant(2_000)}"), text=f"{text[:-1]}c"), policies)
+    long = decide(searches(unsafe_invocation("a", grant=grant(9_000)), text=text), policies)
+    assert long.reason is Reason.GRANT
+    assert long.errors[0].startswith("the grant is not valid: a grant holds at most 4096 bytes")
+    short = decide(searches(unsafe_invocation("a", grant=grant(2_000)), text=f"{text[:-1]}c"), policies)
     assert short.reason is Reason.GRANT
     assert short.errors == ()
 

@@ -3,9 +3,22 @@ import pytest
 from agentguard.limits import Limits
 from agentguard.model import AccessRequest, Decision, Effect, EntityUid, Invocation, Reason
 from agentguard.policy import engine
-from agentguard.policy.engine import decide, may_ever
+from agentguard.policy.engine import decide, may_ever, never
 from agentguard.testing import unsafe_invocation
-from tests.policy.records import ALL, READ, SEARCH, context, policy_set, reads, record, reference, searches, uid
+from tests.policy.records import (
+    ALL,
+    ENTITIES,
+    READ,
+    SEARCH,
+    TYPES,
+    context,
+    policy_set,
+    reads,
+    record,
+    reference,
+    searches,
+    uid,
+)
 
 ONLY_READ = 'permit (principal, action == Action::"read", resource);'
 ANYTHING = "permit (principal, action, resource);"
@@ -289,7 +302,7 @@ def test_a_grant_has_to_permit_too() -> None:
     policies = policy_set(READER)
     reader = unsafe_invocation("reader", grant=ONLY_READ)
 
-    assert decide(reads(reader), policies).policy_ids == ("grant:0", "reader")
+    assert decide(reads(reader), policies).policy_ids == ("reader", "grant:0")
     assert decide(searches(unsafe_invocation("other", grant=ANYTHING)), policies).reason is Reason.NO_PERMIT
     assert decide(searches(reader), policy_set(ALL)).reason is Reason.GRANT
     assert decide(searches(reader), policies).reason is Reason.NO_PERMIT
@@ -320,7 +333,7 @@ def test_every_link_has_to_be_allowed_root_first() -> None:
     exporter = child(reader, "exporter", ANYTHING)
 
     allowed = decide(reads(exporter), policies)
-    assert allowed.policy_ids == ("grant:0", "grant:1", "reader", "search")
+    assert allowed.policy_ids == ("reader", "search", "grant:0", "grant:1")
     assert allowed.link == 1
     denied = decide(searches(exporter), policies)
     assert (denied.reason, denied.link) == (Reason.NO_PERMIT, 0)
@@ -410,3 +423,83 @@ def test_the_schema_of_all_tools_is_not_needed_for_one() -> None:
         decide(reads(), alone).policy_ids
         == decide(reads(), policy_set(ALL, NO_SECRETS, tools=[READ, SEARCH])).policy_ids
     )
+
+
+ASK = """
+@id("ask") @obligation("approval") @advice("A person has to approve this.")
+forbid (principal, action, resource) unless { context has approval };
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("", Reason.APPROVAL_UNAVAILABLE),
+        ('@id("no") forbid (principal, action, resource);', Reason.POLICY),
+    ],
+)
+def test_a_forbid_that_a_person_can_lift_is_told_apart_if_it_is_all_that_stands_in_the_way(
+    more: str, reason: Reason
+) -> None:
+    """It forbids all the same."""
+    decision = decide(searches(), policy_set(ALL, ASK, more))
+
+    assert (decision.effect, decision.reason) == (Effect.DENY, reason)
+    assert decision.advice == "A person has to approve this."
+
+
+def test_a_forbid_of_the_grant_cannot_be_lifted() -> None:
+    """A person lifts what the organisation says, not what the run was given."""
+    grant = f"{ANYTHING} forbid (principal, action, resource);"
+
+    assert decide(searches(unsafe_invocation("a", grant=grant)), policy_set(ALL, ASK)).reason is Reason.POLICY
+
+
+def test_a_record_of_the_entity_file_is_in_the_tool_that_acts_on_it() -> None:
+    """So a policy may say which tool's records it means, wherever they are known from."""
+    in_file = (
+        '{ "uid": { "type": "Record", "id": "r9" }, "attrs": { "sensitivity": "normal", '
+        '"owner": { "__entity": { "type": "User", "id": "alice" } } }, "parents": [] }'
+    )
+    policies = policy_set(
+        '@id("in") permit (principal, action, resource in Tool::"read");', entities=f"{ENTITIES[:-1]}, {in_file}]"
+    )
+    request = AccessRequest(
+        invocation=unsafe_invocation("a"), action="read", resource=EntityUid("Record", "r9"), context=context(id="r9")
+    )
+
+    assert decide(request, policies).policy_ids == ("in",)
+    assert decide(reads(None, record("r8"), id_="r8"), policies).policy_ids == ("in",)
+
+
+def test_a_record_that_another_entity_refers_to_is_there_too() -> None:
+    """As it stands in the entity file, unless it is what the call acts on."""
+    in_file = '{ "uid": { "type": "Record", "id": "r9" }, "attrs": { "sensitivity": "secret" }, "parents": [] }'
+    policies = policy_set(
+        '@id("a") permit (principal, action, resource) when { principal.agent.record.sensitivity == "secret" };',
+        types=f"{TYPES} entity Agent = {{ record: Record }};",
+        entities=f"""{ENTITIES[:-1]}, {in_file}, {{ "uid": {{ "type": "Agent", "id": "a" }}, "parents": [],
+        "attrs": {{ "record": {{ "__entity": {{ "type": "Record", "id": "r9" }} }} }} }}]""",
+    )
+
+    assert decide(reads(unsafe_invocation("a")), policies).policy_ids == ("a",)
+    own = AccessRequest(
+        invocation=unsafe_invocation("a"), action="read", resource=EntityUid("Record", "r9"), context=context(id="r9")
+    )
+    assert decide(own, policies).policy_ids == ("a",)
+
+
+def test_the_denial_that_every_call_would_get_names_its_policies() -> None:
+    """As far as they are known before the arguments are."""
+    policies = policy_set(ALL, '@id("no") @advice("Never.") forbid (principal in Agent::"a", action, resource);')
+
+    denial = never(unsafe_invocation("a"), "search", policies)
+
+    assert denial is not None
+    assert (denial.reason, denial.policy_ids, denial.advice) == (Reason.POLICY, ("no",), "Never.")
+    assert never(unsafe_invocation("b"), "search", policies) is None
+    nothing = never(
+        unsafe_invocation("b"), "search", policy_set('@id("x") forbid (principal, action, resource) when { false };')
+    )
+    assert nothing is not None
+    assert nothing.reason is Reason.NO_PERMIT

@@ -97,6 +97,22 @@ def test_a_file_of_comments_holds_no_policies() -> None:
             "a.cedar:1: `\\u` is not an escape that Cedar knows: write the character itself",
         ),
         (
+            '@id("a") @obligation("approval") permit (principal, action, resource);',
+            'a.cedar:1: only @obligation("approval") is known, and only on a forbid: mend it or take it away',
+        ),
+        (
+            '@id("a") @obligation("log") forbid (principal, action, resource);',
+            'a.cedar:1: only @obligation("approval") is known',
+        ),
+        (
+            '@id("a") @obligation("approval") forbid (principal, action, resource) when { context has approval };',
+            "a.cedar:1: no approval could lift this policy: end it with `unless { context has approval }`",
+        ),
+        (
+            '@id("a") @obligation("approval") forbid (principal, action, resource) unless { principal has user };',
+            "a.cedar:1: no approval could lift this policy",
+        ),
+        (
             f'@id("a") {HEAD} when {{ {"(" * 200}true{")" * 200} }};',
             "a.cedar:1: brackets and `if` are nested at most 100",
         ),
@@ -140,3 +156,12 @@ def test_text_that_cedar_splits_otherwise_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(reader, "statements", lambda _: (whole,))
 
     assert problems(both) == ["a.cedar:1: this is not one policy: end each policy with `;`"]
+
+
+def test_a_forbid_that_a_person_can_lift_says_so() -> None:
+    """In its annotation and in its condition."""
+    lifted = '@id("a") @obligation("approval") forbid (principal, action, resource) unless { context has approval };'
+    policies, found = read_policies("a.cedar", f"{lifted}\n{GOOD}", Limits())
+
+    assert found == []
+    assert [policy.approval for policy in policies] == [True, False]
