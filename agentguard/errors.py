@@ -35,7 +35,8 @@ class PolicyError(ConfigurationError):
     def __init__(self, problems: Sequence[str], *, folder: Path | None = None) -> None:
         self.problems = tuple(problems)
         self.folder = folder
-        heading = [] if folder is None else [f"the policies in `{folder}` are refused"]
+        named = folder is None or any(str(folder) in problem for problem in self.problems)
+        heading = [] if named else [f"the policies in `{folder}` are refused"]
         super().__init__("\n".join([*heading, *self.problems]))
 
 
