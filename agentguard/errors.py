@@ -7,13 +7,16 @@ whoever set the server up: one specific line that ends with the fix.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from agentguard.model import Decision, Reason
+
+_PLACE: Final = re.compile(r"[^\s:/][^\s:]*:[0-9]+: ")
 
 
 class AgentGuardError(Exception):
@@ -29,15 +32,15 @@ class PolicyError(ConfigurationError):
 
     Attributes:
         problems: One line each, ``file:line: what is wrong: the fix``.
-        folder: The absolute path of the folder that the files are in, where it is known.
     """
 
-    def __init__(self, problems: Sequence[str], *, folder: Path | None = None) -> None:
+    def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
-        self.folder = folder
-        named = folder is None or any(str(folder) in problem for problem in self.problems)
-        heading = [] if named else [f"the policies in `{folder}` are refused"]
-        super().__init__("\n".join([*heading, *self.problems]))
+        super().__init__("\n".join(self.problems))
+
+    def within(self, folder: Path) -> PolicyError:
+        """Return the same with the files' whole paths: hosts choose the working folder."""
+        return PolicyError([f"{folder}/{p}" if _PLACE.match(p) else p for p in self.problems])
 
 
 class UnmappableTypeError(ConfigurationError):

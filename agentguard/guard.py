@@ -298,11 +298,11 @@ class Guard:
 
     @contextmanager
     def _refusing_policies(self) -> Iterator[None]:
-        """Say which folder it is: hosts choose the working folder."""
+        """Name the files of what is refused in full."""
         try:
             yield
         except PolicyError as error:
-            raise PolicyError(error.problems, folder=self._folder) from None
+            raise error.within(self._folder) from None
 
     def _settle(self, tool: Registered, server: str) -> Rule | None:
         """Return the rule of a registered tool, or None if nothing guards it.

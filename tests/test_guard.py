@@ -82,7 +82,7 @@ def test_folder_that_is_not_there_is_named_in_full(tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere") in str(refused.value)
     with pytest.raises(PolicyError) as refused:
         Guard(write_policies(tmp_path, ALL.replace("all", "a b")), issuer=ISSUER, state=UnsafeMemoryState())
-    assert str(refused.value).startswith(f"the policies in `{tmp_path}` are refused\npolicies.cedar:1: @id holds")
+    assert str(refused.value).startswith(f"{tmp_path}/policies.cedar:1: @id holds")
 
 
 def test_two_ways_to_verify_are_refused(tmp_path: Path) -> None:
