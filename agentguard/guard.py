@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agentguard.adapters.mcp import Adapter, BearerVerifier, auth_settings, is_server
@@ -19,16 +19,15 @@ from agentguard.evidence.metrics import Metrics
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail
 from agentguard.evidence.vocabulary import RecordKind
-from agentguard.guarded import GuardedFunction
+from agentguard.guarded import GuardedFunction, ToolDecorator, direct_call
 from agentguard.identity.issuers import TrustedIssuer
 from agentguard.identity.sources import EnvironmentSource
 from agentguard.identity.verifier import InvocationVerifier
 from agentguard.limits import Limits
 from agentguard.model import Decision, Effect, EntityUid, Reason
 from agentguard.policy.entities import Loaders
-from agentguard.policy.schema import GuardedTool
+from agentguard.policy.schema import METHODS, method_tool
 from agentguard.policy.source import compile_policies, read_folder
-from agentguard.policy.values import Field, record_of
 from agentguard.state import State
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
     from agentguard.adapters.mcp import Registered
     from agentguard.errors import Refusal
-    from agentguard.model import Invocation
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,16 +47,6 @@ _LOG: Final = logging.getLogger("agentguard")
 
 # How many decorators are looked through for a misplaced one.
 _WRAPPERS: Final = 32
-
-
-class ToolDecorator(Protocol):
-    """What `Guard.tool` gives for options: a decorator."""
-
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
-
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
 
 class Guard:
@@ -263,7 +251,10 @@ class Guard:
             for tool in adapter.registered()
             if (rule := self._settle(tool, server.name)) is not None
         }
-        methods = _methods(server.name)
+        methods = {
+            method: Rule(tool=method_tool(method, server.name), itself=EntityUid("Server", server.name))
+            for method in METHODS
+        }
         with self._refusing_policies():
             policies = compile_policies(
                 self._source,
@@ -337,7 +328,7 @@ class Guard:
         call = self._call.get()
         acting = ACTING.get()
         if call is None and acting is not None:
-            call = _direct_call(acting)
+            call = direct_call(acting)
         if self._enforcer is None or guarded.rule is None or call is None:
             _LOG.error("denied: `%s` was called %s", guarded.function.__name__, self._why_not(guarded))
             raise AccessDenied(Decision(effect=Effect.DENY, reason=Reason.UNAUTHENTICATED))
@@ -375,23 +366,6 @@ class Guard:
             self._trail.refused_token(refusal.reason)
 
 
-class _Direct:
-    """How a guarded function that a test calls directly tells of a denial."""
-
-    def denied(self, decision: Decision) -> object:
-        raise AccessDenied(decision)
-
-    def denied_nested(self, decision: Decision) -> AccessDenied:
-        return AccessDenied(decision)
-
-
-def _direct_call(acting: Invocation) -> Call:
-    async def identify() -> Invocation:
-        return acting
-
-    return Call(identify=identify, answers=_Direct(), transport="stdio")
-
-
 def _verifier(
     issuer: str | None,
     audience: str | None,
@@ -408,22 +382,3 @@ def _verifier(
         message = "verifier= wants an InvocationVerifier, which has the audience: leave out audience="
         raise ConfigurationError(message)
     return verifier
-
-
-def _methods(server: str) -> dict[str, Rule]:
-    """Return the methods that are Cedar actions of their own, on the server."""
-    targets = {"resources/read": "uri", "prompts/get": "name"}
-    return {
-        method: Rule(
-            tool=GuardedTool(
-                name=method,
-                server=server,
-                input=record_of({target: Field(str)}, where=method),
-                facts=None,
-                resource_type="Server",
-                groups=frozenset(),
-            ),
-            itself=EntityUid("Server", server),
-        )
-        for method, target in targets.items()
-    }

@@ -10,24 +10,38 @@ import functools
 import inspect
 import typing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 import anyio.to_thread
 
 from agentguard.adapters.mcp import Injected
-from agentguard.enforce import Rule
-from agentguard.errors import ConfigurationError
+from agentguard.enforce import Call, Rule
+from agentguard.errors import AccessDenied, ConfigurationError
 from agentguard.model import EntityUid
 from agentguard.policy.schema import GuardedTool
 from agentguard.policy.values import Field, Shape, record_of, shape_of
 from agentguard.request import ResourceTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from agentguard.adapters.mcp import Registered
+    from agentguard.model import Decision, Invocation
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class ToolDecorator(Protocol):
+    """What `Guard.tool` gives for options: a decorator."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -184,3 +198,22 @@ class GuardedFunction:
         if inspect.iscoroutinefunction(self.function):
             return await self.function(*args, **kwargs)
         return await anyio.to_thread.run_sync(functools.partial(self.function, *args, **kwargs))
+
+
+class _Direct:
+    """How a guarded function that a test calls directly tells of a denial."""
+
+    def denied(self, decision: Decision) -> object:
+        raise AccessDenied(decision)
+
+    def denied_nested(self, decision: Decision) -> AccessDenied:
+        return AccessDenied(decision)
+
+
+def direct_call(acting: Invocation) -> Call:
+    """Return the request that stands for a test's direct call of a guarded function."""
+
+    async def identify() -> Invocation:
+        return acting
+
+    return Call(identify=identify, answers=_Direct(), transport="stdio")

@@ -36,6 +36,7 @@ from agentguard.errors import AccessDenied, ConfigurationError, Refusal
 from agentguard.evidence.record import call_attributes
 from agentguard.identity.sources import EnvironmentSource, meta_token, stdio_audience
 from agentguard.model import Reason
+from agentguard.policy.schema import METHODS
 from agentguard.policy.values import check_no_escapes
 
 if TYPE_CHECKING:
@@ -304,7 +305,7 @@ class Adapter:
     async def _other(self, ctx: ServerRequestContext[Any, Any], call: Call, call_next: CallNext) -> HandlerResult:
         """Judge a method that is a Cedar action itself, on the one argument that names its target."""
         rule = self._methods[ctx.method]
-        target = "uri" if ctx.method == "resources/read" else "name"
+        target = METHODS[ctx.method]
         arguments = {target: (ctx.params or {}).get(target)}
         try:
             return await self._judge().enforce(call, rule, arguments, lambda: call_next(ctx))

@@ -6,7 +6,6 @@ decision; all of them are for policies that would be quietly without effect.
 
 from __future__ import annotations
 
-import difflib
 import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import cedarpy
 
 from agentguard.policy.lexer import Kind, position, tokens
-from agentguard.policy.reader import Problem, line_of
+from agentguard.policy.reader import Problem, did_you_mean, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -36,15 +35,6 @@ _OPTIONAL: Final = re.compile(
 _NO_ACTION: Final = re.compile(r'unrecognized action `Action::"(?P<action>[^`"]*)"`')
 _NO_TYPE: Final = re.compile(r"unrecognized entity type `(?P<type>[^`]+)`")
 _NOWHERE: Final = "unable to find an applicable action given the policy scope constraints"
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the fix for a word that is not known."""
-    names = sorted(set(known))
-    close = difflib.get_close_matches(word, names, n=1)
-    if close:
-        return f"did you mean `{close[0]}`?"
-    return f"there is {', '.join(f'`{name}`' for name in names)}" if names else "there is none"
 
 
 def invalid_policies(

@@ -192,6 +192,9 @@ def _answer(result: cedarpy.AuthzResult, policies: PolicySet, chosen: Slice, dep
     if errors:
         ids = () if allowed else _ids(reasons, chosen, depth)
         reason = _objector(policies, reasons, chosen) if ids else Reason.POLICY_ERROR
+        if reason is Reason.APPROVAL_UNAVAILABLE:
+            # No person can lift a policy that is broken.
+            reason = Reason.POLICY_ERROR
         return _deny(policies, reason, depth, ids=ids, errors=_named(errors, chosen, depth))
     # The same answer again is the same decision again: making one costs more than finding it.
     key = (depth, allowed, *reasons)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import cedarpy
 
 from agentguard.model import EntityUid
-from agentguard.policy.checks import did_you_mean
 from agentguard.policy.lexer import position
 from agentguard.policy.reach import UnsafeValueError, references_of, uid_of
-from agentguard.policy.reader import Problem
+from agentguard.policy.reader import Problem, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

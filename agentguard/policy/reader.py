@@ -21,7 +21,7 @@ from agentguard.policy.literals import literals
 from agentguard.policy.slicing import scope_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from agentguard.limits import Limits
     from agentguard.policy.lexer import Statement, Token
@@ -50,6 +50,15 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.what}" if self.line else f"{self.file}: {self.what}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the fix for a word that is not known."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    return f"there is {', '.join(f'`{name}`' for name in names)}" if names else "there is none"
 
 
 def read_policies(file: str, text: str, limits: Limits) -> tuple[list[Policy], list[Problem]]:

@@ -12,20 +12,30 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.errors import ConfigurationError, PolicyError
 from agentguard.policy.fragments import OURS, EntityType, Fragment, read_fragment
-from agentguard.policy.values import quoted
+from agentguard.policy.values import Field, quoted, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from agentguard.policy.values import Shape
 
-__all__ = ["GROUPS", "METHODS", "EntityType", "Fragment", "GuardedTool", "SchemaTexts", "read_fragment", "schema_texts"]
+__all__ = [
+    "GROUPS",
+    "METHODS",
+    "EntityType",
+    "Fragment",
+    "GuardedTool",
+    "SchemaTexts",
+    "method_tool",
+    "read_fragment",
+    "schema_texts",
+]
 
 GROUPS: Final = frozenset({"tools/call", "read-only", "destructive", "open-world", "idempotent"})
 """The groups of actions: every tool's, and one for each hint of its annotations."""
 
-METHODS: Final = frozenset({"resources/read", "prompts/get"})
-"""Methods of the protocol that are actions of their own, on the server."""
+METHODS: Final = {"resources/read": "uri", "prompts/get": "name"}
+"""Methods of the protocol that are actions of their own, on the server; and the argument that each judges."""
 
 _ATTRIBUTES: Final = {
     "agent": "Agent",
@@ -91,6 +101,12 @@ class SchemaTexts:
     def full(self) -> str:
         """The whole schema."""
         return "\n".join((self.types, *self.actions.values()))
+
+
+def method_tool(method: str, server: str) -> GuardedTool:
+    """Return one of `METHODS` as what the guard judges on *server*."""
+    shape = record_of({METHODS[method]: Field(str)}, where=method)
+    return GuardedTool(name=method, server=server, input=shape, resource_type="Server")
 
 
 def schema_texts(

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import cedarpy
 
 from agentguard.errors import ConfigurationError, PolicyError
-from agentguard.policy.checks import did_you_mean, invalid_policies, invalid_schema, unknown_entities, vain_comparisons
+from agentguard.policy.checks import invalid_policies, invalid_schema, unknown_entities, vain_comparisons
 from agentguard.policy.compiled import Policy, PolicySet
 from agentguard.policy.declarations import plain_attributes, read_declarations
 from agentguard.policy.entityfile import StaticEntity, read_entities, unfit_entities
 from agentguard.policy.folder import ENTITIES, SCHEMA_SUFFIX, read_files
 from agentguard.policy.fragments import Fragment, read_fragment
 from agentguard.policy.reachable import unsourced_types
-from agentguard.policy.reader import Problem, duplicates, read_policies
+from agentguard.policy.reader import Problem, did_you_mean, duplicates, read_policies
 from agentguard.policy.schema import SchemaTexts, schema_texts
 
 if TYPE_CHECKING:

@@ -102,3 +102,27 @@ async def test_guard_that_was_never_attached_denies_every_call(
     assert result.is_error
     assert world.ran == []
     assert "never attached: call guard.attach(server)" in caplog.text
+
+
+async def test_denial_deep_inside_reaches_a_direct_caller(tmp_path: Path) -> None:
+    """Through every level the denial stays AccessDenied, with the inner decision."""
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool
+        async def middle() -> object:
+            return await world.server.call_tool("read", {"record_id": "r9"})
+
+        @world.server.tool()
+        @world.guard.tool
+        async def nested() -> object:
+            return await middle()
+
+    policies = NESTED + '@id("middle") permit (principal, action == Action::"middle", resource);'
+    world = make_world(tmp_path, policies=policies, extend=extend)
+
+    with acting_as("reader"), pytest.raises(AccessDenied) as denied:
+        await world.server._tool_manager.list_tools()[-1].fn()
+
+    assert denied.value.decision.policy_ids == ("restricted",)
+    assert world.ran == []

@@ -1,8 +1,9 @@
 import pytest
 
 from agentguard.errors import PolicyError
-from agentguard.policy.checks import did_you_mean, invalid_schema
+from agentguard.policy.checks import invalid_schema
 from agentguard.policy.fragments import read_fragment
+from agentguard.policy.reader import did_you_mean
 from tests.policy.records import ALL, ENTITIES, LIMITS, policy_set
 
 
