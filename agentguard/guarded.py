@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 import anyio.to_thread
 
-from agentguard.adapters.mcp import Injected
+from agentguard.adapters.mcp import ANSWERS, Injected
 from agentguard.enforce import Call, Rule
 from agentguard.errors import AccessDenied, ConfigurationError
 from agentguard.model import EntityUid
@@ -207,7 +207,7 @@ class _Direct:
         raise AccessDenied(decision)
 
     def denied_nested(self, decision: Decision) -> AccessDenied:
-        return AccessDenied(decision)
+        return ANSWERS.denied_nested(decision)
 
 
 def direct_call(acting: Invocation) -> Call:
