@@ -46,10 +46,11 @@ class OpenSpan:
 
     __slots__ = ("_kind", "_span", "_token")
 
+    _token: Token[Context]
+
     def __init__(self, span: Span, kind: Mapping[str, AttributeValue]) -> None:
         self._span = span
         self._kind = kind
-        self._token: Token[Context] | None = None
 
     @property
     def trace_ids(self) -> tuple[str, str] | None:
@@ -66,9 +67,7 @@ class OpenSpan:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._token is not None:
-            otel_context.detach(self._token)
-            self._token = None
+        otel_context.detach(self._token)
 
     def end(self, attributes: Mapping[str, AttributeValue], *, failed: bool = False) -> None:
         """Write what the span shows, last, and end it.

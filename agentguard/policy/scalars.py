@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from ipaddress import IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from math import floor
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -300,7 +301,13 @@ def datetime_json(unix_seconds: float) -> CedarJson:
         raise refusal(where="time", wanted="a moment of the years 1 to 9999", value=unix_seconds)
     seconds = floor(unix_seconds)
     milliseconds = floor((unix_seconds - seconds) * 1000)
-    return _datetime(_EPOCH_DAY + timedelta(seconds=seconds, milliseconds=milliseconds))
+    return _extension("datetime", f"{_second(seconds)}.{milliseconds:03}Z")
+
+
+@lru_cache(maxsize=8)
+def _second(unix_seconds: int) -> str:
+    """Return a second as Cedar writes it, the same for every call within it."""
+    return (_EPOCH_DAY + timedelta(seconds=unix_seconds)).replace(tzinfo=None).isoformat(timespec="seconds")
 
 
 def duration_json(seconds: float) -> CedarJson:

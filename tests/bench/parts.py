@@ -16,6 +16,8 @@ from typing import Any
 from unittest import mock
 
 import cedarpy
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from agentguard import Decision, enforce
 from agentguard.adapters.mcp import ANSWERS
@@ -155,7 +157,8 @@ def bare_parts(world: World, recorded: Recorded) -> dict[str, Callable[[], objec
 async def measure(name: str, arguments: dict[str, Any]) -> None:
     """Measure one tool, guarded, bare, and in parts; print medians and ratios."""
     with tempfile.TemporaryDirectory() as folder:
-        world = make_world(Path(folder), extend=quick, policies=POLICIES + QUICK)
+        meters = MeterProvider([InMemoryMetricReader()])
+        world = make_world(Path(folder), extend=quick, policies=POLICIES + QUICK, meter_provider=meters)
         call = function_call(world, name, arguments)
         recorded = await record_one(world, call)
         parts = bare_parts(world, recorded)
