@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import current_token
 
+from agentguard.lifecycle.ended import Kind, names
+
 if TYPE_CHECKING:
     import anyio
     from anyio.lowlevel import EventLoopToken
 
+    from agentguard.lifecycle.ended import Ended
     from agentguard.lifecycle.store import Store
     from agentguard.model import Invocation
 
@@ -45,6 +48,7 @@ class LiveCalls:
 
     def __init__(self, store: Store) -> None:
         self._calls: dict[tuple[str, str], dict[anyio.CancelScope, LiveCall]] = {}
+        self._invocations: dict[anyio.CancelScope, tuple[Invocation, LiveCall]] = {}
         self._lock = threading.Lock()
         store.subscribe(self.end)
 
@@ -52,23 +56,30 @@ class LiveCalls:
         """Register a call under its run and every run that delegated to it."""
         call = LiveCall(scope, threading.get_ident(), current_token())
         with self._lock:
+            self._invocations[scope] = (invocation, call)
             for link in invocation.chain:
-                self._calls.setdefault((link.issuer, link.run_id), {})[scope] = call
+                for run_id in names(link.run_id):
+                    self._calls.setdefault((link.issuer, run_id), {})[scope] = call
 
     def remove(self, invocation: Invocation | None, scope: anyio.CancelScope) -> None:
         """Forget a call that is over, if it was ever registered."""
         if invocation is None:
             return
         with self._lock:
+            self._invocations.pop(scope, None)
             for link in invocation.chain:
-                key = (link.issuer, link.run_id)
-                calls = self._calls.get(key)
-                if calls is not None and calls.pop(scope, None) is not None and not calls:
-                    del self._calls[key]
+                for run_id in names(link.run_id):
+                    key = (link.issuer, run_id)
+                    calls = self._calls.get(key)
+                    if calls is not None and calls.pop(scope, None) is not None and not calls:
+                        del self._calls[key]
 
-    def end(self, issuer: str, run_id: str) -> None:
-        """Cancel what runs for this run, and for every run below it."""
+    def end(self, ended: Ended) -> None:
+        """Cancel what runs for whatever was ended, and for every run below it."""
         with self._lock:
-            calls = tuple(self._calls.get((issuer, run_id), {}).values())
+            if ended.kind is Kind.RUN and ended.cutoff is None:
+                calls = list(self._calls.get((ended.issuer, ended.name), {}).values())
+            else:
+                calls = [call for invocation, call in self._invocations.values() if ended.matches(invocation)]
         for call in calls:
             call.cancel()

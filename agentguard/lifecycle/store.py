@@ -2,44 +2,32 @@
 
 A store is asked on every call, so its reads answer from this process's own memory. One
 that keeps its truth elsewhere mirrors it here, and refuses as soon as the mirror is
-older than the limit on staleness.
+older than the limit on staleness. Its writes may wait for a disk or a network: an event
+loop that must not wait makes them in a thread.
 """
 
 from __future__ import annotations
 
-import heapq
-from dataclasses import dataclass, replace
-from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
-from agentguard.errors import ConfigurationError, Refusal
-from agentguard.model import Reason
+from agentguard.lifecycle.ended import Ended, Kind, Revocation
+from agentguard.lifecycle.memory import MemoryStore
+from agentguard.lifecycle.states import RunRecord, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agentguard.lifecycle.ended import Link
     from agentguard.model import Invocation
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revocation:
-    """A run that was ended before its time.
-
-    Attributes:
-        reason: Why, in the words of whoever ended it.
-        at: When, unix seconds.
-        until: When it may be forgotten, because the run is over by then anyway.
-    """
-
-    reason: str
-    at: float
-    until: float | None = None
+__all__ = ["Ended", "Kind", "MemoryStore", "Revocation", "RunRecord", "RunState", "Store"]
 
 
 class Store(Protocol):
     """Where the ends of runs and the uses of one-time keys are kept.
 
-    A run is named by its issuer and its id, as they stand on an `Invocation`.
+    A run is named by its issuer and its id, as the issuer knows it. What was ended stays
+    ended: nothing here takes it back.
     """
 
     def require_healthy(self) -> None:
@@ -51,7 +39,11 @@ class Store(Protocol):
         ...
 
     def ended(self, invocation: Invocation) -> bool:
-        """Return whether this run, or any run that it stems from, was ended."""
+        """Return whether this run, or any run that it stems from, was ended.
+
+        Raises:
+            Refusal: `STORE_UNAVAILABLE`, if what is known is not recent enough.
+        """
         ...
 
     def revoke(self, *, issuer: str, run_id: str, reason: str = "", until: float | None = None) -> None:
@@ -60,14 +52,68 @@ class Store(Protocol):
         Args:
             issuer: The issuer of the run.
             run_id: The run.
-            reason: Why, for the evidence.
+            reason: Why, for the evidence; ``completed`` for a run that came to its own
+                end. Its first 256 characters are kept.
             until: When every token of the run is over, leeway included; it may be
                 forgotten then. None keeps it for ever.
+
+        Raises:
+            Refusal: `STORE_UNAVAILABLE`, if it could not be kept. The run has ended in
+                this process all the same, and the store goes on trying to keep it.
         """
         ...
 
-    def subscribe(self, callback: Callable[[str, str], None]) -> Callable[[], None]:
-        """Call *callback* with the issuer and the run id whenever a run is ended.
+    def revoke_all(
+        self,
+        *,
+        issuer: str,
+        kind: Kind,
+        name: str = "",
+        issued_before: float | None = None,
+        reason: str = "",
+        until: float | None = None,
+    ) -> None:
+        """End every run of an agent, a user, a task or an issuer for good.
+
+        It ends, too, what stems from such a run, and no token is minted for one any more.
+
+        Args:
+            issuer: The issuer of the runs.
+            kind: What *name* names.
+            name: The agent, user or task; empty for all runs of the issuer.
+            issued_before: End the runs that began before this alone, unix seconds. The
+                leeway is added: a clock that is ahead must not save a run. None ends
+                runs that are yet to begin as well.
+            reason: As for `revoke`.
+            until: When none of these runs can have a valid token any more.
+
+        Raises:
+            ConfigurationError: It names nothing.
+            Refusal: As for `revoke`.
+        """
+        ...
+
+    def revocation(self, *, issuer: str, run_id: str) -> Revocation | None:
+        """Return how a run was ended, if a revocation named it.
+
+        Raises:
+            Refusal: `STORE_UNAVAILABLE`.
+        """
+        ...
+
+    def require_mintable(self, *chain: Link) -> None:
+        """Pass only if a token for this chain of runs would not be refused at once.
+
+        Args:
+            chain: The run, and the runs that it stems from.
+
+        Raises:
+            Refusal: `REVOKED`, or `STORE_UNAVAILABLE`.
+        """
+        ...
+
+    def subscribe(self, callback: Callable[[Ended], None]) -> Callable[[], None]:
+        """Call *callback* with what was ended, whenever something is.
 
         `ended` is true by then, so whoever subscribes first and asks afterwards misses
         nothing. The callback may come from any thread.
@@ -89,117 +135,30 @@ class Store(Protocol):
         """
         ...
 
-
-class MemoryStore:
-    """A store that the process takes with it when it ends. Safe to share between threads.
-
-    Args:
-        clock: Gives unix seconds.
-        spent_entries: How many used keys are kept at once; one more is refused.
-    """
-
-    def __init__(self, *, clock: Callable[[], float], spent_entries: int = 100_000) -> None:
-        if not spent_entries >= 1:
-            message = f"`spent_entries` wants at least 1, got `{spent_entries}`: leave it out for 100000"
-            raise ConfigurationError(message)
-        self._clock = clock
-        self._spent_entries = spent_entries
-        self._revoked: dict[tuple[str, str], Revocation] = {}
-        self._forget: list[tuple[float, tuple[str, str]]] = []
-        self._spent: set[str] = set()
-        self._unspend: list[tuple[float, str]] = []
-        self._callbacks: dict[object, Callable[[str, str], None]] = {}
-        self._latest = float("-inf")
-        self._lock = Lock()
-
-    def require_healthy(self) -> None:
-        """Pass: this process's memory is never behind itself."""
-
-    def ended(self, invocation: Invocation) -> bool:
-        """Return whether this run, or any run that it stems from, was ended."""
-        revoked = self._revoked
-        # Read without the lock: one dictionary look-up is atomic.
-        if not revoked:
-            return False
-        if (invocation.issuer, invocation.run_id) in revoked:
-            return True
-        return any((link.issuer, link.run_id) in revoked for link in invocation.ancestors)
-
-    def revoke(self, *, issuer: str, run_id: str, reason: str = "", until: float | None = None) -> None:
-        """End a run for good; ending it again tells nobody, and can only put off forgetting it.
+    def record_run(self, run: RunRecord) -> None:
+        """Keep a run that is about to begin, before anybody has a token of it.
 
         Raises:
-            ExceptionGroup: Of what subscribers raised, after all of them were told.
+            Refusal: `REVOKED`, if it was ended before it began, or its id was used
+                before; `STORE_UNAVAILABLE`.
         """
-        run = (issuer, run_id)
-        with self._lock:
-            now = self._now()
-            self._forget_revocations(now)
-            known = self._revoked.get(run)
-            if known is None:
-                self._revoked[run] = Revocation(reason=reason, at=now, until=until)
-            elif known.until is None or (until is not None and until <= known.until):
-                return
-            else:
-                self._revoked[run] = replace(known, until=until)
-            if until is not None:
-                heapq.heappush(self._forget, (until, run))
-            if known is not None:
-                return
-            callbacks = tuple(self._callbacks.values())
-        errors: list[Exception] = []
-        for callback in callbacks:
-            try:
-                callback(issuer, run_id)
-            except Exception as error:  # noqa: BLE001  one subscriber must not keep the end from the others
-                errors.append(error)
-        if errors:
-            message = "a run was ended, and some who were told of it failed"
-            raise ExceptionGroup(message, errors)
+        ...
 
-    def _forget_revocations(self, now: float) -> None:
-        while self._forget and self._forget[0][0] <= now:
-            until, run = heapq.heappop(self._forget)
-            # A later end was given since: that one's own place in the heap counts.
-            if self._revoked[run].until == until:
-                del self._revoked[run]
+    def used(self, invocation: Invocation) -> None:
+        """Count a call of a run that is on record: from the first on, it is active.
 
-    def _now(self) -> float:
-        # A clock that is set back must not bring back what was forgotten as over.
-        self._latest = max(self._latest, self._clock())
-        return self._latest
+        Never waits. What is counted reaches other processes after a while.
+        """
+        ...
 
-    def revocation(self, *, issuer: str, run_id: str) -> Revocation | None:
-        """Return how a run was ended, if it was."""
-        return self._revoked.get((issuer, run_id))
-
-    def subscribe(self, callback: Callable[[str, str], None]) -> Callable[[], None]:
-        """Call *callback* whenever a run is ended, on the thread that ends it."""
-        mark = object()
-        with self._lock:
-            self._callbacks[mark] = callback
-
-        def unsubscribe() -> None:
-            with self._lock:
-                self._callbacks.pop(mark, None)
-
-        return unsubscribe
-
-    def spend(self, key: str, until: float) -> bool:
-        """Use *key*, and return whether this was its first use and in time.
+    def runs(self) -> tuple[RunRecord, ...]:
+        """Return every run on record, with its state: those that live, and those of the last hour.
 
         Raises:
-            Refusal: `STORE_UNAVAILABLE`, if as many keys as may be are kept already.
+            Refusal: `STORE_UNAVAILABLE`.
         """
-        with self._lock:
-            now = self._now()
-            while self._unspend and self._unspend[0][0] <= now:
-                self._spent.discard(heapq.heappop(self._unspend)[1])
-            # A key past its end was forgotten, so it must not count as unused.
-            if key in self._spent or not now < until:
-                return False
-            if not len(self._spent) < self._spent_entries:
-                raise Refusal(Reason.STORE_UNAVAILABLE, f"{self._spent_entries} spent keys are kept already")
-            self._spent.add(key)
-            heapq.heappush(self._unspend, (until, key))
-            return True
+        ...
+
+    def close(self) -> None:
+        """Let go of files, connections and threads; afterwards the store is unavailable."""
+        ...

@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 from agentguard.lifecycle.calls import LiveCalls
-from agentguard.lifecycle.store import MemoryStore
+from agentguard.lifecycle.store import Kind, MemoryStore
 from agentguard.testing import unsafe_invocation
 
 BACKENDS = ["asyncio", "trio"]
@@ -40,6 +40,40 @@ async def test_ending_a_run_cancels_its_calls_and_no_others() -> None:
 
     assert mine.cancel_called
     assert not other.cancel_called
+
+
+async def test_ending_an_agent_cancels_the_calls_of_all_its_runs_and_no_others() -> None:
+    """Those that stem from one of them too; a cutoff spares what began later."""
+    calls, store = make()
+    parent = unsafe_invocation("billing", issued_at=10, run_id="1")
+    runs = {
+        "its own": parent,
+        "its child's": unsafe_invocation("reader", run_id="2", ancestors=(parent,)),
+        "a later one's": unsafe_invocation("billing", run_id="3", issued_at=1030),
+        "another's": unsafe_invocation("reader", run_id="4", issued_at=10),
+    }
+    scopes = {name: anyio.CancelScope() for name in runs}
+    for name, invocation in runs.items():
+        calls.add(invocation, scopes[name])
+
+    store.revoke_all(issuer=parent.issuer, kind=Kind.AGENT, name="billing", issued_before=1000)
+
+    assert {name for name, scope in scopes.items() if scope.cancel_called} == {"its own", "its child's"}
+
+
+async def test_a_call_is_found_under_the_name_that_its_issuer_gave_the_run() -> None:
+    """A server that trusts several issuers puts an alias before it."""
+    calls, store = make()
+    scope = anyio.CancelScope()
+    invocation = unsafe_invocation("a", run_id="corp|1")
+    calls.add(invocation, scope)
+
+    store.revoke(issuer=invocation.issuer, run_id="1")
+
+    assert scope.cancel_called
+    calls.remove(invocation, scope)
+    assert calls._calls == {}
+    assert calls._invocations == {}
 
 
 async def test_call_that_is_over_is_forgotten() -> None:

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agentguard.errors import ConfigurationError
+from agentguard.errors import ConfigurationError, Refusal
 from agentguard.identity.jwk import read_key_set
 from agentguard.identity.token import TrustedIssuer
 from agentguard.lifecycle.issuer import Issuer
+from agentguard.lifecycle.store import MemoryStore
 from agentguard.model import Grade, Invocation
 from tests.tokens import AUDIENCE, GRANT, ISSUER, KEY, NOW, make_ancestor, make_issuer, verified
 
@@ -119,8 +122,75 @@ def test_given_key_signs_and_its_public_half_is_published() -> None:
     assert verified_of(second, first.mint(agent="a", grant=GRANT)).issued_at == NOW
 
 
+def test_ed25519_key_signs_as_well() -> None:
+    """EdDSA, which a server accepts by default."""
+    issuer = Issuer(issuer=ISSUER, audience=AUDIENCE, key=Ed25519PrivateKey.generate(), clock=lambda: NOW)
+
+    token = issuer.mint(agent="a", grant=GRANT)
+
+    assert jwt.get_unverified_header(token)["alg"] == "EdDSA"
+    assert verified_of(issuer, token).agent == "a"
+
+
+def test_rotated_issuer_signs_with_the_new_key_and_publishes_both() -> None:
+    """Its earlier tokens are believed for as long as they last."""
+    issuer = make_issuer()
+    before = issuer.mint(agent="a", grant=GRANT)
+
+    issuer.rotate(KEY)
+
+    after = issuer.mint(agent="a", grant=GRANT)
+    assert jwt.get_unverified_header(before)["kid"] != jwt.get_unverified_header(after)["kid"]
+    assert len(read_key_set(issuer.jwks())[0]) == 2
+    assert verified_of(issuer, before).agent == verified_of(issuer, after).agent
+
+
+def test_run_without_a_store_to_end_it_in_is_refused() -> None:
+    """Nobody would hear of its end."""
+    with pytest.raises(ConfigurationError, match="pass it store=, the one of the guard's state"):
+        make_issuer().begin(agent="a", tools=["read"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"user": "a"}, "`user` wants somebody else than the agent, got `a` for both: leave it out"),
+        ({"tools": None}, "a run wants tools= or grant=, got neither"),
+        ({"scopes": ["a b"]}, "a scope wants text without blanks"),
+        ({"ends_in": 0}, "no server would accept this token"),
+        ({"ends_in": 1.5}, "no server would accept this token"),
+        ({"claims": {"iss": "x"}}, "`claims` wants claims that mint does not write itself, got `iss`"),
+        ({"audience": "", "issuer": None}, "a token is for one server: pass audience= to `run`, or to the issuer"),
+    ],
+)
+def test_run_that_no_server_would_accept_does_not_begin(asked: dict[str, Any], message: str) -> None:
+    """And the store hears nothing of it."""
+    store = MemoryStore(clock=lambda: NOW)
+    audience = None if "issuer" in asked else AUDIENCE
+    asked.pop("issuer", None)
+    issuer = Issuer(issuer=ISSUER, audience=audience, store=store, clock=lambda: NOW)
+
+    with pytest.raises(ConfigurationError) as refused:
+        issuer.begin(**{"agent": "a", "tools": ["read"], **asked})
+
+    assert message in str(refused.value)
+    assert store.runs() == ()
+
+
+def test_token_of_a_run_that_was_ended_is_not_minted() -> None:
+    """An issuer that knows of the end does not go on signing."""
+    store = MemoryStore(clock=lambda: NOW)
+    issuer = Issuer(issuer=ISSUER, audience=AUDIENCE, store=store, clock=lambda: NOW)
+    assert issuer.mint(agent="a", grant=GRANT, run="run-1")
+
+    store.revoke(issuer=ISSUER, run_id="run-1")
+
+    with pytest.raises(Refusal):
+        issuer.mint(agent="a", grant=GRANT, run="run-1")
+
+
 def test_key_on_another_curve_is_refused() -> None:
-    """Only ES256 is minted."""
+    """ES256 and EdDSA are what is minted."""
     with pytest.raises(ConfigurationError, match="P-256"):
         Issuer(issuer=ISSUER, audience=AUDIENCE, key=generate_private_key(SECP384R1()))
 

@@ -1,0 +1,109 @@
+"""The states of a run: issued, active, then completed, revoked or expired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from agentguard.lifecycle.ended import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from agentguard.lifecycle.ended import Ended, Link
+
+COMPLETED: Final = "completed"
+"""The reason with which a run ends by itself; ``completed: ValueError`` says how."""
+
+KEPT_SECONDS: Final = 3600
+"""How long a run stays on record after its end, for whoever asks what became of it."""
+
+COUNTED_RUNS: Final = 10_000
+"""Of how many runs one process counts calls that are not written yet."""
+
+
+class RunState(StrEnum):
+    """Where a run stands. The last three are final."""
+
+    ISSUED = "issued"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+    @property
+    def live(self) -> bool:
+        """Whether the run may still act."""
+        return self in {RunState.ISSUED, RunState.ACTIVE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run, as its issuer recorded it, and what became of it.
+
+    Attributes:
+        issuer: The issuer.
+        run_id: The run.
+        agent: The workload that acts.
+        issued_at: When it began, unix seconds.
+        ends_at: Its absolute end, unix seconds.
+        user: On whose behalf.
+        task: The task.
+        purpose: The purpose.
+        ancestors: The runs that it stems from, root first; same issuer.
+        state: Where it stands; a store says.
+        used_at: When a guard first saw it.
+        calls: How many calls guards saw.
+        ended_at: When it was ended, if it was before its end.
+        reason: Why it was.
+    """
+
+    issuer: str
+    run_id: str
+    agent: str
+    issued_at: int
+    ends_at: float
+    user: str | None = None
+    task: str | None = None
+    purpose: str | None = None
+    ancestors: tuple[str, ...] = ()
+    state: RunState = RunState.ISSUED
+    used_at: float | None = None
+    calls: int = 0
+    ended_at: float | None = None
+    reason: str = ""
+
+
+def ended_by(record: RunRecord, ended: Ended, *, reason: str, now: float) -> RunRecord:
+    """Return *record* as it stands after something was ended: a final state stays what it is."""
+    if not record.state.live or not now < record.ends_at or not ended.covers(record):
+        return record
+    # Only a run itself can complete; whoever ends all runs of an agent revokes them.
+    itself = ended.kind is Kind.RUN and reason.partition(":")[0] == COMPLETED
+    return replace(record, state=RunState.COMPLETED if itself else RunState.REVOKED, ended_at=now, reason=reason)
+
+
+def judged(records: Iterable[RunRecord], *, now: float, link_ended: Callable[[Link], bool]) -> tuple[RunRecord, ...]:
+    """Return *records* with the state of each.
+
+    Args:
+        records: Every run on record. A run is kept for as long as those that stem from it.
+        now: Unix seconds.
+        link_ended: Whether a run is ended by itself, as guards know it.
+    """
+    known = {(record.issuer, record.run_id): record for record in records}
+
+    def state(record: RunRecord) -> RunState:
+        if not record.state.live:
+            return record.state
+        above = [known[run] for run_id in record.ancestors if (run := (record.issuer, run_id)) in known]
+        if any(link.ended_at is not None and link.ended_at < record.ends_at for link in above):
+            return RunState.REVOKED
+        if not now < record.ends_at:
+            return RunState.EXPIRED
+        if any(link_ended(link) for link in (record, *above)):
+            return RunState.REVOKED
+        return RunState.ISSUED if record.used_at is None else RunState.ACTIVE
+
+    return tuple(replace(record, state=state(record)) for record in known.values())

@@ -1,0 +1,96 @@
+"""A file that holds a run's token for a child process, and is kept fresh.
+
+Mode 0600 in a folder of its own of mode 0700. It is replaced, never written over, so a
+reader sees one whole token or the other. The folder goes when the run ends; what a killed
+process leaves behind is a token that is over in minutes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING, Final
+
+from agentguard.errors import Refusal
+from agentguard.model import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LOG: Final = logging.getLogger("agentguard")
+_OVER: Final = frozenset({Reason.EXPIRED, Reason.REVOKED})
+
+
+class TokenFile:
+    """One run's token in a file, written again whenever the token is renewed.
+
+    Args:
+        token: Gives the run's token of now; raises `Refusal` once the run is over.
+        every: The pause between two looks, seconds. Short, and not the time to the next
+            renewal: a machine that slept, or whose clock was set, would oversleep it.
+
+    Raises:
+        Refusal: The run is over.
+        OSError: The file could not be written; nothing is left of it.
+    """
+
+    __slots__ = ("_every", "_folder", "_held", "_lock", "_removed", "_token", "path")
+
+    def __init__(self, token: Callable[[], str], *, every: float = 1.0) -> None:
+        self._token = token
+        self._every = every
+        self._lock = Lock()
+        self._removed = Event()
+        self._held = ""
+        text = token()
+        self._folder = Path(tempfile.mkdtemp(prefix="agentguard-"))  # mode 0700
+        self.path = self._folder / "token"
+        try:
+            self._write(text)
+            # A thread: a blocked event loop must not leave a child without its token.
+            Thread(target=self._keep, name="agentguard-token-file", daemon=True).start()
+        except BaseException:
+            self.remove()
+            raise
+
+    def refresh(self) -> None:
+        """Write the token if it changed; take the file away if the run is over."""
+        try:
+            self._write(self._token())
+        except Refusal as refusal:
+            if refusal.reason in _OVER:
+                self.remove()
+            else:
+                _LOG.warning("the token's file `%s` cannot be renewed now: %s", self.path, refusal.detail)
+        # A full disk passes, and the token that is there still holds for a while.
+        except Exception as error:  # noqa: BLE001
+            _LOG.warning("the token's file `%s` cannot be renewed now: %s", self.path, type(error).__name__)
+
+    def remove(self) -> None:
+        """Take the file away for good."""
+        with self._lock:
+            self._removed.set()
+            for name in ("token", "token.new"):
+                (self._folder / name).unlink(missing_ok=True)
+            if self._folder.exists():
+                self._folder.rmdir()
+
+    def _keep(self) -> None:
+        while not self._removed.wait(self._every):
+            self.refresh()
+
+    def _write(self, text: str) -> None:
+        with self._lock:
+            # A renewal that was under way when the run ended must not bring the file back.
+            if self._removed.is_set() or text == self._held:
+                return
+            new = self._folder / "token.new"
+            new.unlink(missing_ok=True)
+            file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with open(file, "w", encoding="ascii") as opened:  # noqa: PTH123  made with its mode, not given it after
+                opened.write(text)
+            new.replace(self.path)
+            self._held = text

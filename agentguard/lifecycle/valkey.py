@@ -1,0 +1,378 @@
+"""A store in Valkey, or Redis: the way past one machine.
+
+A hash holds what was ended and a stream tells of it; each process reads the hash once and
+follows the stream. A message that was missed shows in its number, and a connection that
+broke may have been to a server that lost something: both have the hash read again. Valkey
+must be told to keep what it is given (`appendonly yes`, `appendfsync always`,
+`maxmemory-policy noeviction`); should it come back without it all the same, the processes
+that know what was ended tell it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from agentguard.errors import ConfigurationError, Refusal
+from agentguard.lifecycle import scripts
+from agentguard.lifecycle.ended import Ended, Kind, Revocation, bounded_reason, bounded_until, ending, names
+from agentguard.lifecycle.follower import Follower
+from agentguard.lifecycle.mirror import Mirror
+from agentguard.lifecycle.scripts import key
+from agentguard.lifecycle.states import COUNTED_RUNS, KEPT_SECONDS, RunRecord, RunState, ended_by, judged
+from agentguard.limits import Limits
+from agentguard.model import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from agentguard.lifecycle.ended import Link
+    from agentguard.model import Invocation
+
+_SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss", "redis": "redis", "rediss": "rediss", "unix": "unix"}
+_FAILURES: Final = (redis.RedisError, OSError, ValueError, TypeError, KeyError)
+_SELDOM: Final = 1.0
+_GRACE: Final = 300
+# How much longer than its validity a used key is kept: clocks are set back, though not by a day.
+_DAY: Final = 86_400
+_NEWS_ENTRIES: Final = 10_000
+
+
+class ValkeyStore:
+    """A store in Valkey, shared by any number of machines. Safe to share between threads.
+
+    A server that cannot be reached is no mistake of the set-up: calls are denied until it can.
+
+    Args:
+        url: ``valkey://``, ``valkeys://`` (TLS), ``redis://``, ``rediss://`` or ``unix://``.
+        clock: Gives unix seconds.
+        monotonic: Gives seconds that never run backwards.
+        limits: The leeway that a cutoff counts in, and how old an answer may be.
+        block: Seconds that one look at the stream waits for news.
+        wait: Seconds to wait for an answer of the server.
+
+    Raises:
+        ConfigurationError: The URL is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        limits: Limits | None = None,
+        block: float = 0.2,
+        wait: float = 2.0,
+    ) -> None:
+        limits = limits or Limits()
+        self._clock = clock
+        self._monotonic = monotonic
+        self._leeway = limits.leeway_seconds
+        self._block = block
+        self._mirror = Mirror(limit=limits.staleness_seconds, monotonic=monotonic)
+        # Two: the stream is waited for on a connection of its own.
+        self._client, self._stream = _client(url, wait), _client(url, wait + block)
+        self._last: str | None = None
+        self._number = 0
+        self._followed = False
+        self._written_late = monotonic()
+        self._pending: list[tuple[Ended, Revocation]] = []
+        self._calls: dict[tuple[str, str], tuple[float, int]] = {}
+        self._counting = Lock()
+        self._closed = False
+        place = urlsplit(url)
+        # Never the whole URL: it may hold a password.
+        self._follower = Follower(
+            self._follow, name=f"store {place.hostname or place.path}", pause=0, retry=0.1, first=True
+        )
+
+    def _follow(self) -> None:
+        """Wait for news once, and tell of it."""
+        began = self._monotonic()
+        try:
+            if self._last is None:
+                news = self._read_everything()
+                began = max(began, self._read_at)
+            else:
+                news = self._read_news(self._last)
+        except _FAILURES as error:
+            # Whoever answers next may not know what this one knew.
+            self._last = None
+            self._stream.close()
+            raise _unavailable(error) from error
+        if self._last is not None:
+            self._mirror.synced(began)
+        self._mirror.forget(self._clock())
+        if began - self._written_late >= _SELDOM:
+            self._write_late(began)
+        self._mirror.tell(*news)
+
+    def _read_everything(self) -> list[Ended]:
+        """Read the hash, from a place in the stream that was there before."""
+        self._read_at = self._monotonic()
+        last = self._stream.xrevrange(key("news"), count=1)
+        place, number = (last[0][0], int(last[0][1]["s"])) if last else ("0-0", 0)
+        news: list[Ended] = []
+        known: set[Ended] = set()
+        for field, row in self._stream.hscan_iter(key("ended"), count=1_000):
+            cutoff, until, _, _ = json.loads(row)
+            ended = _ended(field, cutoff)
+            known.add(replace(ended, cutoff=None))
+            if self._mirror.add(ended, _number(until)) and self._followed:
+                news.append(ended)
+        horizon = self._stream.zscore(key("horizons"), "ended")
+        if horizon is not None:
+            self._mirror.raise_horizon(horizon)
+        if self._followed:
+            now = self._clock()
+            known.update(replace(ended, cutoff=None) for ended, _ in self._pending)
+            self._pending += [
+                (ended, Revocation(reason="", at=now, until=until))
+                for ended, until in self._mirror.entries()
+                if replace(ended, cutoff=None) not in known
+            ]
+        self._followed = True
+        self._last, self._number = place, number
+        return news
+
+    def _read_news(self, last: str) -> list[Ended]:
+        answer = self._stream.xread({key("news"): last}, count=1_000, block=int(self._block * 1000))
+        entries = answer[0][1] if answer else []
+        news: list[Ended] = []
+        for place, entry in entries:
+            if int(entry["s"]) != self._number + 1:
+                # Some were trimmed before they came here.
+                self._last = None
+                break
+            self._last, self._number = place, self._number + 1
+            ended = _ended(entry["f"], entry["c"])
+            if self._mirror.add(ended, _number(entry["u"])):
+                news.append(ended)
+        return news
+
+    def _write_late(self, now: float) -> None:
+        """Write what could not be written and what guards counted, and let go of what is over."""
+        self._written_late = now
+        with self._counting:
+            calls, self._calls = self._calls, {}
+        pending = tuple(self._pending)
+        try:
+            for ended, revocation in pending:
+                self._end(ended, revocation)
+            del self._pending[: len(pending)]
+            for run, (used_at, count) in tuple(calls.items()):
+                self._run(scripts.COUNT, json.dumps(run), used_at, count)
+                del calls[run]
+            self._prune()
+        except Refusal:
+            # A guard that may only read lets others do it.
+            with self._counting:
+                for run, (used_at, count) in calls.items():
+                    _, more = self._calls.get(run, (used_at, 0))
+                    self._calls[run] = (used_at, count + more)
+
+    def _prune(self) -> None:
+        now = self._clock()
+        self._run(scripts.PRUNE, now - _GRACE, now)
+
+    def _end(self, ended: Ended, revocation: Revocation) -> None:
+        field = json.dumps((ended.issuer, ended.kind, ended.name))
+        cutoff, until = _text(ended.cutoff), _text(revocation.until)
+        self._prune()
+        if self._run(scripts.END, field, cutoff, until, repr(revocation.at), revocation.reason, _NEWS_ENTRIES):
+            run = (ended.issuer, ended.name) if ended.kind is Kind.RUN else None
+            for record in self._records(run):
+                after = ended_by(record, ended, reason=revocation.reason, now=revocation.at)
+                if after is not record:
+                    settled = json.dumps((after.state, after.ended_at, after.reason))
+                    self._run(scripts.SETTLE, json.dumps((record.issuer, record.run_id)), settled)
+
+    def _run(self, script: str, *arguments: object) -> Any:
+        self._refuse_closed()
+        try:
+            return self._client.eval(script, len(scripts.KEYS), *scripts.KEYS, *arguments)
+        except _FAILURES as error:
+            raise _unavailable(error) from error
+
+    def _ask(self, command: str, *arguments: object) -> Any:
+        self._refuse_closed()
+        try:
+            return self._client.execute_command(command, *arguments)
+        except _FAILURES as error:
+            raise _unavailable(error) from error
+
+    def require_healthy(self) -> None:
+        """Pass only if the stream was read recently enough.
+
+        Raises:
+            Refusal: `STORE_UNAVAILABLE`.
+        """
+        self._mirror.require_fresh()
+
+    def ended(self, invocation: Invocation) -> bool:
+        """Return whether this run, or any run that it stems from, was ended."""
+        return self._mirror.ended(invocation)
+
+    def revoke(self, *, issuer: str, run_id: str, reason: str = "", until: float | None = None) -> None:
+        """End a run for good; see `Store.revoke`."""
+        self.revoke_all(issuer=issuer, kind=Kind.RUN, name=run_id, reason=reason, until=until)
+
+    def revoke_all(
+        self,
+        *,
+        issuer: str,
+        kind: Kind,
+        name: str = "",
+        issued_before: float | None = None,
+        reason: str = "",
+        until: float | None = None,
+    ) -> None:
+        """End every run of an agent, a user, a task or an issuer for good; see `Store.revoke_all`."""
+        ended = ending(issuer=issuer, kind=kind, name=name, issued_before=issued_before, leeway=self._leeway)
+        until = bounded_until(until)
+        revocation = Revocation(reason=bounded_reason(reason), at=self._clock(), until=until)
+        # Here it is known first: so that it counts even if it cannot be written, and is
+        # told of by this thread, not by the one that follows.
+        self._mirror.forget(revocation.at)
+        wider = self._mirror.add(ended, until)
+        try:
+            self._end(ended, revocation)
+        except Refusal:
+            self._pending.append((ended, revocation))
+            raise
+        finally:
+            if wider:
+                self._mirror.tell(ended)
+
+    def revocation(self, *, issuer: str, run_id: str) -> Revocation | None:
+        """Return how a run was ended, if a revocation named it."""
+        row = self._ask("HGET", key("ended"), json.dumps((issuer, Kind.RUN, run_id)))
+        if row is None:
+            return None
+        _, until, at, reason = json.loads(row)
+        return Revocation(reason=reason, at=float(at), until=_number(until))
+
+    def require_mintable(self, *chain: Link) -> None:
+        """Pass only if a token for this chain of runs would not be refused at once.
+
+        Raises:
+            Refusal: `REVOKED`, or `STORE_UNAVAILABLE`.
+        """
+        self._mirror.require_mintable(*chain)
+
+    def subscribe(self, callback: Callable[[Ended], None]) -> Callable[[], None]:
+        """Call *callback* whenever something is ended, on the thread that learns of it."""
+        return self._mirror.subscribe(callback)
+
+    def spend(self, key: str, until: float) -> bool:
+        """Use *key*, and return whether this was its first use, anywhere, and in time."""
+        left = until - self._clock()
+        if not left > 0:
+            return False
+        seconds = int(min(left, 100 * 365 * _DAY)) + _DAY
+        return self._ask("SET", f"{scripts.TAG}:spent:{key}", "1", "NX", "EX", seconds) is not None
+
+    def record_run(self, run: RunRecord) -> None:
+        """Keep a run that is about to begin; see `Store.record_run`."""
+        self._mirror.require_mintable(run)
+        self._prune()
+        field, record = json.dumps((run.issuer, run.run_id)), json.dumps(asdict(run))
+        if not self._run(scripts.RECORD, field, record, repr(run.ends_at + KEPT_SECONDS)):
+            raise Refusal(Reason.REVOKED, "a run of this id was recorded before")
+
+    def used(self, invocation: Invocation) -> None:
+        """Count a call of a run that is on record; the store's thread writes it."""
+        with self._counting:
+            for run_id in names(invocation.run_id):
+                run = (invocation.issuer, run_id)
+                if run in self._calls or len(self._calls) < COUNTED_RUNS:
+                    used_at, count = self._calls.get(run) or (self._clock(), 0)
+                    self._calls[run] = (used_at, count + 1)
+
+    def runs(self) -> tuple[RunRecord, ...]:
+        """Return every run on record, with its state, in the order in which they began."""
+        records = sorted(self._records(None), key=lambda run: run.issued_at)
+        return judged(records, now=self._clock(), link_ended=self._mirror.link_ended)
+
+    def _records(self, run: tuple[str, str] | None) -> Iterable[RunRecord]:
+        if run is None:
+            rows, settled, used, calls = (
+                _pairs(self._ask("HGETALL", key(name))) for name in ("runs", "settled", "used", "calls")
+            )
+        else:
+            field = json.dumps(run)
+            row = self._ask("HGET", key("runs"), field)
+            rows, settled, used, calls = ({} if row is None else {field: row}), {}, {}, {}
+        for field, row in rows.items():
+            given = json.loads(row)
+            given |= {"ancestors": tuple(given["ancestors"]), "state": RunState(given["state"])}
+            if field in settled:
+                state, ended_at, reason = json.loads(settled[field])
+                given |= {"state": RunState(state), "ended_at": ended_at, "reason": reason}
+            if field in used:
+                given |= {"used_at": float(used[field]), "calls": int(calls[field])}
+            yield RunRecord(**given)
+
+    def close(self) -> None:
+        """Write what is left, and let go of the connections; afterwards the store is unavailable."""
+        if not self._closed:
+            self._follower.close()
+            self._write_late(self._monotonic())
+        self._closed = True
+        self._mirror.close()
+        self._client.close()
+        self._stream.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise Refusal(Reason.STORE_UNAVAILABLE, "the store was closed")
+
+
+def _client(url: str, seconds: float) -> Any:
+    scheme, mark, rest = url.partition("://")
+    if not mark or scheme not in _SCHEMES:
+        message = f"`url` wants one of {', '.join(sorted(_SCHEMES))}, got `{scheme}`: write valkey://host:6379"
+        raise ConfigurationError(message)
+    try:
+        return redis.Redis.from_url(
+            f"{_SCHEMES[scheme]}://{rest}",
+            protocol=2,
+            decode_responses=True,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            # Twice at once, since a connection from before a restart is dead; then it is down.
+            retry=Retry(NoBackoff(), 1),
+        )
+    except ValueError as error:
+        message = "`url` cannot be read: write valkey://host:6379/0"
+        raise ConfigurationError(message) from error
+
+
+def _ended(field: str, cutoff: str) -> Ended:
+    issuer, kind, name = json.loads(field)
+    return Ended(issuer=issuer, kind=Kind(kind), name=name, cutoff=_number(cutoff))
+
+
+def _text(moment: float | None) -> str:
+    return "" if moment is None else repr(float(moment))
+
+
+def _number(text: str) -> float | None:
+    return None if text == "" else float(text)
+
+
+def _pairs(answer: Any) -> dict[str, str]:
+    return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+
+
+def _unavailable(error: Exception) -> Refusal:
+    return Refusal(Reason.STORE_UNAVAILABLE, f"{type(error).__name__}: {error}")

@@ -1,0 +1,91 @@
+"""The file of a store, where other processes come between."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agentguard.lifecycle import database
+from agentguard.lifecycle.database import connect, identity, prepare
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give the path of a file that was made and is still empty."""
+    prepare(tmp_path / "store.db")
+    return tmp_path / "store.db"
+
+
+def test_a_file_that_is_exchanged_while_it_is_opened_is_not_used(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opened it might write where nobody reads."""
+    seen = iter([(1, 1), (1, 2)])
+    monkeypatch.setattr(database, "identity", lambda _: next(seen))
+
+    with pytest.raises(sqlite3.OperationalError, match="exchanged"):
+        connect(path, seconds=0)
+
+
+class Between:
+    """A connection before whose statement another process is faster, or the system says no."""
+
+    def __init__(self, connection: sqlite3.Connection, statement: str, act: Callable[[], object]) -> None:
+        self._connection = connection
+        self._statement = statement
+        self._act = act
+
+    def execute(self, statement: str) -> object:
+        """Act first, then execute."""
+        if statement == self._statement:
+            answer = self._act()
+            if answer is not None:
+                return answer
+        return self._connection.execute(statement)
+
+
+class Row:
+    """An answer that consists of one row."""
+
+    def fetchone(self) -> tuple[str]:
+        """Return it."""
+        return ("delete",)
+
+
+def test_a_place_without_shared_memory_is_refused(path: Path) -> None:
+    """There, two processes would not see each other's ends."""
+    with closing(sqlite3.connect(path)) as connection:
+        between = Between(connection, "PRAGMA journal_mode = WAL", Row)
+
+        with pytest.raises(sqlite3.OperationalError, match="no shared memory"):
+            database._recognise(between)  # type: ignore[arg-type]
+
+
+def test_two_processes_that_make_a_store_at_once_make_one(path: Path) -> None:
+    """The second finds the schema that the first wrote."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+        def first() -> None:
+            connect(path, seconds=1).connection.close()
+
+        between = Between(connection, "BEGIN IMMEDIATE", first)
+
+        database._write_schema(between)  # type: ignore[arg-type]
+
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_an_opened_file_knows_whether_it_is_still_there(path: Path) -> None:
+    """Another file of that name is not it."""
+    opened = connect(path, seconds=1)
+    with closing(opened.connection):
+        assert opened.is_at(path)
+        spare = path.with_name("spare.db")
+        prepare(spare)
+        spare.replace(path)
+
+        assert not opened.is_at(path)
+        assert identity(path) != opened.identity
