@@ -277,8 +277,12 @@ class Enforcer:
             # 3. Request.
             context = self._context(call, rule, arguments, now)
             trace.input = context["input"]
+            # An argument that names several entities makes a request for each.
+            uids = (rule.itself,) if rule.resource is None else rule.resource.uids(arguments, self._s.limits)
             decisions: list[tuple[EntityUid, Decision]] = []
-            for resource, entities in await self._resources(rule, arguments, invocation, policies):
+            for resource in uids:
+                trace.resource = resource
+                entities = await self._entities(rule, resource, invocation, policies)
                 # 4. Decide. 5. Approval: a forbid that only a person can lift says so.
                 request = AccessRequest(
                     invocation=invocation, action=rule.tool.name, resource=resource, context=context, entities=entities
@@ -289,7 +293,9 @@ class Enforcer:
                     decisions = decisions[-1:]
                     break
             # 6. Record.
-            named = [trace.decided(decision, resource) for resource, decision in decisions][-1]
+            for resource, decision in decisions:
+                trace.resource = resource
+                named = trace.decided(decision)
             trace.close()
             if not named.allowed:
                 raise Denial(named)
@@ -315,17 +321,16 @@ class Enforcer:
             context["facts"] = to_cedar(facts, rule.tool.facts, s.limits)
         return context
 
-    async def _resources(
-        self, rule: Rule, arguments: Mapping[str, object], invocation: Invocation, policies: PolicySet
-    ) -> list[tuple[EntityUid, tuple[dict[str, object], ...]]]:
-        """Return each entity that the call acts on, with all that loaders know of it."""
-        # One that a loader knows may be both the principal's and the resource: it is loaded once.
+    async def _entities(
+        self, rule: Rule, resource: EntityUid, invocation: Invocation, policies: PolicySet
+    ) -> tuple[dict[str, object], ...]:
+        """Return what loaders know of the resource and of the principal."""
         wanted = self._principal(invocation)
         known, load = policies.static_uids, self._s.loaders.load
         if rule.resource is None:
-            return [(rule.itself, await load(wanted, known=known, tool=None) if wanted else ())]
-        uids = rule.resource.uids(arguments, self._s.limits)
-        return [(uid, await load((uid, *wanted), known=known, tool=rule.itself)) for uid in uids]
+            return await load(wanted, known=known, tool=None) if wanted else ()
+        # One that is the principal's and the resource too is loaded once.
+        return await load((resource, *wanted), known=known, tool=rule.itself)
 
     def _principal(self, invocation: Invocation) -> list[EntityUid]:
         """Return the chain's agents, users and tasks, where a loader knows their types."""
@@ -361,32 +366,33 @@ class Enforcer:
         if trace.decision is not None:
             # It was allowed and recorded, and ended before the tool began.
             return self._end(trace, trace.decision, error, Outcome.CANCELLED)
-        denial = error.decision if isinstance(error, Denial) else Decision(effect=Effect.DENY, reason=_reason_of(error))
+        denial = error.decision if isinstance(error, Denial) else _decision_of(error)
         try:
             named = trace.decided(denial)
         except Exception as unrecorded:  # noqa: BLE001  a denial stands, recorded or not
-            _reason_of(unrecorded)
-            named = trace.unrecorded(Decision(effect=Effect.DENY, reason=Reason.EVIDENCE_UNAVAILABLE))
+            errors = _decision_of(unrecorded).errors
+            named = trace.unrecorded(
+                Decision(effect=Effect.DENY, reason=Reason.EVIDENCE_UNAVAILABLE, errors=(*denial.errors, *errors))
+            )
         trace.close()
         return Denial(named)
 
     def _end(self, trace: Trace, decision: Decision, error: Exception, outcome: Outcome) -> Denial:
         """Return the denial of a call that was allowed, under the id of its decision."""
-        reason = _reason_of(error)
-        trace.ended(outcome, reason=reason)
-        return Denial(replace(decision, effect=Effect.DENY, reason=reason, policy_ids=(), advice=None))
+        end = _decision_of(error)
+        trace.ended(outcome, reason=end.reason)
+        return Denial(replace(end, id=decision.id, policy_version=decision.policy_version))
 
 
-def _reason_of(error: Exception) -> Reason:
-    """Return the recorded reason for *error*, and log what nobody expected."""
+def _decision_of(error: Exception) -> Decision:
+    """Return the denial that *error* amounts to; what nobody expected is logged."""
     if isinstance(error, Refusal):
-        if error.detail:
-            _LOG.info("refused, %s: %s", error.reason, error.detail)
-        return error.reason
+        return Decision(effect=Effect.DENY, reason=error.reason, errors=(error.detail,) if error.detail else ())
     # Its text may hold an argument or a token: the type and the place must do.
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "an unknown place"
-    _LOG.error("denied, because %s was raised at %s", type(error).__qualname__, where)
-    return Reason.INTERNAL_ERROR
+    what = f"{type(error).__qualname__} was raised at {where}"
+    _LOG.error("a call is denied, because %s", what)
+    return Decision(effect=Effect.DENY, reason=Reason.INTERNAL_ERROR, errors=(what,))

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agentguard.adapters.mcp import Adapter, BearerVerifier, auth_settings, is_server
@@ -21,7 +21,7 @@ from agentguard.evidence.trail import Trail
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.guarded import GuardedFunction, ToolDecorator, direct_call
 from agentguard.identity.issuers import TrustedIssuer
-from agentguard.identity.sources import EnvironmentSource
+from agentguard.identity.sources import STDIO_AUDIENCE, EnvironmentSource
 from agentguard.identity.verifier import InvocationVerifier
 from agentguard.limits import Limits
 from agentguard.model import Decision, Effect, EntityUid, Reason
@@ -33,10 +33,11 @@ from agentguard.state import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator
 
+    from mcp.server.mcpserver import MCPServer
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from agentguard.adapters.mcp import Registered
+    from agentguard.adapters.mcp import HttpAuth, Registered
     from agentguard.errors import Refusal
 
 P = ParamSpec("P")
@@ -126,7 +127,7 @@ class Guard:
         self._trail: Trail | None = None
         self._enforcer: Enforcer | None = None
 
-    def http_auth(self, *, resource_url: str | None = None) -> dict[str, Any]:
+    def http_auth(self, *, resource_url: str | None = None) -> HttpAuth:
         """Return the keyword arguments that let an `MCPServer` take bearer tokens.
 
         Args:
@@ -138,6 +139,9 @@ class Guard:
         audience = self._verifier.audience
         if audience is None:
             message = "http_auth() wants the audience of tokens over HTTP: pass Guard(audience=…)"
+            raise ConfigurationError(message)
+        if audience.startswith(STDIO_AUDIENCE):
+            message = f"audience `{audience}` is that of a local process: pass the server's URL, stdio finds its own"
             raise ConfigurationError(message)
         resource = resource_url or audience
         issuer = next(iter(self._verifier.issuers))
@@ -217,7 +221,27 @@ class Guard:
 
         return register
 
-    def attach(self, server: object, *, identity: str = "environment") -> None:
+    def revoke(self, run_id: str, *, issuer: str | None = None, reason: str = "") -> None:
+        """End a run for good: its calls in flight stop, and so do those of the runs below it.
+
+        Args:
+            run_id: The run, as evidence names it.
+            issuer: Who issued it; the one trusted issuer, if there is one.
+            reason: Why, for whoever asks later.
+
+        Raises:
+            ConfigurationError: If several issuers are trusted and none is named, or the
+                one that is named is not trusted.
+        """
+        trusted = list(self._verifier.issuers)
+        named = issuer or trusted[0]
+        if named not in trusted or (issuer is None and len(trusted) > 1):
+            names = ", ".join(f"`{name}`" for name in trusted)
+            message = f"whose run `{run_id}` is, is not clear: pass issuer=, one of {names}"
+            raise ConfigurationError(message)
+        self.state.store.revoke(issuer=named, run_id=run_id, reason=reason)
+
+    def attach(self, server: MCPServer[Any], *, identity: Literal["environment", "meta"] = "environment") -> None:
         """Begin to guard *server*. Call it after the last tool.
 
         Args:

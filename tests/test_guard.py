@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,15 +23,29 @@ from agentguard import (
     InvocationVerifier,
     Issuer,
     PolicyError,
+    Reason,
+    Refusal,
+    State,
     TrustedIssuer,
     UnmappableTypeError,
     UnsafeMemoryState,
     current_invocation,
 )
+from agentguard.adapters.mcp import Adapter
+from agentguard.evidence.ledger import Entry, MemoryLedger
+from agentguard.lifecycle.store import MemoryStore
 from agentguard.testing import acting_as
 from tests.world import AUDIENCE, ISSUER, World, make_guard, make_world, text, write_policies
 
 ALL = '@id("all") permit (principal, action, resource);'
+
+
+class FullLedger(MemoryLedger):
+    """A ledger on a full disk."""
+
+    def append(self, record: Mapping[str, object]) -> Entry:
+        """Keep nothing."""
+        raise Refusal(Reason.EVIDENCE_UNAVAILABLE, "no space left")
 
 
 def options(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -55,6 +71,7 @@ def test_short_form_is_enough(tmp_path: Path) -> None:
 
     assert server.settings.auth is not None
     assert str(server.settings.auth.issuer_url) == ISSUER
+    assert server.settings.auth.validate_token_resource is True
 
 
 @pytest.mark.parametrize(
@@ -165,6 +182,7 @@ def test_tool_that_cannot_be_judged_is_refused(tmp_path: Path) -> None:
     refused_at_attach(tmp_path, fine, "its facts want a record, got `None`", facts=facts_untyped)
     refused_at_attach(tmp_path, fine, "its facts want a record, got `<class 'int'>`", facts=facts_scalar)
     refused_at_attach(tmp_path, "fine", "wants a function, got `str`")
+    refused_at_attach(tmp_path, functools.partial(fine, name="x"), "wants a function, got `partial`")
 
 
 def test_annotation_that_cannot_be_resolved_is_refused(tmp_path: Path) -> None:
@@ -205,12 +223,14 @@ async def test_facts_are_judged_and_cannot_change_the_arguments(tmp_path: Path) 
 
     def total(lines: list[Line]) -> Sum:
         result = Sum(total=sum((line.amount for line in lines), Decimal(0)))
+        for line in lines:
+            line.amount = Decimal(1_000_000)
         lines.clear()
         return result
 
     def extend(world: World) -> None:
         async def pay(lines: list[Line], memo: str = "") -> str:
-            return f"{len(lines)} lines"
+            return f"{len(lines)} lines, {sum(line.amount for line in lines)}"
 
         pay.__annotations__["lines"] = list[Line]
         world.server.add_tool(world.guard.tool(facts=total, exclude=["memo"])(pay))
@@ -227,7 +247,7 @@ async def test_facts_are_judged_and_cannot_change_the_arguments(tmp_path: Path) 
         small = await client.call_tool("pay", {"lines": [{"amount": "60"}, {"amount": "40"}]})
         large = await client.call_tool("pay", {"lines": [{"amount": "60"}, {"amount": "40.01"}]})
 
-    assert text(small) == "2 lines"
+    assert text(small) == "2 lines, 100"
     assert large.is_error
 
 
@@ -363,3 +383,41 @@ async def test_guarded_function_that_is_no_tool_is_denied(tmp_path: Path, caplog
     with acting_as("reader"), pytest.raises(AccessDenied):
         await functions[0]()
     assert "register it before guard.attach(server)" in caplog.text
+
+
+async def test_id_of_a_private_type_is_kept_as_a_digest_alone(tmp_path: Path) -> None:
+    """`private=True` reaches the evidence: no record and no span names the patient."""
+
+    def extend(world: World) -> None:
+        @world.guard.entity("Patient", private=True)
+        async def patient(_: str) -> Entity:
+            return Entity()
+
+        @world.server.tool()
+        @world.guard.tool(resource="Patient::{name}")
+        async def chart(name: str) -> str:
+            return "chart"
+
+    world = make_world(tmp_path, policies=ALL, extend=extend)
+
+    async with Client(world.server) as client:
+        assert text(await client.call_tool("chart", {"name": "mallory-smith"})) == "chart"
+
+    (decision,) = world.records()
+    assert decision["agentguard.resource.type"] == "Patient"
+    assert "mallory-smith" not in str(world.records()) + str(world.records("outcome"))
+    assert "mallory-smith" not in "".join(span.to_json() for span in world.exporter.get_finished_spans())
+
+
+def test_guard_that_cannot_record_its_start_judges_nothing(tmp_path: Path) -> None:
+    """Where the first record fails, there is no guard in force and no call that passes it."""
+    state = State(store=MemoryStore(clock=lambda: 0.0), ledger=FullLedger(), key=bytes(32))
+    given = options(tmp_path, state=state)
+    guard = Guard(given.pop("policies"), **given)
+    server = MCPServer("records")
+
+    with pytest.raises(Refusal):
+        guard.attach(server)
+
+    assert guard._enforcer is None
+    assert not [one for one in server.middleware if isinstance(one, Adapter)]

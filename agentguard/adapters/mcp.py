@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
@@ -173,6 +173,13 @@ class BearerVerifier:
             subject=subject,
             claims={"iss": invocation.issuer},
         )
+
+
+class HttpAuth(TypedDict):
+    """What an `MCPServer` is given so that it takes bearer tokens."""
+
+    auth: AuthSettings
+    token_verifier: BearerVerifier
 
 
 def auth_settings(issuer: str, resource_url: str) -> AuthSettings:

@@ -154,13 +154,14 @@ class Trace:
     Attributes:
         invocation: For whom; None until it is verified.
         policies: By what it is judged.
+        resource: What is acted on, as soon as it is known.
         input: The judged arguments, as Cedar JSON.
         decision: What was decided and recorded; None before that.
     """
 
     __slots__ = (
         "_action", "_attributes", "_began", "_call", "_execution", "_known", "_open", "_ran", "_span", "_trail",
-        "decision", "input", "invocation", "policies",
+        "decision", "input", "invocation", "policies", "resource",
     )  # fmt: skip
 
     def __init__(self, trail: Trail, action: str, call: Mapping[str, AttributeValue], *, known: bool) -> None:
@@ -176,10 +177,11 @@ class Trace:
         self._attributes: Mapping[str, AttributeValue] = {}
         self.invocation: Invocation | None = None
         self.policies: PolicyFacts | None = None
+        self.resource: EntityUid | None = None
         self.input: object = None
         self.decision: Decision | None = None
 
-    def decided(self, decision: Decision, resource: EntityUid | None = None) -> Decision:
+    def decided(self, decision: Decision) -> Decision:
         """Record a decision, and return it with its id.
 
         Raises:
@@ -197,7 +199,7 @@ class Trace:
             link=decision.link,
             id=decision_id(now, trail.entropy(10)),
         )
-        shown = resource
+        shown = resource = self.resource
         if resource is not None and resource.type in trail.private:
             shown = private_resource(trail.key, resource)
         attributes = decision_attributes(
@@ -231,6 +233,10 @@ class Trace:
         return self._take(named)
 
     def _take(self, named: Decision) -> Decision:
+        if not named.allowed:
+            # Errors name policies and types, never a value.
+            why = "; ".join(named.errors) or ", ".join(named.policy_ids) or "-"
+            _LOG.info("denied `%s`, decision %s, %s: %s", self._known or "?", named.id, named.reason, why)
         self._trail.metrics.decided(named, tool=self._known, seconds=perf_counter() - self._began)
         self.decision = named
         return named

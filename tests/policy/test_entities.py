@@ -6,6 +6,7 @@ import threading
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -113,7 +114,13 @@ async def test_value_that_holds_itself_denies() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [None, {"attrs": {}}, "x", Entity({}, parents=["Folder::f"])],  # type: ignore[list-item]
+    [
+        None,
+        {"attrs": {}},
+        "x",
+        SimpleNamespace(attributes={}, parents=[]),
+        Entity({}, parents=["Folder::f"]),  # type: ignore[list-item]
+    ],
 )
 async def test_answer_that_is_no_entity_denies(answer: object) -> None:
     """A loader that knows nothing, or answers in another shape, denies the call."""
@@ -135,6 +142,8 @@ async def test_loader_that_raises_denies_without_its_text() -> None:
 
     assert refused.value.reason is Reason.MISSING_ENTITY
     assert refused.value.detail == "the loader of `Record` raised RuntimeError"
+    # Nor does a traceback show it.
+    assert refused.value.__suppress_context__
 
 
 async def test_loader_that_hangs_denies_in_time() -> None:
@@ -227,3 +236,29 @@ def test_second_loader_of_a_type_is_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="has two loaders: keep one"):
         found.register("Record", lambda _: Entity())
+
+
+async def test_plain_loader_that_hangs_denies_in_time() -> None:
+    """Its thread is left behind: nobody waits until it is through."""
+    gate = threading.Event()
+    waited: list[bool] = []
+
+    def hang(_: str) -> Entity:
+        waited.append(gate.wait(20))
+        return Entity()
+
+    with pytest.raises(Refusal) as refused:
+        await load(loaders(Limits(loader_seconds=1), Record=hang))
+    assert waited == []
+    gate.set()
+
+    assert "did not answer in time" in refused.value.detail
+
+
+async def test_parent_that_a_loader_knows_is_loaded() -> None:
+    """A folder may be suspended as well as what is in it."""
+    folder = Entity({"sealed": True}, [EntityUid("Group", "g")])
+
+    loaded = await load(loaders(Record=Entity({}, [EntityUid("Folder", "f")]), Folder=folder))
+
+    assert [entity["uid"]["type"] for entity in loaded] == ["Record", "Folder"]
