@@ -25,7 +25,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 import anyio
+from anyio.lowlevel import checkpoint
 
+from agentguard.cancelled import is_stray
 from agentguard.errors import Refusal
 from agentguard.evidence.vocabulary import Outcome
 from agentguard.lifecycle.calls import LiveCalls
@@ -105,7 +107,8 @@ class Call:
         facts: Attributes for the evidence: the method, the request's id, the session.
         framework: What only the adapter understands.
         depth: How many guarded functions run in it now, one inside the other.
-        entered: Whether a guarded function was reached.
+        rule: How the tool that the request names is judged, where it names one.
+        entered: Whether that tool's function was reached.
         open: Whether the request is still being answered.
     """
 
@@ -115,6 +118,7 @@ class Call:
     facts: Mapping[str, AttributeValue] = field(default_factory=dict)
     framework: object = None
     depth: int = 0
+    rule: Rule | None = None
     entered: bool = False
     open: bool = True
 
@@ -179,7 +183,7 @@ class Enforcer:
             self._check_alive(invocation)
             # 2. Preflight.
             if tool is None:
-                raise Refusal(Reason.UNGUARDED, f"`{action}` is not guarded here")
+                raise Refusal(Reason.UNGUARDED, "nothing of this name is guarded")
             wanted = self._principal(invocation)
             entities = await self._s.loaders.load(wanted, known=policies.static_uids, tool=None) if wanted else ()
             denial = never(invocation, action, policies, entities)
@@ -193,16 +197,22 @@ class Enforcer:
             denied = self._deny(trace, error)
         raise denied
 
-    async def refuse_arguments(self, call: Call, action: str) -> Decision:
-        """Record that the framework refused the arguments, which no guarded function saw."""
-        trace = self._s.trail.begin(action, call.facts)
+    async def refuse(self, call: Call | None, action: str, refusal: Refusal, *, known: bool = True) -> Decision:
+        """Record a denial that comes before any guarded function, or in place of one.
+
+        Args:
+            call: The request, if there is one.
+            action: The name that the caller gave.
+            refusal: Why; a caller whose identity ended meanwhile is told that instead.
+            known: Whether the name is one of the server's guarded tools.
+        """
+        trace = self._s.trail.begin(action, {} if call is None else call.facts, known=known)
         trace.policies = self._policies
         try:
-            trace.invocation = await call.identify()
-            error: Exception = Refusal(Reason.INVALID_ARGUMENT, "the arguments do not fit the tool's schema")
-        except Exception as failed:  # noqa: BLE001  the identity ended meanwhile: say that instead
-            error = failed
-        return self._deny(trace, error).decision
+            trace.invocation = None if call is None else await call.identify()
+        except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, the call is denied
+            return self._deny(trace, error).decision
+        return self._deny(trace, refusal).decision
 
     async def enforce(
         self, call: Call, rule: Rule, arguments: Mapping[str, object], body: Callable[[], Awaitable[T]]
@@ -233,6 +243,10 @@ class Enforcer:
                         result = await body()
                 except Exception as raised:  # noqa: BLE001  raised again in step 9
                     failure = raised
+                except BaseException as raised:
+                    if not is_stray(raised):
+                        raise
+                    failure = RuntimeError("the tool waited for something that was cancelled")
                 finally:
                     _CURRENT.reset(running)
         except Denial:
@@ -268,8 +282,7 @@ class Enforcer:
         trace.policies = policies = self._policies
         try:
             # 1. Identity.
-            if not call.open:
-                raise Refusal(Reason.UNAUTHENTICATED, "the request that brought the identity is over")
+            self._check_open(call)
             trace.invocation = invocation = await call.identify()
             self._live.add(invocation, scope)
             now = self._check_alive(invocation)
@@ -281,6 +294,8 @@ class Enforcer:
             uids = (rule.itself,) if rule.resource is None else rule.resource.uids(arguments, self._s.limits)
             decisions: list[tuple[EntityUid, Decision]] = []
             for resource in uids:
+                # Each may take a while, and the run may end meanwhile.
+                await checkpoint()
                 trace.resource = resource
                 entities = await self._entities(rule, resource, invocation, policies)
                 # 4. Decide. 5. Approval: a forbid that only a person can lift says so.
@@ -300,10 +315,24 @@ class Enforcer:
             if not named.allowed:
                 raise Denial(named)
             self._check_alive(invocation)
+            self._check_open(call)
         except Denial:
             raise
-        except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, the call is denied
-            raise self._deny(trace, error) from None
+        except BaseException as error:
+            # The guard's edge: whatever went wrong, the call is denied.
+            if isinstance(error, Exception) or is_stray(error):
+                raise self._deny(trace, error) from None
+            raise
+
+    @staticmethod
+    def _check_open(call: Call) -> None:
+        """Pass while the request is being answered; a task that outlives it has lost its identity.
+
+        Raises:
+            Refusal: UNAUTHENTICATED.
+        """
+        if not call.open:
+            raise Refusal(Reason.UNAUTHENTICATED, "the request that brought the identity is over")
 
     def _context(self, call: Call, rule: Rule, arguments: Mapping[str, object], now: float) -> dict[str, object]:
         """Return ``context``, with the arguments as they are now: what comes later cannot change it."""
@@ -349,6 +378,7 @@ class Enforcer:
         now = self._s.clock()
         if invocation is None or not now < invocation.ends_at:
             raise Refusal(Reason.EXPIRED)
+        self._s.store.require_healthy()
         if self._s.store.ended(invocation):
             raise Refusal(Reason.REVOKED)
         return now
@@ -361,7 +391,7 @@ class Enforcer:
             return error
         return None
 
-    def _deny(self, trace: Trace, error: Exception) -> Denial:
+    def _deny(self, trace: Trace, error: BaseException) -> Denial:
         """Return the recorded denial that *error* amounts to."""
         if trace.decision is not None:
             # It was allowed and recorded, and ended before the tool began.
@@ -377,14 +407,14 @@ class Enforcer:
         trace.close()
         return Denial(named)
 
-    def _end(self, trace: Trace, decision: Decision, error: Exception, outcome: Outcome) -> Denial:
+    def _end(self, trace: Trace, decision: Decision, error: BaseException, outcome: Outcome) -> Denial:
         """Return the denial of a call that was allowed, under the id of its decision."""
         end = _decision_of(error)
         trace.ended(outcome, reason=end.reason)
         return Denial(replace(end, id=decision.id, policy_version=decision.policy_version))
 
 
-def _decision_of(error: Exception) -> Decision:
+def _decision_of(error: BaseException) -> Decision:
     """Return the denial that *error* amounts to; what nobody expected is logged."""
     if isinstance(error, Refusal):
         return Decision(effect=Effect.DENY, reason=error.reason, errors=(error.detail,) if error.detail else ())

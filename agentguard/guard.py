@@ -214,6 +214,9 @@ class Guard:
         """
 
         def register(loader: LoaderT) -> LoaderT:
+            if self._enforcer is not None:
+                message = f"the loader of `{entity_type}` comes too late: register it before guard.attach(server)"
+                raise ConfigurationError(message)
             self._loaders.register(entity_type, loader)
             if private:
                 self._private.add(entity_type)
@@ -262,9 +265,11 @@ class Guard:
         if identity not in {"environment", "meta"}:
             message = f"identity= wants `environment` or `meta`, got `{identity}`: choose one"
             raise ConfigurationError(message)
+        # Taken in any case: the tools, and what they start, have no business with a token.
+        environment = EnvironmentSource.take(os.environ, limits=self._limits)
         adapter = Adapter(
             server,
-            environment=EnvironmentSource.take(os.environ, limits=self._limits) if identity == "environment" else None,
+            environment=environment if identity == "environment" else None,
             verifier=self._verifier,
             current=self._call,
             clock=self._clock,
@@ -362,7 +367,8 @@ class Guard:
             _LOG.error("denied: `%s` was called %s", guarded.function.__name__, self._why_not(guarded))
             raise AccessDenied(Decision(effect=Effect.DENY, reason=Reason.UNAUTHENTICATED))
         outermost = call.open and call.depth == 0
-        call.entered = True
+        # A validator may call guarded functions too: that is not yet the tool itself.
+        call.entered |= guarded.rule is call.rule
         call.depth += 1
         try:
             arguments = guarded.named(args, kwargs)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 import anyio.to_thread
+from pydantic.fields import FieldInfo
 
-from agentguard.adapters.mcp import ANSWERS, Injected
+from agentguard.adapters.mcp import ANSWERS, SYNTHETIC_CONTEXT, Injected
 from agentguard.enforce import Call, Rule
 from agentguard.errors import AccessDenied, ConfigurationError
 from agentguard.model import EntityUid
@@ -89,6 +91,9 @@ class GuardedFunction:
             message = f"@guard.tool wants a function, got `{type(function).__qualname__}`: decorate the function itself"
             raise ConfigurationError(message)
         name = function.__name__
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            message = f"tool `{name}` is a generator, which would run after its outcome is known: return a list"
+            raise ConfigurationError(message)
         try:
             signature = inspect.signature(function, eval_str=True)
             annotations = inspect.get_annotations(function, eval_str=True)
@@ -96,6 +101,11 @@ class GuardedFunction:
             message = f"tool `{name}`: its annotations cannot be resolved, {error}: define the types at module level"
             raise ConfigurationError(message) from error
         for parameter in signature.parameters.values():
+            if parameter.name == SYNTHETIC_CONTEXT:
+                message = (
+                    f"tool `{name}` has an argument `{SYNTHETIC_CONTEXT}`, which is the guard's own name: rename it"
+                )
+                raise ConfigurationError(message)
             if parameter.kind in _VARIADIC:
                 message = f"tool `{name}` takes `{parameter}`: name its arguments, what has no name cannot be judged"
                 raise ConfigurationError(message)
@@ -129,11 +139,17 @@ class GuardedFunction:
                 "give each tool a function of its own"
             )
             raise ConfigurationError(message)
-        hidden = self.injected.names | {"agentguard_context"}
+        hidden = self.injected.names | {SYNTHETIC_CONTEXT}
         if inspect.ismethod(registered.function):
             hidden |= {next(iter(self.signature.parameters))}
         parameters = {p.name: p for p in self.signature.parameters.values() if p.name not in hidden}
         self.arguments = tuple(parameters)
+        for parameter in parameters.values():
+            if _alias(parameter):
+                message = (
+                    f"tool `{name}`: argument `{parameter.name}` has an alias: let its name be what the caller sends"
+                )
+                raise ConfigurationError(message)
         if unknown := sorted(self.exclude - parameters.keys()):
             message = f"tool `{name}` has no argument `{unknown[0]}`: mend exclude="
             raise ConfigurationError(message)
@@ -196,8 +212,22 @@ class GuardedFunction:
         if question is not None:
             return question
         if inspect.iscoroutinefunction(self.function):
-            return await self.function(*args, **kwargs)
-        return await anyio.to_thread.run_sync(functools.partial(self.function, *args, **kwargs))
+            result = await self.function(*args, **kwargs)
+        else:
+            result = await anyio.to_thread.run_sync(functools.partial(self.function, *args, **kwargs))
+        if inspect.isawaitable(result):
+            result = await result
+        if isinstance(result, Iterator | AsyncIterator):
+            # Its body would run after the outcome was recorded, and past the run's end.
+            message = "a guarded tool returns values, not an iterator of them"
+            raise TypeError(message)
+        return result
+
+
+def _alias(parameter: inspect.Parameter) -> bool:
+    """Tell whether the caller sends an argument under another name than the function has."""
+    stated = (parameter.default, *getattr(parameter.annotation, "__metadata__", ()))
+    return any(isinstance(one, FieldInfo) and (one.alias or one.validation_alias) for one in stated)
 
 
 class _Direct:

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "agentguard"
 # The first row that fits a module counts. A module imports from rows above its own, or
 # from its own package in the same row.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("errors", "limits", "model"),
+    ("cancelled", "errors", "limits", "model"),
     (
         "denial",
         "evidence.record",

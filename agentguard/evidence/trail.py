@@ -12,7 +12,6 @@ from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
-from agentguard.errors import Refusal
 from agentguard.evidence.ledger import evidence_attributes
 from agentguard.evidence.record import (
     arguments_digest,
@@ -91,8 +90,10 @@ class Refusals:
                     RecordKind.REFUSED_TOKEN,
                     {"agentguard.decision.reason": counted.value, "agentguard.tokens.refused": number},
                 )
-            except Refusal:
-                _LOG.exception("%d refused tokens could not be recorded", number)
+            except Exception:  # noqa: BLE001  a bad token must not become the server's own error
+                _LOG.error("%d refused tokens could not be recorded", number)
+                with self._lock:
+                    self._counts[counted] += number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

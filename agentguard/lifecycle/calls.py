@@ -70,5 +70,12 @@ class LiveCalls:
         """Cancel what runs for this run, and for every run below it."""
         with self._lock:
             calls = tuple(self._calls.get((issuer, run_id), {}).values())
+        errors: list[Exception] = []
         for call in calls:
-            call.cancel()
+            try:
+                call.cancel()
+            except Exception as error:  # noqa: BLE001  a loop that is gone must not keep the others from stopping
+                errors.append(error)
+        if errors:
+            message = "a run was ended, and some of its calls could not be told"
+            raise ExceptionGroup(message, errors)

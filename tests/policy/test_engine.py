@@ -580,8 +580,10 @@ def test_a_record_that_is_not_what_the_call_acts_on_is_not_in_its_tool() -> None
 
 def test_an_entity_that_does_not_fit_is_not_quoted() -> None:
     """Its id may be private, and its attributes are."""
-    decision = decide(reads(None, record("alices-record", sensitivity=5), id_="alices-record"), policy_set(ALL))
+    one = record("alices-record")
+    for entities in ((record("alices-record", sensitivity=5),), (one, record("alices-record", sensitivity="secret"))):
+        decision = decide(reads(None, *entities, id_="alices-record"), policy_set(ALL))
 
-    assert decision.reason is Reason.MISSING_ENTITY
-    assert decision.errors[0].startswith("the entities are not as the schema says: ")
-    assert "alice" not in str(decision.errors)
+        assert decision.reason is Reason.MISSING_ENTITY
+        assert decision.errors[0].startswith("the entities are not as the schema says: ")
+        assert "alice" not in str(decision.errors)
