@@ -9,17 +9,18 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agentguard.adapters.mcp import Adapter, BearerVerifier, auth_settings, is_server
-from agentguard.enforce import ACTING, Call, Denial, Enforcer, Rule, Setting
+from agentguard.call import ACTING, Call, Denial, Rule
+from agentguard.enforce import Enforcer, Setting
 from agentguard.errors import AccessDenied, ConfigurationError, PolicyError
 from agentguard.evidence.metrics import Metrics
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail
 from agentguard.evidence.vocabulary import RecordKind
-from agentguard.guarded import GuardedFunction, ToolDecorator, direct_call
+from agentguard.guarded import GuardedFunction, ToolDecorator, direct_call, find_guarded
 from agentguard.identity.issuers import TrustedIssuer
 from agentguard.identity.sources import STDIO_AUDIENCE, EnvironmentSource
 from agentguard.identity.verifier import InvocationVerifier
@@ -45,9 +46,6 @@ R = TypeVar("R")
 LoaderT = TypeVar("LoaderT", bound="Callable[[str], object]")
 
 _LOG: Final = logging.getLogger("agentguard")
-
-# How many decorators are looked through for a misplaced one.
-_WRAPPERS: Final = 32
 
 
 class Guard:
@@ -259,7 +257,7 @@ class Guard:
         if self._enforcer is not None:
             message = "this guard is attached already: give each server a guard of its own"
             raise ConfigurationError(message)
-        if not is_server(server):
+        if not is_server(cast("object", server)):
             message = f"a guard wants an MCPServer, got `{type(server).__qualname__}`: attach the server object"
             raise ConfigurationError(message)
         if identity not in {"environment", "meta"}:
@@ -330,23 +328,9 @@ class Guard:
         Raises:
             ConfigurationError: If it is guarded, but not from where it should be.
         """
-        # By identity alone: `functools.wraps` copies every mark.
-        wrappers = {id(guarded.wrapper): guarded for guarded in self._functions}
-        function = getattr(tool.function, "__func__", tool.function)
-        if guarded := wrappers.get(id(function)):
+        guarded = find_guarded(self._functions, tool)
+        if guarded is not None:
             return guarded.settle(tool, server)
-        if any(guarded.function is function for guarded in self._functions):
-            message = f"tool `{tool.name}` is not guarded: put @guard.tool below @server.tool()"
-            raise ConfigurationError(message)
-        inner = function
-        for _ in range(_WRAPPERS):
-            inner = getattr(inner, "__wrapped__", getattr(inner, "func", None))
-            if id(inner) in wrappers:
-                message = (
-                    f"tool `{tool.name}` has another decorator above @guard.tool, which would run before the decision: "
-                    "put @guard.tool directly below @server.tool()"
-                )
-                raise ConfigurationError(message)
         _LOG.warning(
             "tool `%s` is not guarded, every call to it is denied: put @guard.tool below @server.tool()", tool.name
         )

@@ -17,7 +17,7 @@ import anyio.to_thread
 from pydantic.fields import FieldInfo
 
 from agentguard.adapters.mcp import ANSWERS, SYNTHETIC_CONTEXT, Injected
-from agentguard.enforce import Call, Rule
+from agentguard.call import Call, Rule
 from agentguard.errors import AccessDenied, ConfigurationError
 from agentguard.model import EntityUid
 from agentguard.policy.schema import GuardedTool
@@ -25,13 +25,16 @@ from agentguard.policy.values import Field, Shape, record_of, shape_of
 from agentguard.request import ResourceTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from agentguard.adapters.mcp import Registered
     from agentguard.model import Decision, Invocation
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# How many decorators are looked through for a misplaced one.
+_WRAPPERS = 32
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -102,9 +105,7 @@ class GuardedFunction:
             raise ConfigurationError(message) from error
         for parameter in signature.parameters.values():
             if parameter.name == SYNTHETIC_CONTEXT:
-                message = (
-                    f"tool `{name}` has an argument `{SYNTHETIC_CONTEXT}`, which is the guard's own name: rename it"
-                )
+                message = f"tool `{name}` has an argument `{SYNTHETIC_CONTEXT}`, the guard's own name: rename it"
                 raise ConfigurationError(message)
             if parameter.kind in _VARIADIC:
                 message = f"tool `{name}` takes `{parameter}`: name its arguments, what has no name cannot be judged"
@@ -146,9 +147,7 @@ class GuardedFunction:
         self.arguments = tuple(parameters)
         for parameter in parameters.values():
             if _alias(parameter):
-                message = (
-                    f"tool `{name}`: argument `{parameter.name}` has an alias: let its name be what the caller sends"
-                )
+                message = f"tool `{name}`: argument `{parameter.name}` has an alias: name it as the caller does"
                 raise ConfigurationError(message)
         if unknown := sorted(self.exclude - parameters.keys()):
             message = f"tool `{name}` has no argument `{unknown[0]}`: mend exclude="
@@ -228,6 +227,32 @@ def _alias(parameter: inspect.Parameter) -> bool:
     """Tell whether the caller sends an argument under another name than the function has."""
     stated = (parameter.default, *getattr(parameter.annotation, "__metadata__", ()))
     return any(isinstance(one, FieldInfo) and (one.alias or one.validation_alias) for one in stated)
+
+
+def find_guarded(functions: Sequence[GuardedFunction], tool: Registered) -> GuardedFunction | None:
+    """Return the guarded function that *tool* runs, if it runs one.
+
+    Raises:
+        ConfigurationError: If the decorators are in the wrong order.
+    """
+    # By identity alone: `functools.wraps` copies every mark.
+    wrappers = {id(guarded.wrapper): guarded for guarded in functions}
+    function = getattr(tool.function, "__func__", tool.function)
+    if guarded := wrappers.get(id(function)):
+        return guarded
+    if any(guarded.function is function for guarded in functions):
+        message = f"tool `{tool.name}` is not guarded: put @guard.tool below @server.tool()"
+        raise ConfigurationError(message)
+    inner = function
+    for _ in range(_WRAPPERS):
+        inner = getattr(inner, "__wrapped__", getattr(inner, "func", None))
+        if id(inner) in wrappers:
+            message = (
+                f"tool `{tool.name}` has another decorator above @guard.tool, which would run before the decision: "
+                "put @guard.tool directly below @server.tool()"
+            )
+            raise ConfigurationError(message)
+    return None
 
 
 class _Direct:

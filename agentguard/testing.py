@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
-from agentguard.enforce import ACTING
+from agentguard.call import ACTING
 from agentguard.model import VERIFIED, Claim, Grade, Invocation
 
 if TYPE_CHECKING:

@@ -132,9 +132,9 @@ def test_guard_serves_one_server(tmp_path: Path) -> None:
     """A second server wants a guard of its own, and only servers can be attached."""
     guard = make(tmp_path)
     with pytest.raises(ConfigurationError, match="a guard wants an MCPServer, got `str`"):
-        guard.attach("server")
+        guard.attach("server")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="identity= wants `environment` or `meta`, got `header`"):
-        guard.attach(MCPServer("a"), identity="header")
+        guard.attach(MCPServer("a"), identity="header")  # type: ignore[arg-type]
     guard.attach(MCPServer("a"))
     with pytest.raises(ConfigurationError, match="attached already"):
         guard.attach(MCPServer("b"))

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "agentguard"
 # The first row that fits a module counts. A module imports from rows above its own, or
 # from its own package in the same row.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("cancelled", "errors", "limits", "model"),
+    ("errors", "limits", "model"),
     (
         "denial",
         "evidence.record",
@@ -37,7 +37,9 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "policy.values",
     ),
     ("request",),
+    ("cancelled",),
     ("evidence", "identity", "lifecycle", "policy"),
+    ("call",),
     ("enforce", "state"),
     ("adapters", "testing"),
     ("guarded",),

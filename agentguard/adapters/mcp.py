@@ -31,8 +31,8 @@ from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, InputRequiredRe
 from pydantic import ValidationError
 from typing_extensions import TypeIs
 
+from agentguard.call import ACTING, Call, Denial
 from agentguard.denial import META_KEY, told
-from agentguard.enforce import ACTING, Call, Denial
 from agentguard.errors import AccessDenied, ConfigurationError, Refusal
 from agentguard.evidence.record import call_attributes
 from agentguard.identity.sources import EnvironmentSource, meta_token, stdio_audience
@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
-    from agentguard.enforce import Enforcer, Rule
+    from agentguard.call import Rule
+    from agentguard.enforce import Enforcer
     from agentguard.identity.verifier import InvocationVerifier
     from agentguard.limits import Limits
     from agentguard.model import Decision, Invocation

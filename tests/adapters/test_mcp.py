@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import anyio
 import httpx2
@@ -100,7 +100,7 @@ async def test_identity_in_the_message_counts_only_where_it_was_declared(tmp_pat
 
 
 @pytest.mark.parametrize("where", ["meta", "environment"])
-async def test_http_takes_the_bearer_and_nothing_else(where: str, tmp_path: Path) -> None:
+async def test_http_takes_the_bearer_and_nothing_else(where: Literal["environment", "meta"], tmp_path: Path) -> None:
     """Over HTTP neither `_meta` nor the environment counts, whoever they name."""
     world = make_world(tmp_path, identity=where)
     theirs = world.token(audience=stdio_audience(SERVER))
