@@ -455,3 +455,76 @@ async def test_principal_that_the_entity_file_knows_is_not_loaded(tmp_path: Path
                 assert not (await client.call_tool("read", {"record_id": "r1"})).is_error
 
     assert set(asked) == {"bob"}
+
+
+async def test_store_that_is_too_old_denies(tmp_path: Path) -> None:
+    """A store that does not know enough to answer is not asked."""
+
+    class Stale(MemoryStore):
+        def require_healthy(self) -> None:
+            raise Refusal(Reason.STORE_UNAVAILABLE, "ten seconds old")
+
+    world = make_world(tmp_path, policies=ALL, state=with_state(store=Stale(clock=lambda: 0.0)))
+
+    async with Client(world.server) as client:
+        result = await client.call_tool("read", {"record_id": "r1"})
+
+    assert meta(result)["reason"] == "unavailable"
+    assert world.ran == []
+
+
+async def test_name_that_a_caller_made_up_does_not_reach_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log line cannot be forged with line breaks, nor filled."""
+    world = make_world(tmp_path, policies=ALL)
+
+    with caplog.at_level(logging.INFO, logger="agentguard"):
+        async with Client(world.server) as client:
+            await client.call_tool("x\nERROR forged " + "y" * 1000, {})
+
+    assert "forged" not in "".join(record.getMessage() for record in caplog.records if record.name == "agentguard")
+
+
+async def test_nested_call_that_began_before_the_request_ended_does_not_run_after_it(tmp_path: Path) -> None:
+    """Whoever detached it, the request is over by the time that it is decided."""
+    loading, go_on, done = anyio.Event(), anyio.Event(), anyio.Event()
+    outcome: list[object] = []
+
+    async with anyio.create_task_group() as background:
+
+        def extend(world: World) -> None:
+            @world.guard.entity("File")
+            async def file(_: str) -> Entity:
+                loading.set()
+                await go_on.wait()
+                return Entity()
+
+            @world.server.tool()
+            @world.guard.tool(resource="File::{name}")
+            async def open_file(name: str) -> None:
+                world.ran.append("open_file")
+
+            async def later() -> None:
+                try:
+                    await open_file("x")
+                    outcome.append("ran")
+                except AccessDenied as denied:
+                    outcome.append(denied.decision.reason)
+                done.set()
+
+            @world.server.tool()
+            @world.guard.tool
+            async def detach() -> None:
+                background.start_soon(later)
+                await loading.wait()
+
+        world = make_world(tmp_path, policies=ALL, extend=extend)
+        with anyio.fail_after(4):
+            async with Client(world.server) as client:
+                await client.call_tool("detach", {})
+            go_on.set()
+            await done.wait()
+
+    assert outcome == [Reason.UNAUTHENTICATED]
+    assert world.ran == []

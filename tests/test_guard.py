@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import pytest
 from mcp import Client
 from mcp.server.mcpserver import MCPServer
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from agentguard import (
     AccessDenied,
@@ -156,7 +156,7 @@ def refused_at_attach(folder: Path, function: Any, message: str, **tool: Any) ->
         make_world(folder, policies=ALL, extend=extend)
 
 
-def test_tool_that_cannot_be_judged_is_refused(tmp_path: Path) -> None:
+def test_tool_that_cannot_be_judged_is_refused(tmp_path: Path) -> None:  # noqa: C901  many small functions
     """Arguments without a name, a type or a counterpart are mistakes at start-up."""
 
     async def star(*names: str) -> None: ...
@@ -182,6 +182,15 @@ def test_tool_that_cannot_be_judged_is_refused(tmp_path: Path) -> None:
     refused_at_attach(tmp_path, fine, "its facts want a record, got `None`", facts=facts_untyped)
     refused_at_attach(tmp_path, fine, "its facts want a record, got `<class 'int'>`", facts=facts_scalar)
     refused_at_attach(tmp_path, "fine", "wants a function, got `str`")
+
+    async def reserved(agentguard_context: str) -> None: ...
+    async def aliased(name: str) -> None: ...
+    async def defaulted(name: str = Field("x", alias="nom")) -> None: ...
+
+    aliased.__annotations__["name"] = Annotated[str, Field(alias="nom")]
+    refused_at_attach(tmp_path, reserved, "the guard's own name: rename it")
+    refused_at_attach(tmp_path, aliased, "argument `name` has an alias: name it as the caller does")
+    refused_at_attach(tmp_path, defaulted, "argument `name` has an alias")
     refused_at_attach(tmp_path, functools.partial(fine, name="x"), "wants a function, got `partial`")
 
 
@@ -421,3 +430,40 @@ def test_guard_that_cannot_record_its_start_judges_nothing(tmp_path: Path) -> No
 
     assert guard._enforcer is None
     assert not [one for one in server.middleware if isinstance(one, Adapter)]
+
+
+def test_run_is_ended_by_its_name(tmp_path: Path) -> None:
+    """With one trusted issuer its run needs no more; an issuer that is not trusted is a mistake."""
+    guard = make(tmp_path)
+
+    guard.revoke("run-1", reason="test")
+    with pytest.raises(ConfigurationError, match="pass issuer=, one of"):
+        guard.revoke("run-1", issuer="https://other.example")
+
+    store = guard.state.store
+    assert isinstance(store, MemoryStore)
+    assert store.revocation(issuer=ISSUER, run_id="run-1") is not None
+
+
+def test_run_of_one_of_several_issuers_needs_its_issuer(tmp_path: Path) -> None:
+    """Two issuers may name their runs alike."""
+    issuers = [TrustedIssuer(issuer=f"https://{name}.example", alias=name) for name in ("a", "b")]
+    guard = make(tmp_path, issuer=None, audience=None, verifier=InvocationVerifier(*issuers, audience=AUDIENCE))
+
+    with pytest.raises(ConfigurationError, match="whose run `run-1` is, is not clear"):
+        guard.revoke("run-1")
+    guard.revoke("run-1", issuer="https://b.example")
+
+
+def test_loader_that_comes_after_attach_is_refused(tmp_path: Path) -> None:
+    """The policies were checked without it."""
+    world = make_world(tmp_path)
+
+    with pytest.raises(ConfigurationError, match="the loader of `File` comes too late"):
+        world.guard.entity("File")(lambda _: Entity())
+
+
+def test_audience_of_a_local_process_is_none_for_http(tmp_path: Path) -> None:
+    """The message does not send whoever mixed them up in the wrong direction."""
+    with pytest.raises(ConfigurationError, match="that of a local process: pass the server's URL"):
+        make(tmp_path, audience="urn:agentguard:stdio:records").http_auth()

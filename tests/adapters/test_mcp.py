@@ -12,6 +12,7 @@ import anyio
 import httpx2
 import pytest
 from mcp import Client, MCPError
+from mcp.server.context import CallNext, ServerRequestContext
 from mcp.server.mcpserver import Resolve
 from mcp_types import (
     CallToolRequestParams,
@@ -75,10 +76,11 @@ def test_absent_hint_has_the_specifications_default(
     assert rule.tool.groups == groups | {"tools/call"}
 
 
-async def test_token_is_taken_out_of_the_environment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("identity", ["environment", "meta"])
+async def test_token_is_taken_out_of_the_environment(identity: Literal["environment", "meta"], tmp_path: Path) -> None:
     """Tools, and what they start, cannot read the token from the environment."""
     os.environ["AGENTGUARD_TOKEN_FILE"] = str(tmp_path / "token")
-    make_world(tmp_path)
+    make_world(tmp_path, identity=identity)
 
     assert "AGENTGUARD_TOKEN" not in os.environ
     assert "AGENTGUARD_TOKEN_FILE" not in os.environ
@@ -452,4 +454,23 @@ async def test_notification_that_looks_like_a_call_runs_nothing(tmp_path: Path) 
         async with http_client(url, world.token(), "2025-11-25") as client:
             await client.call_tool("read", {"record_id": "r1"})
 
+    assert world.ran == ["read r1"]
+
+
+async def test_guarded_function_that_ran_before_validation_is_not_the_tool(tmp_path: Path) -> None:
+    """What else was guarded on the way does not make the tool's argument error the tool's own."""
+    world = make_world(tmp_path)
+    read = world.server._tool_manager.list_tools()[0].fn
+
+    async def read_first(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> Any:
+        if ctx.method == "tools/call":
+            await read(record_id="r1")
+        return await call_next(ctx)
+
+    world.server.middleware.append(read_first)
+    async with Client(world.server) as client:
+        result = await client.call_tool("export", {"max_rows": "secret"})
+
+    assert meta(result)["reason"] == "invalid_argument"
+    assert "secret" not in text(result)
     assert world.ran == ["read r1"]

@@ -251,3 +251,21 @@ def test_decision_span_is_closed_once_and_is_current_no_longer(caplog: pytest.Lo
     assert inside is not outside
     assert get_current_span() is outside
     assert caplog.text == ""
+
+
+def test_refused_tokens_are_not_forgotten_while_the_ledger_is_broken() -> None:
+    """Whatever the ledger raises, the count waits for the next record."""
+
+    class Raising(MemoryLedger):
+        def append(self, record: Mapping[str, object]) -> Entry:
+            raise OSError
+
+    world = World(Raising())
+    world.trail.refused_token(Reason.INVALID_TOKEN)
+    mended = MemoryLedger()
+    object.__setattr__(world.trail, "ledger", mended)
+    world.now += 1
+    world.trail.refused_token(Reason.INVALID_TOKEN)
+
+    (entry,) = mended
+    assert entry.record["attributes"]["agentguard.tokens.refused"] == 2

@@ -96,3 +96,26 @@ async def test_every_call_of_a_run_is_cancelled() -> None:
     store.revoke(issuer=parent.issuer, run_id="1")
 
     assert all(scope.cancel_called for scope in scopes)
+
+
+async def test_loop_that_is_gone_does_not_keep_the_others_from_stopping() -> None:
+    """Each call is told; what could not be told is raised afterwards."""
+    calls, store = make()
+    invocation = unsafe_invocation("a", run_id="1")
+
+    def elsewhere() -> None:
+        async def register() -> None:
+            calls.add(invocation, anyio.CancelScope())
+
+        anyio.run(register)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    here = anyio.CancelScope()
+    calls.add(invocation, here)
+
+    with pytest.raises(ExceptionGroup, match="failed"):
+        store.revoke(issuer=invocation.issuer, run_id="1")
+
+    assert here.cancel_called

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -262,3 +263,58 @@ async def test_parent_that_a_loader_knows_is_loaded() -> None:
     loaded = await load(loaders(Record=Entity({}, [EntityUid("Folder", "f")]), Folder=folder))
 
     assert [entity["uid"]["type"] for entity in loaded] == ["Record", "Folder"]
+
+
+@pytest.mark.parametrize("parents", [iter([EntityUid("Folder", "secret")]), {EntityUid("Folder", "secret")}])
+async def test_parents_that_can_be_read_once_deny(parents: Any) -> None:
+    """An iterator would be empty by the time that it counts, and a forbid on the parent would not fire."""
+    with pytest.raises(Refusal) as refused:
+        await load(loaders(Record=Entity({}, parents=parents)))
+
+    assert refused.value.detail == "the loader of `Record` did not return an Entity"
+
+
+async def test_call_that_ends_before_its_loader_began_gives_its_place_back() -> None:
+    """Else whoever gives up early, often enough, would lock everybody out."""
+    asked: list[str] = []
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    tokens = limiter.total_tokens
+    busy = threading.Event()
+
+    def loader(record_id: str) -> Entity:
+        asked.append(record_id)
+        return Entity()
+
+    found = loaders(Limits(loader_seconds=1), Record=loader)
+    limiter.total_tokens = 1
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: anyio.to_thread.run_sync(busy.wait))
+            await anyio.lowlevel.checkpoint()
+            for _ in range(3):
+                with anyio.move_on_after(0.02):
+                    await load(found)
+            busy.set()
+    finally:
+        limiter.total_tokens = tokens
+
+    assert found._running == 0
+    assert asked == []
+    assert len(await load(found)) == 1
+
+
+async def test_loader_whose_thread_comes_too_late_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that begins after its call was given up does nothing, and frees nothing twice."""
+    late: list[Any] = []
+
+    async def give_up(function: Any, *, abandon_on_cancel: bool) -> object:
+        late.append(function)
+        raise TimeoutError
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", give_up)
+    found = loaders(Record=lambda _: Entity())
+    with pytest.raises(Refusal):
+        await load(found)
+
+    assert late[0]() is None
+    assert found._running == 0
