@@ -21,11 +21,14 @@ from __future__ import annotations
 import copy
 import logging
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import anyio
+from anyio.lowlevel import checkpoint
 
+from agentguard.call import Denial
+from agentguard.cancelled import is_stray
 from agentguard.errors import Refusal
 from agentguard.evidence.vocabulary import Outcome
 from agentguard.lifecycle.calls import LiveCalls
@@ -38,37 +41,20 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from zoneinfo import ZoneInfo
 
-    from agentguard.errors import AccessDenied
+    from agentguard.call import Call, Rule
     from agentguard.evidence.trail import Trace, Trail
-    from agentguard.evidence.vocabulary import AttributeValue
     from agentguard.lifecycle.store import Store
     from agentguard.limits import Limits
     from agentguard.model import Invocation
     from agentguard.policy.engine import PolicySet
     from agentguard.policy.entities import Loaders
     from agentguard.policy.schema import GuardedTool
-    from agentguard.request import ResourceTemplate
 
 T = TypeVar("T")
 
 _LOG: Final = logging.getLogger("agentguard")
 
 _CURRENT: Final[ContextVar[Invocation | None]] = ContextVar("agentguard_invocation", default=None)
-
-ACTING: Final[ContextVar[Invocation | None]] = ContextVar("agentguard_acting", default=None)
-"""Set by `agentguard.testing` alone; no adapter looks at it for a request over HTTP."""
-
-
-class Denial(Exception):  # noqa: N818  a decision on its way to the adapter, not an error
-    """A call that was denied, on its way to whoever words it for the framework.
-
-    Not an `AccessDenied`: one of those may come out of a tool, from a nested call, and
-    must not be taken for the tool's own denial.
-    """
-
-    def __init__(self, decision: Decision) -> None:
-        super().__init__("access denied")
-        self.decision = decision
 
 
 def current_invocation() -> Invocation:
@@ -82,60 +68,6 @@ def current_invocation() -> Invocation:
         message = "no guarded tool is running here"
         raise LookupError(message)
     return invocation
-
-
-class Answers(Protocol):
-    """How an adapter words a denial for its framework."""
-
-    def denied(self, decision: Decision) -> object:
-        """Return the result that answers the outermost call."""
-
-    def denied_nested(self, decision: Decision) -> AccessDenied:
-        """Return the exception that a nested call raises."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Call:
-    """One request, as an adapter received it.
-
-    Attributes:
-        identify: Step 1's one source of identity; raises `Refusal`.
-        answers: How the framework is told of a denial.
-        transport: ``http`` or ``stdio``; policies see it.
-        facts: Attributes for the evidence: the method, the request's id, the session.
-        framework: What only the adapter understands.
-        depth: How many guarded functions run in it now, one inside the other.
-        entered: Whether a guarded function was reached.
-        open: Whether the request is still being answered.
-    """
-
-    identify: Callable[[], Awaitable[Invocation]]
-    answers: Answers
-    transport: str
-    facts: Mapping[str, AttributeValue] = field(default_factory=dict)
-    framework: object = None
-    depth: int = 0
-    entered: bool = False
-    open: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """What the guard knows of one guarded tool, from its decorator and its server.
-
-    Attributes:
-        tool: Its name, groups and typed arguments.
-        itself: What a call acts on where *resource* names nothing: the tool, or the server.
-        resource: Which entities a call acts on.
-        facts: The pure function that adds ``context.facts``.
-        facts_arguments: The arguments that *facts* takes, by name.
-    """
-
-    tool: GuardedTool
-    itself: EntityUid
-    resource: ResourceTemplate | None = None
-    facts: Callable[..., object] | None = None
-    facts_arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +111,7 @@ class Enforcer:
             self._check_alive(invocation)
             # 2. Preflight.
             if tool is None:
-                raise Refusal(Reason.UNGUARDED, f"`{action}` is not guarded here")
+                raise Refusal(Reason.UNGUARDED, "nothing of this name is guarded")
             wanted = self._principal(invocation)
             entities = await self._s.loaders.load(wanted, known=policies.static_uids, tool=None) if wanted else ()
             denial = never(invocation, action, policies, entities)
@@ -193,16 +125,22 @@ class Enforcer:
             denied = self._deny(trace, error)
         raise denied
 
-    async def refuse_arguments(self, call: Call, action: str) -> Decision:
-        """Record that the framework refused the arguments, which no guarded function saw."""
-        trace = self._s.trail.begin(action, call.facts)
+    async def refuse(self, call: Call | None, action: str, refusal: Refusal, *, known: bool = True) -> Decision:
+        """Record a denial that comes before any guarded function, or in place of one.
+
+        Args:
+            call: The request, if there is one.
+            action: The name that the caller gave.
+            refusal: Why; a caller whose identity ended meanwhile is told that instead.
+            known: Whether the name is one of the server's guarded tools.
+        """
+        trace = self._s.trail.begin(action, {} if call is None else call.facts, known=known)
         trace.policies = self._policies
         try:
-            trace.invocation = await call.identify()
-            error: Exception = Refusal(Reason.INVALID_ARGUMENT, "the arguments do not fit the tool's schema")
-        except Exception as failed:  # noqa: BLE001  the identity ended meanwhile: say that instead
-            error = failed
-        return self._deny(trace, error).decision
+            trace.invocation = None if call is None else await call.identify()
+        except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, the call is denied
+            return self._deny(trace, error).decision
+        return self._deny(trace, refusal).decision
 
     async def enforce(
         self, call: Call, rule: Rule, arguments: Mapping[str, object], body: Callable[[], Awaitable[T]]
@@ -233,6 +171,10 @@ class Enforcer:
                         result = await body()
                 except Exception as raised:  # noqa: BLE001  raised again in step 9
                     failure = raised
+                except BaseException as raised:
+                    if not is_stray(raised):
+                        raise
+                    failure = RuntimeError("the tool waited for something that was cancelled")
                 finally:
                     _CURRENT.reset(running)
         except Denial:
@@ -268,8 +210,7 @@ class Enforcer:
         trace.policies = policies = self._policies
         try:
             # 1. Identity.
-            if not call.open:
-                raise Refusal(Reason.UNAUTHENTICATED, "the request that brought the identity is over")
+            self._check_open(call)
             trace.invocation = invocation = await call.identify()
             self._live.add(invocation, scope)
             now = self._check_alive(invocation)
@@ -277,8 +218,14 @@ class Enforcer:
             # 3. Request.
             context = self._context(call, rule, arguments, now)
             trace.input = context["input"]
+            # An argument that names several entities makes a request for each.
+            uids = (rule.itself,) if rule.resource is None else rule.resource.uids(arguments, self._s.limits)
             decisions: list[tuple[EntityUid, Decision]] = []
-            for resource, entities in await self._resources(rule, arguments, invocation, policies):
+            for resource in uids:
+                # Each may take a while, and the run may end meanwhile.
+                await checkpoint()
+                trace.resource = resource
+                entities = await self._entities(rule, resource, invocation, policies)
                 # 4. Decide. 5. Approval: a forbid that only a person can lift says so.
                 request = AccessRequest(
                     invocation=invocation, action=rule.tool.name, resource=resource, context=context, entities=entities
@@ -289,15 +236,33 @@ class Enforcer:
                     decisions = decisions[-1:]
                     break
             # 6. Record.
-            named = [trace.decided(decision, resource) for resource, decision in decisions][-1]
+            for resource, decision in decisions:
+                trace.resource = resource
+                named = trace.decided(decision)
+                if not named.allowed:
+                    trace.close()
+                    raise Denial(named)
             trace.close()
-            if not named.allowed:
-                raise Denial(named)
             self._check_alive(invocation)
+            self._check_open(call)
+            self._s.store.used(invocation)
         except Denial:
             raise
-        except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, the call is denied
-            raise self._deny(trace, error) from None
+        except BaseException as error:
+            # The guard's edge: whatever went wrong, the call is denied.
+            if isinstance(error, Exception) or is_stray(error):
+                raise self._deny(trace, error) from None
+            raise
+
+    @staticmethod
+    def _check_open(call: Call) -> None:
+        """Pass while the request is being answered; a task that outlives it has lost its identity.
+
+        Raises:
+            Refusal: UNAUTHENTICATED.
+        """
+        if not call.open:
+            raise Refusal(Reason.UNAUTHENTICATED, "the request that brought the identity is over")
 
     def _context(self, call: Call, rule: Rule, arguments: Mapping[str, object], now: float) -> dict[str, object]:
         """Return ``context``, with the arguments as they are now: what comes later cannot change it."""
@@ -315,17 +280,16 @@ class Enforcer:
             context["facts"] = to_cedar(facts, rule.tool.facts, s.limits)
         return context
 
-    async def _resources(
-        self, rule: Rule, arguments: Mapping[str, object], invocation: Invocation, policies: PolicySet
-    ) -> list[tuple[EntityUid, tuple[dict[str, object], ...]]]:
-        """Return each entity that the call acts on, with all that loaders know of it."""
-        # One that a loader knows may be both the principal's and the resource: it is loaded once.
+    async def _entities(
+        self, rule: Rule, resource: EntityUid, invocation: Invocation, policies: PolicySet
+    ) -> tuple[dict[str, object], ...]:
+        """Return what loaders know of the resource and of the principal."""
         wanted = self._principal(invocation)
         known, load = policies.static_uids, self._s.loaders.load
         if rule.resource is None:
-            return [(rule.itself, await load(wanted, known=known, tool=None) if wanted else ())]
-        uids = rule.resource.uids(arguments, self._s.limits)
-        return [(uid, await load((uid, *wanted), known=known, tool=rule.itself)) for uid in uids]
+            return await load(wanted, known=known, tool=None) if wanted else ()
+        # One that is the principal's and the resource too is loaded once.
+        return await load((resource, *wanted), known=known, tool=rule.itself)
 
     def _principal(self, invocation: Invocation) -> list[EntityUid]:
         """Return the chain's agents, users and tasks, where a loader knows their types."""
@@ -344,6 +308,7 @@ class Enforcer:
         now = self._s.clock()
         if invocation is None or not now < invocation.ends_at:
             raise Refusal(Reason.EXPIRED)
+        self._s.store.require_healthy()
         if self._s.store.ended(invocation):
             raise Refusal(Reason.REVOKED)
         return now
@@ -356,37 +321,38 @@ class Enforcer:
             return error
         return None
 
-    def _deny(self, trace: Trace, error: Exception) -> Denial:
+    def _deny(self, trace: Trace, error: BaseException) -> Denial:
         """Return the recorded denial that *error* amounts to."""
         if trace.decision is not None:
             # It was allowed and recorded, and ended before the tool began.
             return self._end(trace, trace.decision, error, Outcome.CANCELLED)
-        denial = error.decision if isinstance(error, Denial) else Decision(effect=Effect.DENY, reason=_reason_of(error))
+        denial = error.decision if isinstance(error, Denial) else _decision_of(error)
         try:
             named = trace.decided(denial)
         except Exception as unrecorded:  # noqa: BLE001  a denial stands, recorded or not
-            _reason_of(unrecorded)
-            named = trace.unrecorded(Decision(effect=Effect.DENY, reason=Reason.EVIDENCE_UNAVAILABLE))
+            errors = _decision_of(unrecorded).errors
+            named = trace.unrecorded(
+                Decision(effect=Effect.DENY, reason=Reason.EVIDENCE_UNAVAILABLE, errors=(*denial.errors, *errors))
+            )
         trace.close()
         return Denial(named)
 
-    def _end(self, trace: Trace, decision: Decision, error: Exception, outcome: Outcome) -> Denial:
+    def _end(self, trace: Trace, decision: Decision, error: BaseException, outcome: Outcome) -> Denial:
         """Return the denial of a call that was allowed, under the id of its decision."""
-        reason = _reason_of(error)
-        trace.ended(outcome, reason=reason)
-        return Denial(replace(decision, effect=Effect.DENY, reason=reason, policy_ids=(), advice=None))
+        end = _decision_of(error)
+        trace.ended(outcome, reason=end.reason)
+        return Denial(replace(end, id=decision.id, policy_version=decision.policy_version))
 
 
-def _reason_of(error: Exception) -> Reason:
-    """Return the recorded reason for *error*, and log what nobody expected."""
+def _decision_of(error: BaseException) -> Decision:
+    """Return the denial that *error* amounts to; what nobody expected is logged."""
     if isinstance(error, Refusal):
-        if error.detail:
-            _LOG.info("refused, %s: %s", error.reason, error.detail)
-        return error.reason
+        return Decision(effect=Effect.DENY, reason=error.reason, errors=(error.detail,) if error.detail else ())
     # Its text may hold an argument or a token: the type and the place must do.
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "an unknown place"
-    _LOG.error("denied, because %s was raised at %s", type(error).__qualname__, where)
-    return Reason.INTERNAL_ERROR
+    what = f"{type(error).__qualname__} was raised at {where}"
+    _LOG.error("a call is denied, because %s", what)
+    return Decision(effect=Effect.DENY, reason=Reason.INTERNAL_ERROR, errors=(what,))

@@ -9,19 +9,20 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agentguard.adapters.mcp import Adapter, BearerVerifier, auth_settings, is_server
-from agentguard.enforce import ACTING, Call, Denial, Enforcer, Rule, Setting
+from agentguard.call import ACTING, Call, Denial, Rule
+from agentguard.enforce import Enforcer, Setting
 from agentguard.errors import AccessDenied, ConfigurationError, PolicyError
 from agentguard.evidence.metrics import Metrics
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail
 from agentguard.evidence.vocabulary import RecordKind
-from agentguard.guarded import GuardedFunction, ToolDecorator, direct_call
+from agentguard.guarded import GuardedFunction, ToolDecorator, direct_call, find_guarded
 from agentguard.identity.issuers import TrustedIssuer
-from agentguard.identity.sources import EnvironmentSource
+from agentguard.identity.sources import STDIO_AUDIENCE, EnvironmentSource
 from agentguard.identity.verifier import InvocationVerifier
 from agentguard.limits import Limits
 from agentguard.model import Decision, Effect, EntityUid, Reason
@@ -33,10 +34,11 @@ from agentguard.state import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator
 
+    from mcp.server.mcpserver import MCPServer
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from agentguard.adapters.mcp import Registered
+    from agentguard.adapters.mcp import HttpAuth, Registered
     from agentguard.errors import Refusal
 
 P = ParamSpec("P")
@@ -44,9 +46,6 @@ R = TypeVar("R")
 LoaderT = TypeVar("LoaderT", bound="Callable[[str], object]")
 
 _LOG: Final = logging.getLogger("agentguard")
-
-# How many decorators are looked through for a misplaced one.
-_WRAPPERS: Final = 32
 
 
 class Guard:
@@ -126,7 +125,7 @@ class Guard:
         self._trail: Trail | None = None
         self._enforcer: Enforcer | None = None
 
-    def http_auth(self, *, resource_url: str | None = None) -> dict[str, Any]:
+    def http_auth(self, *, resource_url: str | None = None) -> HttpAuth:
         """Return the keyword arguments that let an `MCPServer` take bearer tokens.
 
         Args:
@@ -138,6 +137,9 @@ class Guard:
         audience = self._verifier.audience
         if audience is None:
             message = "http_auth() wants the audience of tokens over HTTP: pass Guard(audience=…)"
+            raise ConfigurationError(message)
+        if audience.startswith(STDIO_AUDIENCE):
+            message = f"audience `{audience}` is that of a local process: pass the server's URL, stdio finds its own"
             raise ConfigurationError(message)
         resource = resource_url or audience
         issuer = next(iter(self._verifier.issuers))
@@ -210,6 +212,9 @@ class Guard:
         """
 
         def register(loader: LoaderT) -> LoaderT:
+            if self._enforcer is not None:
+                message = f"the loader of `{entity_type}` comes too late: register it before guard.attach(server)"
+                raise ConfigurationError(message)
             self._loaders.register(entity_type, loader)
             if private:
                 self._private.add(entity_type)
@@ -217,7 +222,27 @@ class Guard:
 
         return register
 
-    def attach(self, server: object, *, identity: str = "environment") -> None:
+    def revoke(self, run_id: str, *, issuer: str | None = None, reason: str = "") -> None:
+        """End a run for good: its calls in flight stop, and so do those of the runs below it.
+
+        Args:
+            run_id: The run, as evidence names it.
+            issuer: Who issued it; the one trusted issuer, if there is one.
+            reason: Why, for whoever asks later.
+
+        Raises:
+            ConfigurationError: If several issuers are trusted and none is named, or the
+                one that is named is not trusted.
+        """
+        trusted = list(self._verifier.issuers)
+        named = issuer or trusted[0]
+        if named not in trusted or (issuer is None and len(trusted) > 1):
+            names = ", ".join(f"`{name}`" for name in trusted)
+            message = f"whose run `{run_id}` is, is not clear: pass issuer=, one of {names}"
+            raise ConfigurationError(message)
+        self.state.store.revoke(issuer=named, run_id=run_id, reason=reason)
+
+    def attach(self, server: MCPServer[Any], *, identity: Literal["environment", "meta"] = "environment") -> None:
         """Begin to guard *server*. Call it after the last tool.
 
         Args:
@@ -232,15 +257,17 @@ class Guard:
         if self._enforcer is not None:
             message = "this guard is attached already: give each server a guard of its own"
             raise ConfigurationError(message)
-        if not is_server(server):
+        if not is_server(cast("object", server)):
             message = f"a guard wants an MCPServer, got `{type(server).__qualname__}`: attach the server object"
             raise ConfigurationError(message)
         if identity not in {"environment", "meta"}:
             message = f"identity= wants `environment` or `meta`, got `{identity}`: choose one"
             raise ConfigurationError(message)
+        # Taken in any case: the tools, and what they start, have no business with a token.
+        environment = EnvironmentSource.take(os.environ, limits=self._limits)
         adapter = Adapter(
             server,
-            environment=EnvironmentSource.take(os.environ, limits=self._limits) if identity == "environment" else None,
+            environment=environment if identity == "environment" else None,
             verifier=self._verifier,
             current=self._call,
             clock=self._clock,
@@ -301,23 +328,9 @@ class Guard:
         Raises:
             ConfigurationError: If it is guarded, but not from where it should be.
         """
-        # By identity alone: `functools.wraps` copies every mark.
-        wrappers = {id(guarded.wrapper): guarded for guarded in self._functions}
-        function = getattr(tool.function, "__func__", tool.function)
-        if guarded := wrappers.get(id(function)):
+        guarded = find_guarded(self._functions, tool)
+        if guarded is not None:
             return guarded.settle(tool, server)
-        if any(guarded.function is function for guarded in self._functions):
-            message = f"tool `{tool.name}` is not guarded: put @guard.tool below @server.tool()"
-            raise ConfigurationError(message)
-        inner = function
-        for _ in range(_WRAPPERS):
-            inner = getattr(inner, "__wrapped__", getattr(inner, "func", None))
-            if id(inner) in wrappers:
-                message = (
-                    f"tool `{tool.name}` has another decorator above @guard.tool, which would run before the decision: "
-                    "put @guard.tool directly below @server.tool()"
-                )
-                raise ConfigurationError(message)
         _LOG.warning(
             "tool `%s` is not guarded, every call to it is denied: put @guard.tool below @server.tool()", tool.name
         )
@@ -338,7 +351,8 @@ class Guard:
             _LOG.error("denied: `%s` was called %s", guarded.function.__name__, self._why_not(guarded))
             raise AccessDenied(Decision(effect=Effect.DENY, reason=Reason.UNAUTHENTICATED))
         outermost = call.open and call.depth == 0
-        call.entered = True
+        # A validator may call guarded functions too: that is not yet the tool itself.
+        call.entered |= guarded.rule is call.rule
         call.depth += 1
         try:
             arguments = guarded.named(args, kwargs)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 import anyio.to_thread
+from pydantic.fields import FieldInfo
 
-from agentguard.adapters.mcp import ANSWERS, Injected
-from agentguard.enforce import Call, Rule
+from agentguard.adapters.mcp import ANSWERS, SYNTHETIC_CONTEXT, Injected
+from agentguard.call import Call, Rule
 from agentguard.errors import AccessDenied, ConfigurationError
 from agentguard.model import EntityUid
 from agentguard.policy.schema import GuardedTool
@@ -23,13 +25,16 @@ from agentguard.policy.values import Field, Shape, record_of, shape_of
 from agentguard.request import ResourceTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from agentguard.adapters.mcp import Registered
     from agentguard.model import Decision, Invocation
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# How many decorators are looked through for a misplaced one.
+_WRAPPERS = 32
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -89,6 +94,9 @@ class GuardedFunction:
             message = f"@guard.tool wants a function, got `{type(function).__qualname__}`: decorate the function itself"
             raise ConfigurationError(message)
         name = function.__name__
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            message = f"tool `{name}` is a generator, which would run after its outcome is known: return a list"
+            raise ConfigurationError(message)
         try:
             signature = inspect.signature(function, eval_str=True)
             annotations = inspect.get_annotations(function, eval_str=True)
@@ -96,6 +104,9 @@ class GuardedFunction:
             message = f"tool `{name}`: its annotations cannot be resolved, {error}: define the types at module level"
             raise ConfigurationError(message) from error
         for parameter in signature.parameters.values():
+            if parameter.name == SYNTHETIC_CONTEXT:
+                message = f"tool `{name}` has an argument `{SYNTHETIC_CONTEXT}`, the guard's own name: rename it"
+                raise ConfigurationError(message)
             if parameter.kind in _VARIADIC:
                 message = f"tool `{name}` takes `{parameter}`: name its arguments, what has no name cannot be judged"
                 raise ConfigurationError(message)
@@ -129,11 +140,15 @@ class GuardedFunction:
                 "give each tool a function of its own"
             )
             raise ConfigurationError(message)
-        hidden = self.injected.names | {"agentguard_context"}
+        hidden = self.injected.names | {SYNTHETIC_CONTEXT}
         if inspect.ismethod(registered.function):
             hidden |= {next(iter(self.signature.parameters))}
         parameters = {p.name: p for p in self.signature.parameters.values() if p.name not in hidden}
         self.arguments = tuple(parameters)
+        for parameter in parameters.values():
+            if _alias(parameter):
+                message = f"tool `{name}`: argument `{parameter.name}` has an alias: name it as the caller does"
+                raise ConfigurationError(message)
         if unknown := sorted(self.exclude - parameters.keys()):
             message = f"tool `{name}` has no argument `{unknown[0]}`: mend exclude="
             raise ConfigurationError(message)
@@ -196,8 +211,48 @@ class GuardedFunction:
         if question is not None:
             return question
         if inspect.iscoroutinefunction(self.function):
-            return await self.function(*args, **kwargs)
-        return await anyio.to_thread.run_sync(functools.partial(self.function, *args, **kwargs))
+            result = await self.function(*args, **kwargs)
+        else:
+            result = await anyio.to_thread.run_sync(functools.partial(self.function, *args, **kwargs))
+        if inspect.isawaitable(result):
+            result = await result
+        if isinstance(result, Iterator | AsyncIterator):
+            # Its body would run after the outcome was recorded, and past the run's end.
+            message = "a guarded tool returns values, not an iterator of them"
+            raise TypeError(message)
+        return result
+
+
+def _alias(parameter: inspect.Parameter) -> bool:
+    """Tell whether the caller sends an argument under another name than the function has."""
+    stated = (parameter.default, *getattr(parameter.annotation, "__metadata__", ()))
+    return any(isinstance(one, FieldInfo) and (one.alias or one.validation_alias) for one in stated)
+
+
+def find_guarded(functions: Sequence[GuardedFunction], tool: Registered) -> GuardedFunction | None:
+    """Return the guarded function that *tool* runs, if it runs one.
+
+    Raises:
+        ConfigurationError: If the decorators are in the wrong order.
+    """
+    # By identity alone: `functools.wraps` copies every mark.
+    wrappers = {id(guarded.wrapper): guarded for guarded in functions}
+    function = getattr(tool.function, "__func__", tool.function)
+    if guarded := wrappers.get(id(function)):
+        return guarded
+    if any(guarded.function is function for guarded in functions):
+        message = f"tool `{tool.name}` is not guarded: put @guard.tool below @server.tool()"
+        raise ConfigurationError(message)
+    inner = function
+    for _ in range(_WRAPPERS):
+        inner = getattr(inner, "__wrapped__", getattr(inner, "func", None))
+        if id(inner) in wrappers:
+            message = (
+                f"tool `{tool.name}` has another decorator above @guard.tool, which would run before the decision: "
+                "put @guard.tool directly below @server.tool()"
+            )
+            raise ConfigurationError(message)
+    return None
 
 
 class _Direct:

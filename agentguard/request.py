@@ -84,7 +84,7 @@ def principal_entities(invocation: Invocation) -> list[dict[str, object]]:
             "scopes": _claim(invocation.scopes),
             "grade": invocation.grade.value,
             "issued_at": datetime_json(invocation.issued_at),
-            "ends_at": datetime_json(invocation.ends_at),
+            "ends_at": datetime_json(invocation.run_ends_at),
             "lifetime": duration_json(invocation.lifetime),
             "delegation_depth": invocation.delegation_depth,
         }

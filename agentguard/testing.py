@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
-from agentguard.enforce import ACTING
+from agentguard.call import ACTING
 from agentguard.model import VERIFIED, Claim, Grade, Invocation
 
 if TYPE_CHECKING:
@@ -40,14 +40,16 @@ class Facts(TypedDict, total=False):
     ancestors: tuple[Invocation, ...]
 
 
-def unsafe_invocation(agent: str, **facts: Unpack[Facts]) -> Invocation:
+def unsafe_invocation(agent: str, *, at: float | None = None, **facts: Unpack[Facts]) -> Invocation:
     """Return an invocation that nobody verified.
 
     Args:
         agent: The agent.
+        at: When its run begins, unix seconds; now, if left out. For a guard with a clock
+            of its own, what that clock says.
         facts: Anything else; by default, a run of its own that began now and ends in an hour.
     """
-    now = int(time.time())
+    now = int(time.time() if at is None else at)
     facts.setdefault("run_id", f"test-{uuid.uuid4().hex}")
     facts.setdefault("issuer", "urn:agentguard:testing")
     facts.setdefault("grade", Grade.RUN)
@@ -60,7 +62,7 @@ def unsafe_invocation(agent: str, **facts: Unpack[Facts]) -> Invocation:
 
 
 @contextmanager
-def acting_as(agent: str, **facts: Unpack[Facts]) -> Iterator[Invocation]:
+def acting_as(agent: str, *, at: float | None = None, **facts: Unpack[Facts]) -> Iterator[Invocation]:
     """Call guarded tools as this agent, inside the ``with`` block.
 
     It holds for guarded functions that are called directly, and for calls through an
@@ -69,9 +71,10 @@ def acting_as(agent: str, **facts: Unpack[Facts]) -> Iterator[Invocation]:
 
     Args:
         agent: The agent.
-        facts: As for `unsafe_invocation`.
+        at: As for `unsafe_invocation`; likewise all others.
+        facts: Anything else.
     """
-    invocation = unsafe_invocation(agent, **facts)
+    invocation = unsafe_invocation(agent, at=at, **facts)
     _warn_once()
     acting = ACTING.set(invocation)
     try:

@@ -61,3 +61,20 @@ def test_allow_has_no_denial_to_tell() -> None:
     """Asking for the words of an allow is a bug, and says so."""
     with pytest.raises(KeyError):
         told(Decision(effect=Effect.ALLOW, reason=Reason.PERMIT))
+
+
+@pytest.mark.parametrize(
+    ("reason", "retry"),
+    [
+        (Reason.POLICY, "change"),
+        (Reason.INVALID_ARGUMENT, "change"),
+        (Reason.UNAUTHENTICATED, "new_run"),
+        (Reason.EXPIRED, "new_run"),
+        (Reason.REVOKED, "never"),
+        (Reason.APPROVAL_UNAVAILABLE, "approval"),
+        (Reason.EVIDENCE_UNAVAILABLE, "later"),
+    ],
+)
+def test_program_is_told_what_could_help(reason: Reason, retry: str) -> None:
+    """Who was revoked is not invited to come back with another run."""
+    assert told(denial(reason)).meta["retry"] == retry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ from tests.tokens import Clock
 from tests.world import World, make_world, meta, text, write_policies
 
 ALL = '@id("all") permit (principal, action, resource);'
+
+
+@dataclass
+class Flag:
+    """What facts could add."""
+
+    known: bool
 
 
 class Disk(MemoryLedger):
@@ -186,7 +194,7 @@ async def test_unexpected_error_denies_and_keeps_its_text_to_itself(
 
     assert meta(result)["reason"] == "unavailable"
     assert world.records()[-1]["agentguard.decision.reason"] == "internal_error"
-    assert "ZeroDivisionError was raised at" in caplog.text
+    assert f"ZeroDivisionError was raised at {__file__}:" in caplog.text
     assert "alice" not in caplog.text
 
 
@@ -279,3 +287,244 @@ async def test_call_that_only_a_person_could_allow_says_so(tmp_path: Path) -> No
     assert world.records()[0]["agentguard.decision.reason"] == "approval_unavailable"
     assert meta(both)["reason"] == "denied"
     assert world.records()[1]["agentguard.policy.ids"] == ["ask", "cap"]
+
+
+async def test_span_of_a_call_that_was_refused_early_is_ended_and_holds_no_made_up_name(tmp_path: Path) -> None:
+    """Span names come from the server's tools: a caller must not make them without end."""
+    world = make_world(tmp_path, policies=ALL)
+
+    async with Client(world.server) as client:
+        await client.call_tool("made up", {})
+        await client.call_tool("export", {"max_rows": "many"})
+
+    spans = [span for span in world.exporter.get_finished_spans() if span.name.startswith("agentguard")]
+    assert [span.name for span in spans] == ["agentguard.authorize", "agentguard.authorize export"]
+    assert [(span.attributes or {})["agentguard.decision.effect"] for span in spans] == ["deny", "deny"]
+
+
+@pytest.mark.parametrize("arguments", [{"max_rows": 1}, {"max_rows": "many"}])
+async def test_refusal_is_recorded_with_the_policies_in_force(arguments: dict[str, Any], tmp_path: Path) -> None:
+    """Also where no policy was asked, the evidence says by which version it would have been."""
+    world = make_world(tmp_path, policies=ALL, label="spring", agent=None)
+
+    async with Client(world.server) as client:
+        await client.call_tool("export", arguments)
+        with acting_as("reader"):
+            await client.call_tool("export", {"max_rows": "many"})
+
+    (start,) = world.records("start")
+    for record in world.records():
+        assert record["agentguard.policy.version"] == start["agentguard.policy.version"]
+        assert record["agentguard.policy.label"] == "spring"
+        assert isinstance(record["agentguard.policy.activated_at"], int)
+
+
+async def test_arguments_are_recorded_as_a_digest(tmp_path: Path) -> None:
+    """Equal arguments have equal digests, other ones have others, and their values stand nowhere."""
+    world = make_world(tmp_path, policies=ALL)
+
+    async with Client(world.server) as client:
+        for rows in (424_242, 424_242, 10):
+            await client.call_tool("export", {"max_rows": rows})
+
+    first, second, third = (record["agentguard.arguments.digest"] for record in world.records())
+    assert first == second != third
+    assert "424242" not in str(world.records())
+
+
+async def test_call_is_judged_by_one_version_from_start_to_end(tmp_path: Path) -> None:
+    """A version that comes into force while a loader works is for the next call."""
+    other = make_world(tmp_path / "other", policies=ALL)
+    assert other.guard._enforcer is not None
+
+    def extend(world: World) -> None:
+        @world.guard.entity("File")
+        async def file(_: str) -> Entity:
+            assert world.guard._enforcer is not None
+            assert other.guard._enforcer is not None
+            world.guard._enforcer._policies = other.guard._enforcer._policies
+            return Entity()
+
+        @world.server.tool()
+        @world.guard.tool(resource="File::{name}")
+        async def read(name: str) -> None:
+            world.ran.append("file")
+
+    def only_files(world: World) -> None:
+        world.server.remove_tool("read")
+        extend(world)
+
+    world = make_world(
+        tmp_path / "own",
+        policies=ALL
+        + '@id("x") forbid (principal, action == Action::"read", resource) when { context.input.name == "x" };',
+        extend=only_files,
+    )
+
+    async with Client(world.server) as client:
+        result = await client.call_tool("read", {"name": "x"})
+
+    assert result.is_error
+    assert world.ran == []
+    assert world.records()[0]["agentguard.policy.ids"] == ["x"]
+
+
+async def test_facts_that_raise_leave_none_of_their_text_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a developer's function says of the arguments is the arguments'."""
+
+    def facts(max_rows: int) -> Flag:
+        message = f"{max_rows} is alice's"
+        raise ValueError(message)
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool(facts=facts)
+        async def count(max_rows: int) -> None:
+            world.ran.append("count")
+
+    world = make_world(tmp_path, policies=ALL, extend=extend)
+
+    with caplog.at_level(logging.DEBUG, logger="agentguard"):
+        async with Client(world.server) as client:
+            result = await client.call_tool("count", {"max_rows": 424_242})
+
+    assert meta(result)["reason"] == "invalid_argument"
+    assert "the facts of `count` raised ValueError" in caplog.text
+    logged = "".join(record.getMessage() for record in caplog.records if record.name == "agentguard")
+    assert "alice" not in logged
+    assert world.ran == []
+
+
+async def test_early_denial_that_cannot_be_recorded_says_so(tmp_path: Path) -> None:
+    """A caller is not told that policy denies, where nobody could look that up afterwards."""
+    disk = Disk()
+    world = make_world(tmp_path, state=with_state(disk))
+    disk.full_from = len(disk)
+
+    async with Client(world.server) as client:
+        result = await client.call_tool("absent", {})
+
+    assert meta(result)["reason"] == "unavailable"
+
+
+async def test_resource_that_a_loader_knows_is_in_the_tool_that_acts_on_it(tmp_path: Path) -> None:
+    """So a forbid on the tool's records fires, and the principal's own loaders are asked beside it."""
+    asked: list[str] = []
+
+    def extend(world: World) -> None:
+        @world.guard.entity("User")
+        async def user(user_id: str) -> Entity:
+            asked.append(user_id)
+            return Entity()
+
+    world = make_world(
+        tmp_path,
+        policies=ALL + '@id("no") forbid (principal, action, resource in Tool::"read");',
+        extend=extend,
+    )
+
+    with acting_as("reader", user="alice"):
+        async with Client(world.server) as client:
+            asked.clear()
+            await client.call_tool("read", {"record_id": "r1"})
+
+    assert world.ran == []
+    assert world.records()[-1]["agentguard.policy.ids"] == ["no"]
+    assert asked == ["alice", "alice"]
+
+
+async def test_principal_that_the_entity_file_knows_is_not_loaded(tmp_path: Path) -> None:
+    """Two truths about one user would be one too many: the engine would refuse them both."""
+    asked: list[str] = []
+
+    def extend(world: World) -> None:
+        @world.guard.entity("User")
+        async def user(user_id: str) -> Entity:
+            asked.append(user_id)
+            return Entity()
+
+    write_policies(tmp_path, entities=[{"uid": {"type": "User", "id": "alice"}, "attrs": {}, "parents": []}])
+    world = make_world(tmp_path, policies=ALL, extend=extend)
+
+    for name in ("alice", "bob"):
+        with acting_as("reader", user=name):
+            async with Client(world.server) as client:
+                assert not (await client.call_tool("export", {})).is_error
+                assert not (await client.call_tool("read", {"record_id": "r1"})).is_error
+
+    assert set(asked) == {"bob"}
+
+
+async def test_store_that_is_too_old_denies(tmp_path: Path) -> None:
+    """A store that does not know enough to answer is not asked."""
+
+    class Stale(MemoryStore):
+        def require_healthy(self) -> None:
+            raise Refusal(Reason.STORE_UNAVAILABLE, "ten seconds old")
+
+    world = make_world(tmp_path, policies=ALL, state=with_state(store=Stale(clock=lambda: 0.0)))
+
+    async with Client(world.server) as client:
+        result = await client.call_tool("read", {"record_id": "r1"})
+
+    assert meta(result)["reason"] == "unavailable"
+    assert world.ran == []
+
+
+async def test_name_that_a_caller_made_up_does_not_reach_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log line cannot be forged with line breaks, nor filled."""
+    world = make_world(tmp_path, policies=ALL)
+
+    with caplog.at_level(logging.INFO, logger="agentguard"):
+        async with Client(world.server) as client:
+            await client.call_tool("x\nERROR forged " + "y" * 1000, {})
+
+    assert "forged" not in "".join(record.getMessage() for record in caplog.records if record.name == "agentguard")
+
+
+async def test_nested_call_that_began_before_the_request_ended_does_not_run_after_it(tmp_path: Path) -> None:
+    """Whoever detached it, the request is over by the time that it is decided."""
+    loading, go_on, done = anyio.Event(), anyio.Event(), anyio.Event()
+    outcome: list[object] = []
+
+    async with anyio.create_task_group() as background:
+
+        def extend(world: World) -> None:
+            @world.guard.entity("File")
+            async def file(_: str) -> Entity:
+                loading.set()
+                await go_on.wait()
+                return Entity()
+
+            @world.server.tool()
+            @world.guard.tool(resource="File::{name}")
+            async def open_file(name: str) -> None:
+                world.ran.append("open_file")
+
+            async def later() -> None:
+                try:
+                    await open_file("x")
+                    outcome.append("ran")
+                except AccessDenied as denied:
+                    outcome.append(denied.decision.reason)
+                done.set()
+
+            @world.server.tool()
+            @world.guard.tool
+            async def detach() -> None:
+                background.start_soon(later)
+                await loading.wait()
+
+        world = make_world(tmp_path, policies=ALL, extend=extend)
+        with anyio.fail_after(4):
+            async with Client(world.server) as client:
+                await client.call_tool("detach", {})
+            go_on.set()
+            await done.wait()
+
+    assert outcome == [Reason.UNAUTHENTICATED]
+    assert world.ran == []

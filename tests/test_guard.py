@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import pytest
 from mcp import Client
 from mcp.server.mcpserver import MCPServer
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from agentguard import (
     AccessDenied,
@@ -21,15 +23,29 @@ from agentguard import (
     InvocationVerifier,
     Issuer,
     PolicyError,
+    Reason,
+    Refusal,
+    State,
     TrustedIssuer,
     UnmappableTypeError,
     UnsafeMemoryState,
     current_invocation,
 )
+from agentguard.adapters.mcp import Adapter
+from agentguard.evidence.ledger import Entry, MemoryLedger
+from agentguard.lifecycle.store import MemoryStore
 from agentguard.testing import acting_as
 from tests.world import AUDIENCE, ISSUER, World, make_guard, make_world, text, write_policies
 
 ALL = '@id("all") permit (principal, action, resource);'
+
+
+class FullLedger(MemoryLedger):
+    """A ledger on a full disk."""
+
+    def append(self, record: Mapping[str, object]) -> Entry:
+        """Keep nothing."""
+        raise Refusal(Reason.EVIDENCE_UNAVAILABLE, "no space left")
 
 
 def options(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -55,6 +71,7 @@ def test_short_form_is_enough(tmp_path: Path) -> None:
 
     assert server.settings.auth is not None
     assert str(server.settings.auth.issuer_url) == ISSUER
+    assert server.settings.auth.validate_token_resource is True
 
 
 @pytest.mark.parametrize(
@@ -115,9 +132,9 @@ def test_guard_serves_one_server(tmp_path: Path) -> None:
     """A second server wants a guard of its own, and only servers can be attached."""
     guard = make(tmp_path)
     with pytest.raises(ConfigurationError, match="a guard wants an MCPServer, got `str`"):
-        guard.attach("server")
+        guard.attach("server")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="identity= wants `environment` or `meta`, got `header`"):
-        guard.attach(MCPServer("a"), identity="header")
+        guard.attach(MCPServer("a"), identity="header")  # type: ignore[arg-type]
     guard.attach(MCPServer("a"))
     with pytest.raises(ConfigurationError, match="attached already"):
         guard.attach(MCPServer("b"))
@@ -139,7 +156,7 @@ def refused_at_attach(folder: Path, function: Any, message: str, **tool: Any) ->
         make_world(folder, policies=ALL, extend=extend)
 
 
-def test_tool_that_cannot_be_judged_is_refused(tmp_path: Path) -> None:
+def test_tool_that_cannot_be_judged_is_refused(tmp_path: Path) -> None:  # noqa: C901  many small functions
     """Arguments without a name, a type or a counterpart are mistakes at start-up."""
 
     async def star(*names: str) -> None: ...
@@ -165,6 +182,16 @@ def test_tool_that_cannot_be_judged_is_refused(tmp_path: Path) -> None:
     refused_at_attach(tmp_path, fine, "its facts want a record, got `None`", facts=facts_untyped)
     refused_at_attach(tmp_path, fine, "its facts want a record, got `<class 'int'>`", facts=facts_scalar)
     refused_at_attach(tmp_path, "fine", "wants a function, got `str`")
+
+    async def reserved(agentguard_context: str) -> None: ...
+    async def aliased(name: str) -> None: ...
+    async def defaulted(name: str = Field("x", alias="nom")) -> None: ...
+
+    aliased.__annotations__["name"] = Annotated[str, Field(alias="nom")]
+    refused_at_attach(tmp_path, reserved, "the guard's own name: rename it")
+    refused_at_attach(tmp_path, aliased, "argument `name` has an alias: name it as the caller does")
+    refused_at_attach(tmp_path, defaulted, "argument `name` has an alias")
+    refused_at_attach(tmp_path, functools.partial(fine, name="x"), "wants a function, got `partial`")
 
 
 def test_annotation_that_cannot_be_resolved_is_refused(tmp_path: Path) -> None:
@@ -205,12 +232,14 @@ async def test_facts_are_judged_and_cannot_change_the_arguments(tmp_path: Path) 
 
     def total(lines: list[Line]) -> Sum:
         result = Sum(total=sum((line.amount for line in lines), Decimal(0)))
+        for line in lines:
+            line.amount = Decimal(1_000_000)
         lines.clear()
         return result
 
     def extend(world: World) -> None:
         async def pay(lines: list[Line], memo: str = "") -> str:
-            return f"{len(lines)} lines"
+            return f"{len(lines)} lines, {sum(line.amount for line in lines)}"
 
         pay.__annotations__["lines"] = list[Line]
         world.server.add_tool(world.guard.tool(facts=total, exclude=["memo"])(pay))
@@ -227,7 +256,7 @@ async def test_facts_are_judged_and_cannot_change_the_arguments(tmp_path: Path) 
         small = await client.call_tool("pay", {"lines": [{"amount": "60"}, {"amount": "40"}]})
         large = await client.call_tool("pay", {"lines": [{"amount": "60"}, {"amount": "40.01"}]})
 
-    assert text(small) == "2 lines"
+    assert text(small) == "2 lines, 100"
     assert large.is_error
 
 
@@ -363,3 +392,78 @@ async def test_guarded_function_that_is_no_tool_is_denied(tmp_path: Path, caplog
     with acting_as("reader"), pytest.raises(AccessDenied):
         await functions[0]()
     assert "register it before guard.attach(server)" in caplog.text
+
+
+async def test_id_of_a_private_type_is_kept_as_a_digest_alone(tmp_path: Path) -> None:
+    """`private=True` reaches the evidence: no record and no span names the patient."""
+
+    def extend(world: World) -> None:
+        @world.guard.entity("Patient", private=True)
+        async def patient(_: str) -> Entity:
+            return Entity()
+
+        @world.server.tool()
+        @world.guard.tool(resource="Patient::{name}")
+        async def chart(name: str) -> str:
+            return "chart"
+
+    world = make_world(tmp_path, policies=ALL, extend=extend)
+
+    async with Client(world.server) as client:
+        assert text(await client.call_tool("chart", {"name": "mallory-smith"})) == "chart"
+
+    (decision,) = world.records()
+    assert decision["agentguard.resource.type"] == "Patient"
+    assert "mallory-smith" not in str(world.records()) + str(world.records("outcome"))
+    assert "mallory-smith" not in "".join(span.to_json() for span in world.exporter.get_finished_spans())
+
+
+def test_guard_that_cannot_record_its_start_judges_nothing(tmp_path: Path) -> None:
+    """Where the first record fails, there is no guard in force and no call that passes it."""
+    state = State(store=MemoryStore(clock=lambda: 0.0), ledger=FullLedger(), key=bytes(32))
+    given = options(tmp_path, state=state)
+    guard = Guard(given.pop("policies"), **given)
+    server = MCPServer("records")
+
+    with pytest.raises(Refusal):
+        guard.attach(server)
+
+    assert guard._enforcer is None
+    assert not [one for one in server.middleware if isinstance(one, Adapter)]
+
+
+def test_run_is_ended_by_its_name(tmp_path: Path) -> None:
+    """With one trusted issuer its run needs no more; an issuer that is not trusted is a mistake."""
+    guard = make(tmp_path)
+
+    guard.revoke("run-1", reason="test")
+    with pytest.raises(ConfigurationError, match="pass issuer=, one of"):
+        guard.revoke("run-1", issuer="https://other.example")
+
+    store = guard.state.store
+    assert isinstance(store, MemoryStore)
+    assert store.revocation(issuer=ISSUER, run_id="run-1") is not None
+
+
+def test_run_of_one_of_several_issuers_needs_its_issuer(tmp_path: Path) -> None:
+    """Two issuers may name their runs alike."""
+    issuers = [TrustedIssuer(issuer=f"https://{name}.example", alias=name) for name in ("a", "b")]
+    guard = make(tmp_path, issuer=None, audience=None, verifier=InvocationVerifier(*issuers, audience=AUDIENCE))
+
+    with pytest.raises(ConfigurationError, match="whose run `run-1` is, is not clear"):
+        guard.revoke("run-1")
+    guard.revoke("run-1", issuer="https://b.example")
+
+
+def test_loader_that_comes_after_attach_is_refused(tmp_path: Path) -> None:
+    """The policies were checked without it."""
+    world = make_world(tmp_path)
+
+    with pytest.raises(ConfigurationError, match="the loader of `File` comes too late"):
+        world.guard.entity("File")(lambda _: Entity())
+
+
+def test_audience_of_a_local_process_is_none_for_http(tmp_path: Path) -> None:
+    """The message does not send whoever mixed them up in the wrong direction."""
+    with pytest.raises(ConfigurationError, match="that of a local process: pass the server's URL"):
+        make(tmp_path, audience="urn:agentguard:stdio:records").http_auth()

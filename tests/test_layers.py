@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "agentguard"
 
-# The first row that fits a module counts. A module imports from rows above its own, or
+# The longest name that fits a module counts. A module imports from rows above its own, or
 # from its own package in the same row.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "limits", "model"),
@@ -37,10 +37,12 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "policy.values",
     ),
     ("request",),
+    ("cancelled",),
     ("evidence", "identity", "lifecycle", "policy"),
+    ("call",),
     ("enforce", "state"),
     ("adapters", "testing"),
-    ("guarded",),
+    ("guarded", "lifecycle.issuer", "lifecycle.runs"),
     ("guard",),
     ("cli",),
 )
@@ -94,10 +96,8 @@ def within(module: str, prefix: str) -> bool:
 
 def row_of(module: str) -> int | None:
     """Return the module's row, or None if the table does not know it."""
-    for number, prefixes in enumerate(ROWS):
-        if any(within(module, prefix) for prefix in prefixes):
-            return number
-    return None
+    fits = [(len(p), number) for number, prefixes in enumerate(ROWS) for p in prefixes if within(module, p)]
+    return max(fits)[1] if fits else None
 
 
 def package_of(module: str) -> str:

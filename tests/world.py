@@ -136,7 +136,7 @@ def make_world(
     *,
     policies: str = POLICIES,
     issuer: Issuer | None = None,
-    identity: str = "environment",
+    identity: Literal["environment", "meta"] = "environment",
     attach: bool = True,
     agent: str | None = "reader",
     extend: Callable[[World], None] | None = None,

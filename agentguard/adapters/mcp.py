@@ -12,7 +12,8 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
+from urllib.parse import unquote
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
@@ -30,8 +31,8 @@ from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, InputRequiredRe
 from pydantic import ValidationError
 from typing_extensions import TypeIs
 
+from agentguard.call import ACTING, Call, Denial
 from agentguard.denial import META_KEY, told
-from agentguard.enforce import ACTING, Call, Denial
 from agentguard.errors import AccessDenied, ConfigurationError, Refusal
 from agentguard.evidence.record import call_attributes
 from agentguard.identity.sources import EnvironmentSource, meta_token, stdio_audience
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
-    from agentguard.enforce import Enforcer, Rule
+    from agentguard.call import Rule
+    from agentguard.enforce import Enforcer
     from agentguard.identity.verifier import InvocationVerifier
     from agentguard.limits import Limits
     from agentguard.model import Decision, Invocation
@@ -82,6 +84,9 @@ class Answers:
 
 
 ANSWERS: Final = Answers()
+
+UNFIT: Final = Refusal(Reason.INVALID_ARGUMENT, "the arguments do not fit the tool's schema")
+UNGUARDED: Final = Refusal(Reason.UNGUARDED, "nothing of this name is guarded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +180,13 @@ class BearerVerifier:
         )
 
 
+class HttpAuth(TypedDict):
+    """What an `MCPServer` is given so that it takes bearer tokens."""
+
+    auth: AuthSettings
+    token_verifier: BearerVerifier
+
+
 def auth_settings(issuer: str, resource_url: str) -> AuthSettings:
     """Return the SDK's settings for bearer tokens.
 
@@ -264,6 +276,17 @@ class Adapter:
         self._rules = rules
         self._methods = methods
         self.server.middleware.append(self)
+        manager = self.server._tool_manager  # noqa: SLF001
+        bare = manager.call_tool
+
+        async def call_tool(name: str, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:  # noqa: FBT001, FBT002
+            # Middleware is not in the way of a nested call, nor of a message that other
+            # middleware rewrote: a tool that nobody guards is stopped where all calls pass.
+            if self._rule(name) is None:
+                raise NestedDenial(await enforcer.refuse(self._current.get(), name, UNGUARDED, known=False))
+            return await bare(name, arguments, context, convert_result)
+
+        manager.call_tool = call_tool  # type: ignore[method-assign]
 
     async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Judge one message, as the SDK's middleware."""
@@ -285,6 +308,7 @@ class Adapter:
         # What is no name names nothing that is guarded.
         name = named if isinstance(named, str) else ""
         enforcer, rule = self._judge(), self._rule(name)
+        call.rule = rule
         try:
             await enforcer.preflight(call, name, None if rule is None else rule.tool)
         except Denial as denial:
@@ -300,13 +324,17 @@ class Adapter:
             if call.entered:
                 return result
         # No guarded function was reached, so whatever this is, nobody decided on it.
-        return ANSWERS.denied(await enforcer.refuse_arguments(call, name))
+        return ANSWERS.denied(await enforcer.refuse(call, name, UNFIT))
 
     async def _other(self, ctx: ServerRequestContext[Any, Any], call: Call, call_next: CallNext) -> HandlerResult:
         """Judge a method that is a Cedar action itself, on the one argument that names its target."""
         rule = self._methods[ctx.method]
         target = METHODS[ctx.method]
-        arguments = {target: (ctx.params or {}).get(target)}
+        named = (ctx.params or {}).get(target)
+        # The SDK decodes what it takes out of a URI, so what is judged is decoded too.
+        arguments = {target: unquote(named) if target == "uri" and isinstance(named, str) else named}
+        # What the handler calls in turn is nested in it.
+        call.depth += 1
         try:
             return await self._judge().enforce(call, rule, arguments, lambda: call_next(ctx))
         except Denial as denial:

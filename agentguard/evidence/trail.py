@@ -12,7 +12,6 @@ from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
-from agentguard.errors import Refusal
 from agentguard.evidence.ledger import evidence_attributes
 from agentguard.evidence.record import (
     arguments_digest,
@@ -91,8 +90,10 @@ class Refusals:
                     RecordKind.REFUSED_TOKEN,
                     {"agentguard.decision.reason": counted.value, "agentguard.tokens.refused": number},
                 )
-            except Refusal:
-                _LOG.exception("%d refused tokens could not be recorded", number)
+            except Exception:  # noqa: BLE001  a bad token must not become the server's own error
+                _LOG.error("%d refused tokens could not be recorded", number)
+                with self._lock:
+                    self._counts[counted] += number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,13 +155,14 @@ class Trace:
     Attributes:
         invocation: For whom; None until it is verified.
         policies: By what it is judged.
+        resource: What is acted on, as soon as it is known.
         input: The judged arguments, as Cedar JSON.
         decision: What was decided and recorded; None before that.
     """
 
     __slots__ = (
         "_action", "_attributes", "_began", "_call", "_execution", "_known", "_open", "_ran", "_span", "_trail",
-        "decision", "input", "invocation", "policies",
+        "decision", "input", "invocation", "policies", "resource",
     )  # fmt: skip
 
     def __init__(self, trail: Trail, action: str, call: Mapping[str, AttributeValue], *, known: bool) -> None:
@@ -176,10 +178,11 @@ class Trace:
         self._attributes: Mapping[str, AttributeValue] = {}
         self.invocation: Invocation | None = None
         self.policies: PolicyFacts | None = None
+        self.resource: EntityUid | None = None
         self.input: object = None
         self.decision: Decision | None = None
 
-    def decided(self, decision: Decision, resource: EntityUid | None = None) -> Decision:
+    def decided(self, decision: Decision) -> Decision:
         """Record a decision, and return it with its id.
 
         Raises:
@@ -197,7 +200,7 @@ class Trace:
             link=decision.link,
             id=decision_id(now, trail.entropy(10)),
         )
-        shown = resource
+        shown = resource = self.resource
         if resource is not None and resource.type in trail.private:
             shown = private_resource(trail.key, resource)
         attributes = decision_attributes(
@@ -231,6 +234,10 @@ class Trace:
         return self._take(named)
 
     def _take(self, named: Decision) -> Decision:
+        if not named.allowed:
+            # Errors name policies and types, never a value.
+            why = "; ".join(named.errors) or ", ".join(named.policy_ids) or "-"
+            _LOG.info("denied `%s`, decision %s, %s: %s", self._known or "?", named.id, named.reason, why)
         self._trail.metrics.decided(named, tool=self._known, seconds=perf_counter() - self._began)
         self.decision = named
         return named

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE: Final = "AGENTGUARD_TOKEN"  # noqa: S105  the variable's name
 TOKEN_FILE_VARIABLE: Final = "AGENTGUARD_TOKEN_FILE"  # noqa: S105  the variable's name
 META_KEY: Final = "agentguard/invocation"
+STDIO_AUDIENCE: Final = "urn:agentguard:stdio:"
 
 _DEFAULT_LIMITS: Final = Limits()
 _RENEWAL_SECONDS: Final = 30
@@ -111,7 +112,7 @@ def stdio_audience(server_name: str) -> str:
     if not server_name:
         message = "a server wants a name, got an empty one: it is part of the audience of its tokens"
         raise ConfigurationError(message)
-    return f"urn:agentguard:stdio:{server_name}"
+    return STDIO_AUDIENCE + server_name
 
 
 def _mark(found: os.stat_result) -> _Mark:

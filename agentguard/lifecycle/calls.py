@@ -81,5 +81,12 @@ class LiveCalls:
                 calls = list(self._calls.get((ended.issuer, ended.name), {}).values())
             else:
                 calls = [call for invocation, call in self._invocations.values() if ended.matches(invocation)]
+        errors: list[Exception] = []
         for call in calls:
-            call.cancel()
+            try:
+                call.cancel()
+            except Exception as error:  # noqa: BLE001  a loop that is gone must not keep the others from stopping
+                errors.append(error)
+        if errors:
+            message = "a run was ended, and some of its calls could not be told"
+            raise ExceptionGroup(message, errors)

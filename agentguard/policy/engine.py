@@ -233,14 +233,17 @@ def _objector(policies: PolicySet, forbids: Sequence[str], chosen: Slice) -> Rea
 def _deny(
     policies: PolicySet, reason: Reason, depth: int, *, ids: tuple[str, ...] = (), errors: tuple[str, ...] = ()
 ) -> Decision:
-    advice = (policies.policies[id_].advice for id_ in ids if id_ in policies.policies)
+    deciding = [policies.policies[id_] for id_ in ids if id_ in policies.policies]
+    if reason is Reason.POLICY:
+        # Whoever follows the advice of a forbid that a person could lift would still be stopped by the others.
+        deciding = [policy for policy in deciding if not policy.approval]
     return Decision(
         effect=Effect.DENY,
         reason=reason,
         policy_ids=ids,
         policy_version=policies.version,
         errors=errors,
-        advice=next(filter(None, advice), None),
+        advice=next((policy.advice for policy in deciding if policy.advice), None),
         link=depth,
     )
 

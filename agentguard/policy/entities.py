@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
+from agentguard.cancelled import is_stray
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.model import EntityUid, Reason
 from agentguard.policy.values import shape_of, to_cedar
@@ -186,10 +187,18 @@ class Loaders:
             raise
         except TimeoutError:
             raise Refusal(Reason.MISSING_ENTITY, f"the loader of `{uid.type}` did not answer in time") from None
-        except Exception as error:  # noqa: BLE001  a loader is foreign code; whatever it raises denies
+        except BaseException as error:
+            # A loader is foreign code; whatever it raises denies, unless it is the call that was cancelled.
+            if not isinstance(error, Exception) and not is_stray(error):
+                raise
             detail = f"the loader of `{uid.type}` raised {type(error).__qualname__}"
             raise Refusal(Reason.MISSING_ENTITY, detail) from None
-        if isinstance(answer, Entity) and all(isinstance(parent, EntityUid) for parent in answer.parents):
+        # Exact types: an iterator would be empty by the time that it counts.
+        if (
+            isinstance(answer, Entity)
+            and type(answer.parents) in {list, tuple}
+            and all(isinstance(parent, EntityUid) for parent in answer.parents)
+        ):
             return answer
         if answer is None:
             raise Refusal(Reason.MISSING_ENTITY, f"the loader of `{uid.type}` knows no such entity")
@@ -197,8 +206,14 @@ class Loaders:
 
     async def _in_thread(self, loader: Callable[[str], object], entity_id: str) -> object:
         """Ask a plain function, which may block, in a thread that can be given up on."""
+        state = "waiting"
 
         def ask() -> object:
+            nonlocal state
+            with self._lock:
+                if state == "given up":
+                    return None
+                state = "running"
             try:
                 return loader(entity_id)
             finally:
@@ -209,4 +224,11 @@ class Loaders:
             if self._running >= _HANGING:
                 raise Refusal(Reason.MISSING_ENTITY, "too many loaders hang")
             self._running += 1
-        return await anyio.to_thread.run_sync(ask, abandon_on_cancel=True)
+        try:
+            return await anyio.to_thread.run_sync(ask, abandon_on_cancel=True)
+        finally:
+            with self._lock:
+                # One that never began gives its place back here, any other one when it ends.
+                if state == "waiting":
+                    state = "given up"
+                    self._running -= 1

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, cast
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal, cast
 
 import anyio
 import httpx2
 import pytest
 from mcp import Client, MCPError
+from mcp.server.context import CallNext, ServerRequestContext
 from mcp.server.mcpserver import Resolve
 from mcp_types import (
     CallToolRequestParams,
@@ -24,6 +27,7 @@ from pydantic import BeforeValidator
 from agentguard import ConfigurationError
 from agentguard.adapters.mcp import Adapter
 from agentguard.identity.sources import stdio_audience
+from agentguard.testing import acting_as
 from tests.world import (
     NESTED,
     SERVER,
@@ -72,10 +76,11 @@ def test_absent_hint_has_the_specifications_default(
     assert rule.tool.groups == groups | {"tools/call"}
 
 
-async def test_token_is_taken_out_of_the_environment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("identity", ["environment", "meta"])
+async def test_token_is_taken_out_of_the_environment(identity: Literal["environment", "meta"], tmp_path: Path) -> None:
     """Tools, and what they start, cannot read the token from the environment."""
     os.environ["AGENTGUARD_TOKEN_FILE"] = str(tmp_path / "token")
-    make_world(tmp_path)
+    make_world(tmp_path, identity=identity)
 
     assert "AGENTGUARD_TOKEN" not in os.environ
     assert "AGENTGUARD_TOKEN_FILE" not in os.environ
@@ -97,7 +102,7 @@ async def test_identity_in_the_message_counts_only_where_it_was_declared(tmp_pat
 
 
 @pytest.mark.parametrize("where", ["meta", "environment"])
-async def test_http_takes_the_bearer_and_nothing_else(where: str, tmp_path: Path) -> None:
+async def test_http_takes_the_bearer_and_nothing_else(where: Literal["environment", "meta"], tmp_path: Path) -> None:
     """Over HTTP neither `_meta` nor the environment counts, whoever they name."""
     world = make_world(tmp_path, identity=where)
     theirs = world.token(audience=stdio_audience(SERVER))
@@ -343,3 +348,129 @@ async def test_adapter_that_was_not_installed_does_not_judge(tmp_path: Path) -> 
             await client.call_tool("read", {"record_id": "r1"})
 
     assert world.ran == []
+
+
+def message(method: str, **params: object) -> Any:
+    """Return what the SDK's middleware is given for a message that came without a request."""
+    return SimpleNamespace(request_id=1, method=method, params=params, request=None, meta={"traceparent": 7})
+
+
+@pytest.mark.parametrize("name", [None, 7, ["read"], {"read": 1}])
+async def test_name_that_is_no_text_names_nothing(name: object, tmp_path: Path) -> None:
+    """Whatever stands there is denied like a tool that does not exist, and not kept."""
+    world = make_world(tmp_path)
+    adapter = next(one for one in world.server.middleware if isinstance(one, Adapter))
+
+    async def next_one(_: Any) -> Any:
+        raise AssertionError
+
+    result = await adapter(message("tools/call", name=name), next_one)
+
+    assert isinstance(result, CallToolResult)
+    assert meta(result)["reason"] == "denied"
+    (record,) = world.records()
+    assert record["agentguard.decision.reason"] == "unguarded"
+    assert "gen_ai.tool.name" not in record
+    assert world.guard._call.get() is None
+
+
+async def test_name_of_a_prompt_is_not_kept_as_that_of_a_tool(tmp_path: Path) -> None:
+    """A record of `prompts/get` has no tool in it."""
+    world = make_world(tmp_path, policies=ALL)
+
+    async with Client(world.server) as client:
+        with pytest.raises(MCPError):
+            await client.get_prompt("absent")
+
+    assert world.records()[0]["agentguard.action.id"] == "prompts/get"
+    assert "gen_ai.tool.name" not in world.records()[0]
+
+
+@pytest.mark.parametrize(("transport", "allowed"), [("http", "http"), ("memory", "stdio")])
+async def test_policy_sees_how_the_call_arrived(transport: Any, allowed: str, tmp_path: Path) -> None:
+    """`context.transport` is `http` for what came over HTTP, and `stdio` for all else."""
+    for value in ("http", "stdio"):
+        world = make_world(
+            tmp_path / value,
+            policies=f'@id("t") permit (principal, action, resource) when {{ context.transport == "{value}" }};',
+        )
+        async with connected(world, transport, "2026-07-28") as client:
+            result = await client.call_tool("export", {})
+
+        assert result.is_error is (value != allowed)
+
+
+async def test_acting_as_does_not_hold_over_http(tmp_path: Path) -> None:
+    """A server that a test serves in its own process believes the bearer, whoever the test acts as."""
+    policies = ALL + '@id("no") forbid (principal in Agent::"stranger", action == Action::"read", resource);'
+    world = make_world(tmp_path, policies=policies)
+
+    with acting_as("reader"):
+        async with served(world) as url, http_client(url, world.token("stranger")) as client:
+            denied = await client.call_tool("read", {"record_id": "r1"})
+            allowed = await client.call_tool("export", {})
+
+    assert meta(denied)["reason"] == "denied"
+    assert not allowed.is_error
+    assert [record["agentguard.agent.id"] for record in world.records()] == ["stranger", "stranger"]
+
+
+async def test_sdk_is_told_of_one_run_and_of_nothing_more(tmp_path: Path) -> None:
+    """Its subject names issuer, subject and run so that no two of them can be read as another two."""
+    world = make_world(tmp_path)
+    verifier = world.guard.http_auth()["token_verifier"]
+    token = world.token(user="alice smith", scopes=["b", "a"])
+    invocation = await world.guard._verifier.verify(token)
+
+    told = await verifier.verify_token(token)
+
+    assert told is not None
+    assert told.subject is not None
+    assert json.loads(told.subject) == [invocation.issuer, invocation.subject, invocation.run_id]
+    assert told.client_id == invocation.client_id
+    assert told.scopes == ["a", "b"]
+    assert told.expires_at == int(invocation.ends_at)
+    assert told.resource == world.guard._verifier.audience
+
+
+async def test_notification_that_looks_like_a_call_runs_nothing(tmp_path: Path) -> None:
+    """It has no id to answer, so nobody judges it: it must reach no tool, guarded or not."""
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        async def naked() -> None:
+            world.ran.append("naked")
+
+    world = make_world(tmp_path, policies=ALL, extend=extend)
+    headers = {
+        "Authorization": f"Bearer {world.token()}",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": "2025-11-25",
+    }
+    async with served(world, stateless=True) as url, httpx2.AsyncClient() as http:
+        for name in ("naked", "export"):
+            call = {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": name, "arguments": {}}}
+            await http.post(url, json=call, headers=headers)
+        async with http_client(url, world.token(), "2025-11-25") as client:
+            await client.call_tool("read", {"record_id": "r1"})
+
+    assert world.ran == ["read r1"]
+
+
+async def test_guarded_function_that_ran_before_validation_is_not_the_tool(tmp_path: Path) -> None:
+    """What else was guarded on the way does not make the tool's argument error the tool's own."""
+    world = make_world(tmp_path)
+    read = world.server._tool_manager.list_tools()[0].fn
+
+    async def read_first(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> Any:
+        if ctx.method == "tools/call":
+            await read(record_id="r1")
+        return await call_next(ctx)
+
+    world.server.middleware.append(read_first)
+    async with Client(world.server) as client:
+        result = await client.call_tool("export", {"max_rows": "secret"})
+
+    assert meta(result)["reason"] == "invalid_argument"
+    assert "secret" not in text(result)
+    assert world.ran == ["read r1"]

@@ -100,3 +100,59 @@ def test_function_under_two_names_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="registered as `a` and as `b`"):
         make_world(tmp_path, extend=extend)
+
+
+async def test_tool_that_claims_to_equal_the_guarded_one_is_denied(tmp_path: Path) -> None:
+    """Functions are compared by identity: equality is for an object to say itself."""
+    world = make_world(tmp_path)
+
+    class Equal:
+        """A function that equals every other one."""
+
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        async def __call__(self, max_rows: int = 10) -> str:
+            world.ran.append("other")
+            return "ran"
+
+    tool = world.server._tool_manager.get_tool("export")
+    assert tool is not None
+    tool.fn = Equal()
+
+    async with Client(world.server) as client:
+        result = await client.call_tool("export", {})
+
+    assert world.ran == []
+    assert meta(result)["reason"] == "denied"
+
+
+async def test_tool_that_was_removed_after_attach_reads_like_one_that_never_was(tmp_path: Path) -> None:
+    """Nobody learns that there once was one."""
+    world = make_world(tmp_path)
+    world.server.remove_tool("export")
+
+    async with Client(world.server) as client:
+        removed = await client.call_tool("export", {})
+        absent = await client.call_tool("absent", {})
+
+    assert meta(removed) | {"id": ""} == meta(absent) | {"id": ""}
+    assert [record["agentguard.decision.reason"] for record in world.records()] == ["unguarded", "unguarded"]
+
+
+def test_partial_around_a_guarded_function_is_refused_at_start_up(tmp_path: Path) -> None:
+    """Arguments that a partial fills in would not be what the guard was told of."""
+
+    def extend(world: World) -> None:
+        @world.guard.tool
+        async def delete_file(path: str, force: bool = False) -> str:
+            return path
+
+        forced = functools.partial(delete_file, force=True)
+        forced.__name__ = "delete_file"  # type: ignore[attr-defined]
+        world.server.add_tool(forced)
+
+    with pytest.raises(ConfigurationError, match=r"another decorator above @guard\.tool"):
+        make_world(tmp_path, extend=extend)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from mcp import Client
 
-from agentguard import AccessDenied, Grade, Invocation
+from agentguard import AccessDenied, Entity, Grade, Invocation, State, current_invocation
+from agentguard.evidence.ledger import Entry, MemoryLedger
+from agentguard.lifecycle.store import MemoryStore
 from agentguard.testing import acting_as, unsafe_invocation
 from tests.tokens import Clock
 from tests.world import World, make_world, meta, text
@@ -129,7 +133,7 @@ async def test_ending_a_parent_ends_the_calls_of_its_children(tmp_path: Path) ->
     parent = unsafe_invocation("reader", run_id="run-1")
     told = []
 
-    with acting_as("mailer", run_id="child", ancestors=(parent,)):
+    with acting_as("mailer", run_id="child", ancestors=(parent,)), anyio.fail_after(10):
         async with Client(world.server) as client, anyio.create_task_group() as tasks:
 
             async def call() -> None:
@@ -224,3 +228,146 @@ async def test_clock_that_stands_at_the_end_denies(tmp_path: Path) -> None:
         await export()
 
     assert str(denied.value.decision.reason) == "expired"
+
+
+async def test_revocation_between_register_and_check_stops_the_judging(tmp_path: Path) -> None:
+    """Check-then-register would go on to load and to allow, for a run that had ended by then."""
+
+    def add(world: World) -> None:
+        @world.guard.entity("File")
+        async def file(_: str) -> Entity:
+            await anyio.lowlevel.checkpoint()
+            world.ran.append("loader")
+            return Entity()
+
+        @world.server.tool()
+        @world.guard.tool(resource="File::{name}")
+        async def open_file(name: str) -> None:
+            world.ran.append("open_file")
+
+    world = make_world(tmp_path, policies=ALL, extend=add)
+    store = world.state.store
+    ended = store.ended
+    checks = 0
+
+    def revoke_right_after_the_first_check(invocation: Invocation) -> bool:
+        nonlocal checks
+        checks += 1
+        answer = ended(invocation)
+        # 1: preflight. 2: step 1, for which the call is registered already.
+        if checks == 2:
+            store.revoke(issuer=invocation.issuer, run_id=invocation.run_id)
+        return answer
+
+    store.ended = revoke_right_after_the_first_check  # type: ignore[method-assign]
+    with acting_as("reader"):
+        async with Client(world.server) as client:
+            result = await client.call_tool("open_file", {"name": "x"})
+
+    assert meta(result)["reason"] == "ended"
+    assert world.ran == []
+    assert [record["agentguard.decision.reason"] for record in world.records()] == ["revoked"]
+
+
+async def test_revocation_while_the_decision_is_recorded_stops_the_call(tmp_path: Path) -> None:
+    """The check after the record finds it: one allow stands, with an outcome that says nothing ran."""
+    store = MemoryStore(clock=lambda: 0.0)
+
+    class Slow(MemoryLedger):
+        """A ledger that takes so long that the run ends meanwhile."""
+
+        def append(self, record: Mapping[str, object]) -> Entry:
+            if record["kind"] == "decision":
+                store.revoke(issuer="urn:agentguard:testing", run_id="run-1")
+            return super().append(record)
+
+    world = make_world(
+        tmp_path,
+        policies=ALL,
+        extend=extend(Gate()),  # type: ignore[arg-type]
+        state=State(store=store, ledger=Slow(), key=bytes(32)),
+    )
+
+    with acting_as("reader", run_id="run-1"):
+        async with Client(world.server) as client:
+            result = await client.call_tool("quick", {})
+
+    assert world.ran == []
+    (decision,) = world.records()
+    (outcome,) = world.records("outcome")
+    assert decision["agentguard.decision.effect"] == "allow"
+    assert decision["agentguard.decision.id"] == outcome["agentguard.decision.id"] == meta(result)["id"]
+    assert outcome["agentguard.execution.outcome"] == "cancelled"
+    assert outcome["agentguard.execution.reason"] == "revoked"
+
+
+async def test_deadline_that_the_clock_does_not_see_denies_all_the_same(tmp_path: Path) -> None:
+    """A clock that was set back does not turn a call that was cut into one that gave nothing."""
+    world = make_world(
+        tmp_path,
+        policies=ALL,
+        extend=extend(Gate()),  # type: ignore[arg-type]
+        clock=Clock(1_000.0),
+        agent=None,
+    )
+
+    with acting_as("reader", ends_at=1_000.05, run_ends_at=1_001, issued_at=1_000), anyio.fail_after(10):
+        async with Client(world.server) as client:
+            result = await client.call_tool("patient", {})
+
+    assert meta(result)["reason"] == "ended"
+    assert world.records("outcome")[0]["agentguard.execution.outcome"] == "cancelled"
+
+
+@pytest.mark.parametrize("ends_at", [1_000.0, 999.0, float("nan")])
+async def test_tool_that_never_waits_does_not_begin_after_the_end(ends_at: float, tmp_path: Path) -> None:
+    """A deadline alone would let it run to its end: the check is what stops it."""
+    world = make_world(
+        tmp_path,
+        policies=ALL,
+        extend=extend(Gate()),  # type: ignore[arg-type]
+        clock=Clock(1_000.0),
+        agent=None,
+    )
+    quick = world.server._tool_manager.list_tools()[-1].fn
+
+    with acting_as("reader", ends_at=ends_at, run_ends_at=1_001, issued_at=900), pytest.raises(AccessDenied) as denied:
+        await quick()
+
+    assert str(denied.value.decision.reason) == "expired"
+    assert world.ran == []
+
+
+async def test_denial_of_a_withheld_result_is_no_allow(tmp_path: Path) -> None:
+    """It has the id of the decision that allowed the call, and nothing else of it."""
+
+    def add(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool
+        async def suicidal() -> str:
+            invocation = current_invocation()
+            world.state.store.revoke(issuer=invocation.issuer, run_id=invocation.run_id)
+            return "secret"
+
+    world = make_world(tmp_path, policies=ALL, extend=add)
+
+    with acting_as("reader"), pytest.raises(AccessDenied) as denied:
+        await world.server._tool_manager.list_tools()[-1].fn()
+
+    decision = denied.value.decision
+    assert not decision.allowed
+    assert (decision.policy_ids, decision.advice) == ((), None)
+    assert decision.id == world.records()[0]["agentguard.decision.id"]
+
+
+async def test_call_that_is_over_is_no_longer_in_flight(tmp_path: Path) -> None:
+    """Whatever became of it; otherwise each call would be kept for as long as the server runs."""
+    world = make_world(tmp_path, policies=ALL, extend=extend(Gate()))  # type: ignore[arg-type]
+
+    with acting_as("reader"):
+        async with Client(world.server) as client:
+            await client.call_tool("quick", {})
+            await client.call_tool("read", {"record_id": "nobody"})
+
+    assert world.guard._enforcer is not None
+    assert world.guard._enforcer._live._calls == {}

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mcp import Client
+from mcp.server.auth.middleware.auth_context import auth_context_var
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 
 from tests.world import NESTED, World, http_client, make_world, meta, served, text
 
@@ -47,3 +50,21 @@ async def test_guarded_function_of_another_guard_finds_no_request(tmp_path: Path
 
     assert result.is_error
     assert inner.ran == []
+
+
+async def test_bearer_that_the_sdk_remembers_from_elsewhere_does_not_count(tmp_path: Path) -> None:
+    """The SDK's context variable may hold another server's user: only the request's own one is asked."""
+    world = make_world(tmp_path)
+    world.server.settings.auth = None
+    world.server._token_verifier = None
+    elsewhere = AuthenticatedUser(AccessToken(token=world.token(), client_id="reader", scopes=[]))
+
+    remembered = auth_context_var.set(elsewhere)
+    try:
+        async with served(world) as url, http_client(url, None) as client:
+            result = await client.call_tool("read", {"record_id": "r1"})
+    finally:
+        auth_context_var.reset(remembered)
+
+    assert meta(result)["reason"] == "unauthenticated"
+    assert world.ran == []

@@ -72,3 +72,6 @@ async def test_resolver_of_a_denied_call_does_not_run(era: Era, tmp_path: Path) 
     assert text(asked) == f"1 True {era}"
     assert set(tools["resolving"].input_schema["properties"]) == {"record_id"}
     assert set(tools["asking"].input_schema["properties"]) == {"number"}
+    judged = {guarded.rule.tool.name: guarded.arguments for guarded in world.guard._functions if guarded.rule}
+    assert judged["resolving"] == ("record_id",)
+    assert judged["asking"] == ("number",)

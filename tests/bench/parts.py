@@ -21,7 +21,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from agentguard import Decision, enforce
 from agentguard.adapters.mcp import ANSWERS
-from agentguard.enforce import Call
+from agentguard.call import Call
 from agentguard.evidence.record import call_attributes
 from agentguard.model import AccessRequest
 from agentguard.policy import engine

@@ -10,6 +10,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import get_current_span
 
 from agentguard import Decision, Effect, EntityUid, Reason, Refusal
 from agentguard.evidence.ledger import Entry, MemoryLedger
@@ -80,7 +81,8 @@ def test_span_shows_what_the_record_holds() -> None:
     trace = world.trail.begin("read", {"mcp.method.name": "tools/call"})
     trace.invocation, trace.policies, trace.input = unsafe_invocation("reader"), Policies(), {"x": 1}
 
-    named = trace.decided(ALLOW, EntityUid("Record", "r1"))
+    trace.resource = EntityUid("Record", "r1")
+    named = trace.decided(ALLOW)
     trace.close()
     trace.close()
 
@@ -105,7 +107,8 @@ def test_id_of_a_private_type_is_a_digest_in_every_place() -> None:
     world = World()
     trace = world.trail.begin("read", {})
 
-    trace.decided(ALLOW, EntityUid("Patient", "alice"))
+    trace.resource = EntityUid("Patient", "alice")
+    trace.decided(ALLOW)
     trace.close()
 
     (span,) = world.exporter.get_finished_spans()
@@ -180,6 +183,7 @@ def test_decision_that_cannot_be_recorded_is_refused() -> None:
 
     (span,) = world.exporter.get_finished_spans()
     assert (span.attributes or {})["agentguard.decision.id"] == named.id
+    assert (span.attributes or {})["agentguard.decision.reason"] == "evidence_unavailable"
     assert named.policy_version == "sha256:1"
     assert world.trail.begin("read", {}).unrecorded(DENY).policy_version == ""
 
@@ -195,6 +199,7 @@ def test_outcome_that_cannot_be_recorded_is_logged(caplog: pytest.LogCaptureFixt
     trace.ended(Outcome.COMPLETED)
 
     assert f"the outcome `completed` of decision {named.id} could not be recorded" in caplog.text
+    assert "no space left" not in caplog.text
 
 
 def test_flood_of_refused_tokens_becomes_counts() -> None:
@@ -231,3 +236,36 @@ def test_name_that_a_caller_made_up_makes_no_span_name_and_no_series() -> None:
     assert span.name == "agentguard.authorize"
     assert "made up" not in str(world.reader.get_metrics_data())
     assert world.kept()[0]["agentguard.action.id"] == "made up"
+
+
+def test_decision_span_is_closed_once_and_is_current_no_longer(caplog: pytest.LogCaptureFixture) -> None:
+    """What the tool starts does not stand under it, and closing it again does nothing."""
+    outside = get_current_span()
+    trace = World().trail.begin("read", {})
+    inside = get_current_span()
+    trace.decided(ALLOW)
+
+    trace.close()
+    trace.close()
+
+    assert inside is not outside
+    assert get_current_span() is outside
+    assert caplog.text == ""
+
+
+def test_refused_tokens_are_not_forgotten_while_the_ledger_is_broken() -> None:
+    """Whatever the ledger raises, the count waits for the next record."""
+
+    class Raising(MemoryLedger):
+        def append(self, record: Mapping[str, object]) -> Entry:
+            raise OSError
+
+    world = World(Raising())
+    world.trail.refused_token(Reason.INVALID_TOKEN)
+    mended = MemoryLedger()
+    object.__setattr__(world.trail, "ledger", mended)
+    world.now += 1
+    world.trail.refused_token(Reason.INVALID_TOKEN)
+
+    (entry,) = mended
+    assert entry.record["attributes"]["agentguard.tokens.refused"] == 2

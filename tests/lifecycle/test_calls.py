@@ -116,3 +116,40 @@ async def test_run_that_is_ended_in_another_thread_cancels_without_waiting() -> 
         await anyio.sleep_forever()
 
     assert scope.cancelled_caught
+
+
+async def test_every_call_of_a_run_is_cancelled() -> None:
+    """A run may have many calls in flight at once, and those of the runs below it."""
+    calls, store = make()
+    parent = unsafe_invocation("a", run_id="1")
+    child = unsafe_invocation("b", run_id="2", ancestors=(parent,))
+    scopes = [anyio.CancelScope() for _ in range(4)]
+    for scope, invocation in zip(scopes, (parent, child, parent, child), strict=True):
+        calls.add(invocation, scope)
+
+    store.revoke(issuer=parent.issuer, run_id="1")
+
+    assert all(scope.cancel_called for scope in scopes)
+
+
+async def test_loop_that_is_gone_does_not_keep_the_others_from_stopping() -> None:
+    """Each call is told; what could not be told is raised afterwards."""
+    calls, store = make()
+    invocation = unsafe_invocation("a", run_id="1")
+
+    def elsewhere() -> None:
+        async def register() -> None:
+            calls.add(invocation, anyio.CancelScope())
+
+        anyio.run(register)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    here = anyio.CancelScope()
+    calls.add(invocation, here)
+
+    with pytest.raises(ExceptionGroup, match="failed"):
+        store.revoke(issuer=invocation.issuer, run_id="1")
+
+    assert here.cancel_called

@@ -360,6 +360,8 @@ def test_answers_that_are_too_many_are_forgotten(monkeypatch: pytest.MonkeyPatch
         False,
         True,
     ]
+    (link,) = policies._links[invocation].values()
+    assert [len(chosen.answers) for chosen in link.slices.values()] == [1]
 
 
 @pytest.mark.parametrize(
@@ -375,6 +377,8 @@ def test_answers_that_are_too_many_are_forgotten(monkeypatch: pytest.MonkeyPatch
         (('@id("no") permit (principal, action, resource) when { principal has task };',), "read", False),
         (('@id("yes") permit (principal, action, resource) when { principal.grade == "run" };',), "read", True),
         (('@id("t") permit (principal, action, resource == Tool::"search");',), "search", True),
+        (('@id("s") permit (principal, action, resource in Server::"other");',), "search", False),
+        (('@id("r") permit (principal, action, resource is Record);',), "read", True),
     ],
 )
 def test_what_can_never_be_allowed_is_told_before_the_arguments_are_known(
@@ -503,3 +507,83 @@ def test_the_denial_that_every_call_would_get_names_its_policies() -> None:
     )
     assert nothing is not None
     assert nothing.reason is Reason.NO_PERMIT
+
+
+def test_an_approval_does_not_lift_what_cannot_be_evaluated() -> None:
+    """Nobody is asked to approve a call that a broken policy denies too."""
+    decision = decide(searches(), policy_set(ALL, ASK, OVERFLOWS))
+
+    assert (decision.reason, decision.policy_ids) == (Reason.POLICY_ERROR, ("ask",))
+    assert len(decision.errors) == 1
+
+
+def test_links_without_a_grant_are_told_apart() -> None:
+    """The same policies give the same answer, and it is not the same link that it is about."""
+    policies = policy_set(ALL)
+    parent = unsafe_invocation("a")
+
+    assert decide(searches(parent), policies).link == 0
+    assert decide(searches(child(parent, "b", None)), policies).link == 1
+
+
+def test_policies_of_one_action_do_not_answer_for_another() -> None:
+    """A slice that was made for reading has no forbid on searching in it."""
+    policies = policy_set(ALL, '@id("no") forbid (principal, action == Action::"search", resource);')
+    invocation = unsafe_invocation("a")
+
+    for _ in range(2):
+        assert decide(reads(invocation), policies).allowed
+        assert decide(searches(invocation), policies).policy_ids == ("no",)
+        assert may_ever(invocation, "read", policies)
+        assert not may_ever(invocation, "search", policies)
+
+
+def test_what_loaders_know_of_a_run_is_not_remembered_for_the_next_call() -> None:
+    """An agent that is taken into a group may at once what its group may, and the other way round."""
+    policies = policy_set(
+        '@id("team") permit (principal in Group::"team", action, resource);', loaders=["Record", "Agent"]
+    )
+    invocation = unsafe_invocation("a")
+
+    def agent(*groups: str) -> dict[str, object]:
+        return {"uid": uid("Agent", "a"), "attrs": {}, "parents": [uid("Group", group) for group in groups]}
+
+    assert not may_ever(invocation, "read", policies, [agent()])
+    assert may_ever(invocation, "read", policies)
+    assert may_ever(invocation, "read", policies, [agent("team")])
+    assert not may_ever(invocation, "read", policies, [agent()])
+
+
+def test_a_record_that_is_not_what_the_call_acts_on_is_not_in_its_tool() -> None:
+    """Only what a call acts on is in the tool, and it stays in what the entity file says too."""
+    in_file = """{ "uid": { "type": "Folder", "id": "f" }, "attrs": {}, "parents": [] },
+    { "uid": { "type": "Record", "id": "r9" }, "attrs": { "sensitivity": "secret" },
+      "parents": [{ "type": "Folder", "id": "f" }] },
+    { "uid": { "type": "Agent", "id": "a" }, "parents": [],
+      "attrs": { "record": { "__entity": { "type": "Record", "id": "r9" } } } }"""
+    policies = policy_set(
+        ALL,
+        '@id("tool") forbid (principal, action, resource) when { principal.agent.record in Tool::"read" };',
+        '@id("folder") forbid (principal, action == Action::"read", resource in Folder::"f");',
+        types="""entity Folder; entity Agent = { record: Record };
+        entity Record in [Tool, Folder] = { sensitivity: String };""",
+        entities=f"{ENTITIES[:-1]}, {in_file}]",
+    )
+    invocation = unsafe_invocation("a")
+    own = AccessRequest(
+        invocation=invocation, action="read", resource=EntityUid("Record", "r9"), context=context(id="r9")
+    )
+
+    assert decide(reads(invocation), policies).allowed
+    assert decide(own, policies).policy_ids == ("folder", "tool")
+
+
+def test_an_entity_that_does_not_fit_is_not_quoted() -> None:
+    """Its id may be private, and its attributes are."""
+    one = record("alices-record")
+    for entities in ((record("alices-record", sensitivity=5),), (one, record("alices-record", sensitivity="secret"))):
+        decision = decide(reads(None, *entities, id_="alices-record"), policy_set(ALL))
+
+        assert decision.reason is Reason.MISSING_ENTITY
+        assert decision.errors[0].startswith("the entities are not as the schema says: ")
+        assert "alice" not in str(decision.errors)

@@ -6,9 +6,11 @@ import threading
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -113,7 +115,13 @@ async def test_value_that_holds_itself_denies() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [None, {"attrs": {}}, "x", Entity({}, parents=["Folder::f"])],  # type: ignore[list-item]
+    [
+        None,
+        {"attrs": {}},
+        "x",
+        SimpleNamespace(attributes={}, parents=[]),
+        Entity({}, parents=["Folder::f"]),  # type: ignore[list-item]
+    ],
 )
 async def test_answer_that_is_no_entity_denies(answer: object) -> None:
     """A loader that knows nothing, or answers in another shape, denies the call."""
@@ -135,6 +143,8 @@ async def test_loader_that_raises_denies_without_its_text() -> None:
 
     assert refused.value.reason is Reason.MISSING_ENTITY
     assert refused.value.detail == "the loader of `Record` raised RuntimeError"
+    # Nor does a traceback show it.
+    assert refused.value.__suppress_context__
 
 
 async def test_loader_that_hangs_denies_in_time() -> None:
@@ -227,3 +237,84 @@ def test_second_loader_of_a_type_is_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="has two loaders: keep one"):
         found.register("Record", lambda _: Entity())
+
+
+async def test_plain_loader_that_hangs_denies_in_time() -> None:
+    """Its thread is left behind: nobody waits until it is through."""
+    gate = threading.Event()
+    waited: list[bool] = []
+
+    def hang(_: str) -> Entity:
+        waited.append(gate.wait(20))
+        return Entity()
+
+    with pytest.raises(Refusal) as refused:
+        await load(loaders(Limits(loader_seconds=1), Record=hang))
+    assert waited == []
+    gate.set()
+
+    assert "did not answer in time" in refused.value.detail
+
+
+async def test_parent_that_a_loader_knows_is_loaded() -> None:
+    """A folder may be suspended as well as what is in it."""
+    folder = Entity({"sealed": True}, [EntityUid("Group", "g")])
+
+    loaded = await load(loaders(Record=Entity({}, [EntityUid("Folder", "f")]), Folder=folder))
+
+    assert [entity["uid"]["type"] for entity in loaded] == ["Record", "Folder"]
+
+
+@pytest.mark.parametrize("parents", [iter([EntityUid("Folder", "secret")]), {EntityUid("Folder", "secret")}])
+async def test_parents_that_can_be_read_once_deny(parents: Any) -> None:
+    """An iterator would be empty by the time that it counts, and a forbid on the parent would not fire."""
+    with pytest.raises(Refusal) as refused:
+        await load(loaders(Record=Entity({}, parents=parents)))
+
+    assert refused.value.detail == "the loader of `Record` did not return an Entity"
+
+
+async def test_call_that_ends_before_its_loader_began_gives_its_place_back() -> None:
+    """Else whoever gives up early, often enough, would lock everybody out."""
+    asked: list[str] = []
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    tokens = limiter.total_tokens
+    busy = threading.Event()
+
+    def loader(record_id: str) -> Entity:
+        asked.append(record_id)
+        return Entity()
+
+    found = loaders(Limits(loader_seconds=1), Record=loader)
+    limiter.total_tokens = 1
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: anyio.to_thread.run_sync(busy.wait))
+            await anyio.lowlevel.checkpoint()
+            for _ in range(3):
+                with anyio.move_on_after(0.02):
+                    await load(found)
+            busy.set()
+    finally:
+        limiter.total_tokens = tokens
+
+    assert found._running == 0
+    assert asked == []
+    assert len(await load(found)) == 1
+
+
+async def test_loader_whose_thread_comes_too_late_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that begins after its call was given up does nothing, and frees nothing twice."""
+    late: list[Any] = []
+
+    async def give_up(function: Any, *, abandon_on_cancel: bool) -> object:
+        late.append(function)
+        raise TimeoutError
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", give_up)
+    found = loaders(Record=lambda _: Entity())
+    with pytest.raises(Refusal):
+        await load(found)
+
+    assert late[0]() is None
+    assert found._running == 0

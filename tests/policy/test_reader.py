@@ -165,3 +165,12 @@ def test_a_forbid_that_a_person_can_lift_says_so() -> None:
 
     assert found == []
     assert [policy.approval for policy in policies] == [True, False]
+
+
+def test_a_forbid_that_does_not_ask_for_an_approval_cannot_be_lifted() -> None:
+    """Whatever its condition says."""
+    (policy,), _ = read_policies(
+        "a.cedar", f'@id("a") {HEAD.replace("permit", "forbid")} unless {{ context has approval }};', Limits()
+    )
+
+    assert policy.approval is False
