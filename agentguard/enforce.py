@@ -222,8 +222,9 @@ class Enforcer:
             uids = (rule.itself,) if rule.resource is None else rule.resource.uids(arguments, self._s.limits)
             decisions: list[tuple[EntityUid, Decision]] = []
             for resource in uids:
-                # Each may take a while, and the run may end meanwhile.
-                await checkpoint()
+                if decisions:
+                    # Many may take a while, and the run may end meanwhile.
+                    await checkpoint()
                 trace.resource = resource
                 entities = await self._entities(rule, resource, invocation, policies)
                 # 4. Decide. 5. Approval: a forbid that only a person can lift says so.

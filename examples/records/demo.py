@@ -1,6 +1,6 @@
 """Two agents call a guarded server, and each answer is compared with what it should be.
 
-``python -m examples.records.demo`` starts an issuer and the server in
+``.venv/bin/python -m examples.records.demo`` starts an issuer and the server in
 `examples.records.server` on free loopback ports, the server as a process of its own,
 and talks to it as any MCP client would. What was decided is read from the spans that
 the server wrote. It ends by itself: with 0 if every line is as expected, with 1 if

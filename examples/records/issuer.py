@@ -4,7 +4,7 @@ It publishes what a server looks for, its metadata and its keys; the tokens stay
 whoever runs it. (A real issuer hands them to agents that it has authenticated.) Run
 alone, it prints what to try the server with::
 
-    python -m examples.records.issuer --port 8900 --server-port 8000
+    .venv/bin/python -m examples.records.issuer --port 8900 --server-port 8000
 """
 
 import socket
@@ -78,11 +78,11 @@ def main(
         issuer = Issuer(issuer=f"http://127.0.0.1:{listening.getsockname()[1]}")
         audience = f"http://127.0.0.1:{server_port}/mcp"
         print("# the server, over HTTP; then an agent's call carries `Authorization: Bearer $BILLING`")
-        print(f"python -m examples.records.server --http {server_port} --issuer {issuer.issuer}")
+        print(f".venv/bin/python -m examples.records.server --http {server_port} --issuer {issuer.issuer}")
         print(f"BILLING={billing_token(issuer, audience)}")
         print(f"SUPPORT={support_token(issuer, audience)}")
         print("# the server, over stdio, where the process has one run's token")
-        print(f"python -m examples.records.server --stdio --issuer {issuer.issuer}")
+        print(f".venv/bin/python -m examples.records.server --stdio --issuer {issuer.issuer}")
         print(f"AGENTGUARD_TOKEN={billing_token(issuer, stdio_audience('records'))}", flush=True)
         config = uvicorn.Config(issuer_app(issuer), log_level="warning")
         anyio.run(uvicorn.Server(config).serve, [listening])

@@ -3,8 +3,8 @@
 Run it over HTTP, where each request brings its bearer token, or over stdio, where
 the token of the one run lies in the environment::
 
-    python -m examples.records.server --http 8000 --issuer http://127.0.0.1:8900
-    AGENTGUARD_TOKEN=… python -m examples.records.server --stdio --issuer http://127.0.0.1:8900
+    .venv/bin/python -m examples.records.server --http 8000 --issuer http://127.0.0.1:8900
+    AGENTGUARD_TOKEN=… .venv/bin/python -m examples.records.server --stdio --issuer http://127.0.0.1:8900
 """
 
 import json

@@ -56,10 +56,15 @@ def write_files(page: str, folder: Path) -> None:
         file.write_text(text, "utf-8")
 
 
-def run_python(page: str, folder: Path) -> Mapping[str, Any]:
+def run_python(page: str, folder: Path, changes: Mapping[str, str] | None = None) -> Mapping[str, Any]:
     """Run a page's Python blocks in order, as one module beside the page's files, and return its names.
 
     A page that shows no folder of policies gets one that permits everything.
+
+    Args:
+        page: The page.
+        folder: Where its files go.
+        changes: What stands in it that the test wants otherwise.
     """
     write_files(page, folder)
     if not (folder / "policies").exists():
@@ -68,9 +73,16 @@ def run_python(page: str, folder: Path) -> Mapping[str, Any]:
     names: dict[str, Any] = {"__name__": "page", "__file__": str(folder / "page.py")}
     for block in blocks(page, "python"):
         # The line in the page, for whoever reads the traceback.
-        code = compile("\n" * block.line + block.text, page, "exec")
+        code = compile("\n" * block.line + changed(block.text, changes or {}), page, "exec")
         exec(code, names)  # noqa: S102  these are our own pages
     return names
+
+
+def changed(text: str, changes: Mapping[str, str]) -> str:
+    """Return *text* with each of *changes* made."""
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return text
 
 
 def without_ids(text: str) -> str:

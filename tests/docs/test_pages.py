@@ -5,16 +5,19 @@ from __future__ import annotations
 import ast
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
+import anyio
+import httpx2
 import pytest
 from mcp import Client
 
-from agentguard import PolicyError, Reason
+from agentguard import Issuer, PolicyError, Reason
 from agentguard.denial import told
 from agentguard.evidence.ledger import verify_chain
 from agentguard.limits import Limits
@@ -126,7 +129,7 @@ def test_tests_that_the_page_on_testing_shows_pass(tmp_path: Path) -> None:
     write_files(TESTING_PAGE, tmp_path)
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_export.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_export.py", "test_office.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -142,6 +145,13 @@ def test_tests_that_the_page_on_testing_shows_pass(tmp_path: Path) -> None:
     assert f"{len(shown)} passed" in done.stdout, done.stdout + done.stderr
 
 
+def test_page_of_attributes_is_what_the_code_says() -> None:
+    """Where it is not, `.venv/bin/python docs/attributes.py` writes it anew."""
+    made = runpy.run_path(str(ROOT / "docs" / "attributes.py"))
+
+    assert made["PAGE"].read_text("utf-8") == made["attributes_page"]()
+
+
 def test_evidence_that_the_page_on_guarding_reads_is_whole(tmp_path: Path) -> None:
     """The page ends with a chain of records, begun when the guard was attached."""
     names = run_python(GUARD_PAGE, tmp_path)
@@ -151,11 +161,33 @@ def test_evidence_that_the_page_on_guarding_reads_is_whole(tmp_path: Path) -> No
     assert entries[0].record["kind"] == "start"
 
 
-def test_ids_of_two_issuers_are_told_apart_as_the_page_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ids_of_two_issuers_are_told_apart_as_the_page_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The page prints what it says that it prints."""
+    monkeypatch.chdir(tmp_path)
     run_python(TOKENS_PAGE, tmp_path)
 
     assert capsys.readouterr().out.splitlines()[-1] == "own|billing-agent"
+
+
+def test_issuer_of_its_own_process_keeps_its_key_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second start finds the first one's key, and the two documents lead a server to it."""
+    monkeypatch.chdir(tmp_path)
+    names = run_python(TOKENS_PAGE, tmp_path)
+    issuer = names["company_issuer"]
+
+    async def documents() -> tuple[dict[str, str], object]:
+        transport = httpx2.ASGITransport(names["app"])
+        async with httpx2.AsyncClient(transport=transport, base_url=issuer.issuer) as http:
+            found = (await http.get("/.well-known/oauth-authorization-server")).json()
+            return found, (await http.get(found["jwks_uri"])).json()
+
+    metadata, keys = anyio.run(documents)
+    again = Issuer(issuer=issuer.issuer, key=names["kept_key"](tmp_path / "issuer.pem"))
+    assert metadata["issuer"] == issuer.issuer
+    assert keys == issuer.jwks() == again.jwks()
+    assert (tmp_path / "issuer.pem").stat().st_mode & 0o077 == 0
 
 
 def rows(page: str, heading: str) -> list[list[str]]:

@@ -1,10 +1,15 @@
-"""What the site generates from the code: the page of attributes and metrics."""
+"""Write the page of attributes and metrics from the table in the code.
+
+The page is kept beside the others, so that it can be read in a clone; a test fails when
+it is not what this writes::
+
+    .venv/bin/python docs/attributes.py
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from mkdocs.structure.files import File
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from agentguard.evidence.vocabulary import ATTRIBUTES, METRICS, Outcome, RecordKind, RunEnd
 from agentguard.model import Reason
@@ -12,13 +17,12 @@ from agentguard.model import Reason
 if TYPE_CHECKING:
     from enum import StrEnum
 
-    from mkdocs.config.defaults import MkDocsConfig
-    from mkdocs.structure.files import Files
+PAGE: Final = Path(__file__).parent / "pages" / "reference" / "attributes.md"
 
 # In this order, as the columns of the page.
-_PLACES = ("decision", "execution", "run", "record", "metric")
+_PLACES: Final = ("decision", "execution", "run", "record", "metric")
 
-_HEAD = """\
+_HEAD: Final = """\
 # Attributes and metrics
 
 This page is made from the one table in `agentguard.evidence.vocabulary` that spans, metrics and records are made from
@@ -62,7 +66,5 @@ def _list(name: str, values: type[StrEnum]) -> str:
     return f"- {name}: {', '.join(f'`{value}`' for value in values)}."
 
 
-def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the generated page to the site's files."""
-    files.append(File.generated(config, "reference/attributes.md", content=attributes_page()))
-    return files
+if __name__ == "__main__":
+    PAGE.write_text(attributes_page(), "utf-8")
