@@ -9,12 +9,16 @@ from agentguard.errors import (
     Refusal,
     UnmappableTypeError,
 )
+from agentguard.evidence.ledger import MemoryLedger
 from agentguard.guard import Guard
 from agentguard.identity.issuers import TrustedIssuer, UnsafeSharedIdentity
 from agentguard.identity.keys import JWKS, FixedKeys
 from agentguard.identity.sources import stdio_audience
 from agentguard.identity.verifier import InvocationVerifier
 from agentguard.lifecycle.issuer import Issuer
+from agentguard.lifecycle.runs import Run
+from agentguard.lifecycle.sqlite import SQLiteStore
+from agentguard.lifecycle.store import Kind, MemoryStore, RunRecord, RunState, Store
 from agentguard.limits import Limits
 from agentguard.model import Decision, Effect, EntityUid, Grade, Invocation, Reason
 from agentguard.policy.entities import Entity
@@ -37,12 +41,20 @@ __all__ = [
     "Invocation",
     "InvocationVerifier",
     "Issuer",
+    "Kind",
     "Limits",
+    "MemoryLedger",
+    "MemoryStore",
     "PolicyError",
     "Reason",
     "Refusal",
+    "Run",
+    "RunRecord",
+    "RunState",
+    "SQLiteStore",
     "Scaled",
     "State",
+    "Store",
     "TrustedIssuer",
     "UnmappableTypeError",
     "UnsafeMemoryState",
