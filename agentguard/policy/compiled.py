@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
 
 import cedarpy
 
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.model import EntityUid, Reason
 from agentguard.policy.grants import check_grant
+from agentguard.policy.kept import Kept
 from agentguard.policy.lexer import tokens
 from agentguard.policy.literals import literals
 from agentguard.policy.reach import KnownEntities, Uid, ancestors, json_text, parents_of, resolve, uid_of
@@ -30,10 +30,17 @@ if TYPE_CHECKING:
     from agentguard.policy.literals import Literal
     from agentguard.policy.schema import GuardedTool, SchemaTexts
 
-# A cache that is full is emptied: the next calls then pay once more, and no entry can
-# stay longer than the set it belongs to.
-_CACHED_SLICES: Final = 4_096
-_CACHED_GRANTS: Final = 4_096
+# What is kept, over all invocations of a version; a call that finds nothing compiles its own
+# part again. Invocations come and go by the thousand, and each brings its own.
+#
+# Pairs of an invocation and an action: 20 KB each, so 20 MB, and one is prepared in 0.2 ms.
+_KEPT_LINKS: Final = 1_000
+# Grants: at most 160 KB each.
+_KEPT_GRANTS: Final = 1_000
+# Parsed policies, over all slices: 5 KB each, and a copy beside a grant 1 KB. The rest of a
+# slice counts as some more of them.
+_KEPT_POLICIES: Final = 50_000
+_SLICE_POLICIES: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +124,6 @@ class Link:
     present: set[Uid]
     unresolved: set[Uid]
     closure: frozenset[Uid]
-    slices: dict[frozenset[Uid], Slice] = field(default_factory=dict)
     never: tuple[Decision | None] | None = None
 
 
@@ -166,9 +172,11 @@ class PolicySet:
         )
         self._index = PolicyIndex({policy.id: policy.scope for policy in policies})
         self._actions = {tool.name: _action(tool, schema, entities) for tool in tools}
-        self._slices: dict[tuple[str, frozenset[EntityUid]], Slice] = {}
-        self._grants: dict[str, Grant | str] = {}
-        self._links: WeakKeyDictionary[Invocation, dict[str, Link]] = WeakKeyDictionary()
+        self._principals = frozenset((uid.type, uid.id) for uid in self._index.principals)
+        self._links: Kept[tuple[Invocation, str], Link] = Kept(_KEPT_LINKS)
+        self._grants: Kept[str, Grant | str] = Kept(_KEPT_GRANTS)
+        self._slices: Kept[tuple[str, frozenset[Uid]], Slice] = Kept(_KEPT_POLICIES)
+        self._granted: Kept[tuple[str, frozenset[Uid], str], Slice] = Kept(_KEPT_POLICIES)
 
     def action(self, name: str) -> Action:
         """Return what is known of an action.
@@ -187,13 +195,9 @@ class PolicySet:
         Raises:
             Refusal: GRANT, if its grant is not valid here.
         """
-        links = self._links.get(invocation)
-        if links is None:
-            links = self._links[invocation] = {}
-        link = links.get(action.tool.name)
-        if link is None:
-            link = links[action.tool.name] = self._prepare(invocation, action)
-        return link
+        # An invocation is itself and equal to no other, so that none can be taken for it.
+        key = (invocation, action.tool.name)
+        return self._links.get(key) or self._links.put(key, self._prepare(invocation, action))
 
     def _prepare(self, invocation: Invocation, action: Action) -> Link:
         grant = None if invocation.grant is None else self._grant(invocation.grant)
@@ -224,28 +228,31 @@ class PolicySet:
 
     def slice(self, link: Link, action: Action, closure: frozenset[Uid]) -> Slice:
         """Return the policies that *link* could be decided by, its grant included."""
-        found = link.slices.get(closure)
+        named = closure & self._principals
+        if link.grant is None:
+            return self._organisation(action, named)
+        # Runs with the same grant share what was parsed for it.
+        key = (action.tool.name, named, link.grant.text)
+        found = self._granted.get(key)
         if found is None:
-            if len(link.slices) >= _CACHED_SLICES:
-                link.slices.clear()
-            organisation = self.organisation(action, closure)
-            found = link.slices[closure] = _with_grant(organisation, link.grant)
+            found = _with_grant(self._organisation(action, named), link.grant)
+            self._granted.put(key, found, _SLICE_POLICIES + len(found.handle))
         return found
 
     def organisation(self, action: Action, closure: frozenset[Uid]) -> Slice:
         """Return the organisation's policies that a principal within *closure* could be decided by."""
-        named = frozenset(EntityUid(*uid) for uid in closure) & self._index.principals
+        return self._organisation(action, closure & self._principals)
+
+    def _organisation(self, action: Action, named: frozenset[Uid]) -> Slice:
         key = (action.tool.name, named)
         found = self._slices.get(key)
         if found is None:
-            if len(self._slices) >= _CACHED_SLICES:
-                self._slices.clear()
-            ids = self._index.select(action.tool.name, action.tool.groups, named)
+            uids = frozenset(EntityUid(*uid) for uid in named)
+            ids = self._index.select(action.tool.name, action.tool.groups, uids)
             handle = cedarpy.PolicySet.from_str("\n".join(self.policies[id_].text for id_ in ids))
             # Cedar numbers the policies of a text in order.
-            names = {f"policy{place}": id_ for place, id_ in enumerate(ids)}
-            found = Slice(handle, names)
-            self._slices[key] = found
+            found = Slice(handle, {f"policy{place}": id_ for place, id_ in enumerate(ids)})
+            self._slices.put(key, found, _SLICE_POLICIES + len(ids))
         return found
 
     def _grant(self, text: str) -> Grant:
@@ -254,11 +261,7 @@ class PolicySet:
         Raises:
             Refusal: GRANT, if it is not.
         """
-        found = self._grants.get(text)
-        if found is None:
-            if len(self._grants) >= _CACHED_GRANTS:
-                self._grants.clear()
-            found = self._grants[text] = self._checked_grant(text)
+        found = self._grants.get(text) or self._grants.put(text, self._checked_grant(text))
         if isinstance(found, str):
             raise Refusal(Reason.GRANT, found)
         return found
@@ -302,12 +305,10 @@ def _action(tool: GuardedTool, schema: SchemaTexts, known: Sequence[Mapping[str,
     return Action(tool, {"type": "Action", "id": tool.name}, own, entities, resources)
 
 
-def _with_grant(organisation: Slice, grant: Grant | None) -> Slice:
+def _with_grant(organisation: Slice, grant: Grant) -> Slice:
     """Add a grant's policies to the organisation's: one evaluation judges both.
 
     Cedar keeps the ids of the policies that were there. Those of the added ones are not
     in their order, so a grant's policies are not told apart.
     """
-    if grant is None:
-        return organisation
     return Slice(organisation.handle.with_added_str(grant.text), organisation.names, granted=True)

@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from agentguard.policy.declarations import closure, read_declarations
+from agentguard.policy.fragments import VOCABULARY
 from agentguard.policy.reader import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
+    from agentguard.policy.entityfile import StaticEntity
     from agentguard.policy.fragments import EntityType, Fragment
     from agentguard.policy.schema import GuardedTool, SchemaTexts
 
@@ -46,6 +48,27 @@ def unsourced_types(
             what = f"`{entity.name}` has attributes or parents that nobody knows: {fix}"
             problems.append(_problem(entity, fragments, resources, what))
     return problems
+
+
+def twice_sourced(entities: Iterable[StaticEntity], loaders: Collection[str], file: str) -> list[Problem]:
+    """Return a problem for every type that a loader knows and *file* lists too.
+
+    What is listed is never asked for, so a loader that knows better, such as that a record
+    is secret by now, would be passed over. Those who act, and their groups, may be both:
+    the security team lists some by name, since what a policy asks about has to be listed.
+    """
+    first: dict[str, StaticEntity] = {}
+    for entity in entities:
+        first.setdefault(entity.uid.type, entity)
+    return [
+        Problem(
+            file,
+            first[name].line,
+            f"`{name}` has a loader too, which would not be asked for `{first[name].uid}`: "
+            "remove its entities here, or the loader",
+        )
+        for name in first.keys() & (set(loaders) - VOCABULARY)
+    ]
 
 
 def _made_whole(entity: EntityType) -> bool:

@@ -11,6 +11,7 @@ import difflib
 import json
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import cedarpy
@@ -31,6 +32,9 @@ _UNEXPECTED: Final = re.compile(r"unexpected token `(?P<token>.*)`", re.DOTALL)
 _ENDED: Final = "unexpected end of input"
 _NO_SCHEMA: Final = cedarpy.Schema.from_str("")
 _EFFECTS: Final = ("permit", "forbid")
+_ANNOTATIONS: Final = ("id", "advice", "obligation")
+# `advise` is that close to `advice`.
+_CLOSE: Final = 0.8
 _STARTS: Final = frozenset(("@", *_EFFECTS))
 
 
@@ -94,6 +98,7 @@ def _read(file: str, text: str, statement: Statement, limits: Limits) -> Policy:
         raise LexError(text, statement.offset, f"{error}: write the character itself") from None
     parsed = json.loads(cedarpy.policies_to_json_str(head.text))["staticPolicies"]["policy0"]
     annotations = {name: value or "" for name, value in parsed.get("annotations", {}).items()}
+    _check_annotations(text, statement, annotations)
     return Policy(
         id=_id(text, statement, annotations),
         text=statement.text,
@@ -171,6 +176,9 @@ def _syntax_error(text: str, statement: Statement, message: str) -> LexError:
     if starting is not None:
         what = f"`{starting.text}` starts a policy inside another: end the one above with `;`"
         return LexError(text, starting.offset, what)
+    number = "".join(part.text for part in statement.tokens[max(at - 2, 0) : at + 1])
+    if re.fullmatch(r"\d+\.\d+", number):
+        return LexError(text, token.offset, f'Cedar has no number `{number}`: write `decimal("{number}")`')
     if token.text == ";":
         return LexError(text, token.offset, "this policy ends too early: close its brackets before `;`")
     what = f"`{token.text}` cannot stand here: look for a missing comma, bracket or operator before it"
@@ -206,6 +214,23 @@ def _mentioned(statement: Statement, message: str) -> int:
     quoted = {part for quote in re.findall(r"`([^`]+)`", message) for part in re.findall(r"\w+", quote)}
     quoted.update(re.findall(r": (\w+)$", message))
     return next((token.offset for token in statement.tokens if token.text in quoted), statement.offset)
+
+
+def _check_annotations(text: str, statement: Statement, annotations: Mapping[str, str]) -> None:
+    """Refuse an annotation that is one of ours with a slip of the pen. Others are the team's own.
+
+    Raises:
+        LexError: At its name.
+    """
+    absent = [name for name in _ANNOTATIONS if name not in annotations]
+    for at, token in pairwise(statement.tokens):
+        if at.text != "@" or token.text in _ANNOTATIONS:
+            continue
+        close = difflib.get_close_matches(token.text.lower(), absent, n=1, cutoff=_CLOSE)
+        # `device` is as close to `advice`, and nobody mistypes the first letter alone.
+        if close and close[0][0] == token.text[0].lower():
+            what = f"@{token.text} would be without effect: did you mean @{close[0]}?"
+            raise LexError(text, token.offset, what)
 
 
 def _id(text: str, statement: Statement, annotations: Mapping[str, str]) -> str:

@@ -25,7 +25,10 @@ CedarJson: TypeAlias = "str | int | bool | list[CedarJson] | dict[str, CedarJson
 LONG_MIN: Final = -(2**63)
 LONG_MAX: Final = 2**63 - 1
 
-_SCALAR_BYTES: Final = 24
+PART_BYTES: Final = 24
+"""What every value, set, record and key of a record counts, beside its text: Cedar takes some microseconds for each."""
+
+_CALL_BYTES: Final = 4 * PART_BYTES
 _DECIMAL_PLACES: Final = 4
 _SIGNIFICANT: Final = 10**15
 _EPOCH_DAY: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -89,7 +92,7 @@ def text(where: str) -> Convert:
     def convert(value: object, budget: Budget) -> CedarJson:
         if type(value) is not str:
             raise refusal(where, "a string", value)
-        budget.take(encoded_size(where, value, budget))
+        budget.take(PART_BYTES + encoded_size(where, value, budget))
         return value
 
     return convert
@@ -102,7 +105,7 @@ def text_of(where: str, kind: type) -> Convert:
         if type(value) is not kind:
             raise refusal(where, f"a `{kind.__name__}`", value)
         written = str(value)
-        budget.take(encoded_size(where, written, budget))
+        budget.take(PART_BYTES + encoded_size(where, written, budget))
         return written
 
     return convert
@@ -114,7 +117,7 @@ def truth(where: str) -> Convert:
     def convert(value: object, budget: Budget) -> CedarJson:
         if type(value) is not bool:
             raise refusal(where, "a bool", value)
-        budget.take(_SCALAR_BYTES)
+        budget.take(PART_BYTES)
         return value
 
     return convert
@@ -126,7 +129,7 @@ def whole(where: str) -> Convert:
     def convert(value: object, budget: Budget) -> CedarJson:
         if type(value) is not int or not LONG_MIN <= value <= LONG_MAX:
             raise refusal(where, "a whole number in 64 bits", value)
-        budget.take(_SCALAR_BYTES)
+        budget.take(PART_BYTES)
         return value
 
     return convert
@@ -139,7 +142,7 @@ def decimal(where: str, kind: type) -> Convert:
         units = _units(value, kind, _DECIMAL_PLACES)
         if units is None:
             raise refusal(where, "a number that is exact in four decimal places", value)
-        budget.take(_SCALAR_BYTES)
+        budget.take(_CALL_BYTES)
         # Cedar has no exponent form: 1E+2 has to be written 100.0000.
         before, after = divmod(abs(units), 10**_DECIMAL_PLACES)
         return _extension("decimal", f"{'-' if units < 0 else ''}{before}.{after:04}")
@@ -154,7 +157,7 @@ def scaled(where: str, kind: type, digits: int) -> Convert:
         units = _units(value, kind, digits)
         if units is None:
             raise refusal(where, f"a number that is exact in {digits} decimal places", value)
-        budget.take(_SCALAR_BYTES)
+        budget.take(PART_BYTES)
         return units
 
     return convert
@@ -214,7 +217,7 @@ def moment(where: str) -> Convert:
             raise refusal(where, "a datetime in the years 1 to 9999, in UTC", value) from None
         if universal.microsecond % 1000:
             raise refusal(where, "a datetime in whole milliseconds", value)
-        budget.take(_SCALAR_BYTES)
+        budget.take(_CALL_BYTES)
         return _datetime(universal)
 
     return convert
@@ -226,7 +229,7 @@ def day(where: str) -> Convert:
     def convert(value: object, budget: Budget) -> CedarJson:
         if type(value) is not date:
             raise refusal(where, "a date", value)
-        budget.take(_SCALAR_BYTES)
+        budget.take(_CALL_BYTES)
         return _datetime(datetime(value.year, value.month, value.day, tzinfo=UTC))
 
     return convert
@@ -238,7 +241,7 @@ def span(where: str) -> Convert:
     def convert(value: object, budget: Budget) -> CedarJson:
         if type(value) is not timedelta or value.microseconds % 1000:
             raise refusal(where, "a timedelta in whole milliseconds", value)
-        budget.take(_SCALAR_BYTES)
+        budget.take(_CALL_BYTES)
         return _extension("duration", f"{value // timedelta(milliseconds=1)}ms")
 
     return convert
@@ -251,7 +254,7 @@ def address(where: str, types: tuple[type, ...]) -> Convert:
         written = _address(value) if type(value) in types else None
         if written is None:
             raise refusal(where, "an IP address without a scope, and not IPv4 inside IPv6", value)
-        budget.take(2 * _SCALAR_BYTES)
+        budget.take(_CALL_BYTES)
         return _extension("ip", written)
 
     return convert
@@ -281,8 +284,9 @@ def choice(where: str, values: Mapping[object, str | int | bool], kinds: Collect
         # The type comes first: True equals 1, and a list has no hash.
         if type(value) not in kinds or value not in values:
             raise refusal(where, "one of the declared members", value)
-        budget.take(_SCALAR_BYTES)
-        return values[value]
+        member = values[value]
+        budget.take(PART_BYTES + (len(member) if type(member) is str else 0))
+        return member
 
     return convert
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agentguard.policy.values import Shape
 
 __all__ = [
+    "CONTEXT",
     "GROUPS",
     "METHODS",
     "EntityType",
@@ -52,13 +53,14 @@ _ATTRIBUTES: Final = {
 }
 _NAMES: Final = frozenset(name.rstrip("?") for name in _ATTRIBUTES)
 _CLAIMS: Final[Mapping[type, str]] = {str: "String", int: "Long", bool: "Bool", frozenset: "Set<String>"}
-_CONTEXT: Final = (
-    "now: datetime",
-    "local: { weekday: Long, minute: Long }",
-    "environment: String",
-    "transport: String",
-    "approval?: { channel: String, approver?: User, at: datetime }",
-)
+CONTEXT: Final[Mapping[str, str]] = {
+    "now": "datetime",
+    "local": "{ weekday: Long, minute: Long }",
+    "environment": "String",
+    "transport": "String",
+    "approval?": "{ channel: String, approver?: User, at: datetime }",
+}
+"""What every action's context has beside the arguments, as Cedar schema text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +238,7 @@ def _invocation(claims: Mapping[str, type]) -> str:
 
 def _action(tool: GuardedTool) -> str:
     groups = ", ".join(f"Action::{quoted(group)}" for group in sorted(tool.groups))
-    context = [f"input: {tool.input.cedar}", *_CONTEXT]
+    context = [f"input: {tool.input.cedar}", *(f"{name}: {type_}" for name, type_ in CONTEXT.items())]
     if tool.facts is not None:
         context.append(f"facts: {tool.facts.cedar}")
     return (

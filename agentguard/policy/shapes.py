@@ -26,7 +26,7 @@ import typing_extensions
 from agentguard.errors import Refusal, UnmappableTypeError
 from agentguard.limits import Limits
 from agentguard.policy import scalars
-from agentguard.policy.scalars import Budget, CedarJson, Convert, refusal
+from agentguard.policy.scalars import PART_BYTES, Budget, CedarJson, Convert, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,8 +37,8 @@ ESCAPES: Final = frozenset({"__extn", "__entity", "__expr"})
 _LIMITS: Final = Limits()
 _DEEPEST: Final = _LIMITS.argument_nesting
 _MOST_DIGITS: Final = 18
-_KEY_BYTES: Final = 4
-_PAIR_BYTES: Final = 16
+# A record of two members: itself and its keys.
+_PAIR_BYTES: Final = 3 * PART_BYTES
 _SHOWN: Final = 120
 _MISSING: Final = object()
 
@@ -247,7 +247,15 @@ def _fields(kind: type, where: str) -> dict[str, Field] | None:
     if typed_dict:
         required: frozenset[str] = kind.__required_keys__  # type: ignore[attr-defined]
         return {name: _unqualified(hint, required=name in required) for name, hint in hints.items()}
-    return {field.name: Field(hints[field.name]) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    # Pydantic's own way to say `InitVar`.
+    passing = {field.name for field in fields if getattr(field.default, "init_var", False)}
+    passing.update(name for name, hint in hints.items() if dataclasses.InitVar in (hint, type(hint)))
+    for name in passing:
+        # Gone once `__post_init__` has had it, so there is nothing left to judge.
+        here = f"{where}.{name}"
+        raise _unmappable(here, hints[name], "make it a field that stays, and not one for `__post_init__` alone")
+    return {field.name: Field(hints[field.name]) for field in fields}
 
 
 def _rejoined(info: pydantic.fields.FieldInfo) -> object:
@@ -297,7 +305,8 @@ def _set(element: Shape, kinds: tuple[type, ...], where: str) -> Shape:
     def convert(value: Any, budget: Budget) -> CedarJson:
         if type(value) not in kinds:
             raise refusal(where, f"a `{kinds[0].__name__}`", value)
-        budget.take(len(value))
+        # Each element counts for itself, and an empty set costs Cedar as much as a number.
+        budget.take(PART_BYTES)
         return [element.convert(item, budget) for item in value]
 
     return Shape(f"Set<{element.cedar}>", depth=element.depth + 1, convert=convert)
@@ -312,7 +321,7 @@ def _pairs(annotation: object, arguments: tuple[object, ...], where: str, inside
     def convert(value: object, budget: Budget) -> CedarJson:
         if type(value) is not dict or not ESCAPES.isdisjoint(value):
             raise refusal(where, "a dict without keys that Cedar reserves", value)
-        budget.take(_PAIR_BYTES * len(value))
+        budget.take(PART_BYTES + _PAIR_BYTES * len(value))
         return [{"key": key.convert(k, budget), "value": item.convert(v, budget)} for k, v in value.items()]
 
     cedar = f'Set<{{ "key": String, "value": {item.cedar} }}>'
@@ -334,7 +343,7 @@ def _members(fields: Mapping[str, Field], where: str, around: tuple[object, ...]
 def _record(members: tuple[_Member, ...], kind: type, where: str, *, closed: bool) -> Shape:
     """Compile a record that is read from a `dict`, or from the attributes of a *kind*."""
     plan = tuple((member.name, member.optional, member.nullable, member.shape.convert) for member in members)
-    size = sum(len(member.name) + _KEY_BYTES for member in members)
+    size = PART_BYTES + sum(len(member.name) + PART_BYTES for member in members)
     read: Callable[[Any, str, object], object] = dict.get if kind is dict else getattr
 
     def convert(value: Any, budget: Budget) -> CedarJson:

@@ -15,15 +15,22 @@ from typing import TYPE_CHECKING
 import cedarpy
 
 from agentguard.errors import ConfigurationError, PolicyError
-from agentguard.policy.checks import invalid_policies, invalid_schema, unknown_entities, vain_comparisons
+from agentguard.policy.checks import invalid_policies, invalid_schema
 from agentguard.policy.compiled import Policy, PolicySet
 from agentguard.policy.declarations import plain_attributes, read_declarations
 from agentguard.policy.entityfile import StaticEntity, read_entities, unfit_entities
 from agentguard.policy.folder import ENTITIES, SCHEMA_SUFFIX, read_files
 from agentguard.policy.fragments import Fragment, read_fragment
-from agentguard.policy.reachable import unsourced_types
+from agentguard.policy.reachable import twice_sourced, unsourced_types
 from agentguard.policy.reader import Problem, did_you_mean, duplicates, read_policies
 from agentguard.policy.schema import SchemaTexts, schema_texts
+from agentguard.policy.vain import (
+    impossible_values,
+    possible_groups,
+    unknown_entities,
+    unlisted_entities,
+    vain_comparisons,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,14 +139,22 @@ def compile_policies(
         full = cedarpy.Schema.from_str(schema.full)
     except ValueError as error:
         raise PolicyError([invalid_schema(source.fragments, str(error))]) from None
-    plain = plain_attributes(read_declarations(schema.types), frozenset(schema.entities))
+    declared = read_declarations(schema.types)
+    plain = plain_attributes(declared, frozenset(schema.entities))
     solid = frozenset(name for name, entity in schema.entities.items() if not entity.bare)
+    attributes = {name: declared[name].attributes.keys() for name in schema.entities}
+    groups = possible_groups(source.entities, plain, declared, schema.entities, loaders)
     problems = [
-        *invalid_policies(source.policies, full, tools, schema.entities),
+        *invalid_policies(source.policies, full, tools, attributes),
         *vain_comparisons(source.policies, tools),
         *unknown_entities(source.policies, source.entities, solid, ENTITIES),
+        *unlisted_entities(
+            source.policies, source.entities, solid=solid, groups=groups, loaders=loaders, file=ENTITIES
+        ),
+        *impossible_values(source.policies),
         *unfit_entities(ENTITIES, source.entities, schema, plain),
         *unsourced_types(schema, source.fragments, tools, sourced),
+        *twice_sourced(source.entities, loaders, ENTITIES),
     ]
     if problems:
         raise PolicyError([str(problem) for problem in sorted(problems)])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from agentguard.errors import Refusal
 from agentguard.limits import Limits
 from agentguard.model import Reason
-from agentguard.policy.scalars import Budget, datetime_json, duration_json
+from agentguard.policy.scalars import PART_BYTES, Budget, datetime_json, duration_json
 from agentguard.policy.shapes import ESCAPES, Field, Scaled, Shape, quoted, record_of, shape_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "Scaled",
     "Shape",
     "check_no_escapes",
+    "check_readings",
     "datetime_json",
     "duration_json",
     "quoted",
@@ -33,6 +34,9 @@ __all__ = [
 ]
 
 _DEFAULT_LIMITS: Final = Limits()
+# How often Cedar may read the largest arguments for one call. It takes up to 50 ms each
+# time, so that one call costs less than two seconds, and 500 short ids pass.
+_READINGS: Final = 32
 
 
 def to_cedar(value: object, shape: Shape, limits: Limits) -> CedarJson:
@@ -41,11 +45,46 @@ def to_cedar(value: object, shape: Shape, limits: Limits) -> CedarJson:
     Raises:
         Refusal: INVALID_ARGUMENT, if the value is not of the shape, is not exact in
             Cedar, or passes one of *limits*: ``arguments_bytes`` (texts in UTF-8, and a
-            constant for each other part), ``string_bytes``, ``argument_nesting``.
+            constant for each part), ``string_bytes``, ``argument_nesting``.
     """
     if shape.depth > limits.argument_nesting:
         raise Refusal(Reason.INVALID_ARGUMENT, "the value is nested deeper than the limit")
     return shape.convert(value, Budget(total_bytes=limits.arguments_bytes, string_bytes=limits.string_bytes))
+
+
+def check_readings(context: Mapping[str, object], times: int, limits: Limits) -> None:
+    """Refuse a context that is too large to be read that often.
+
+    Cedar reads it anew for each link of the chain of delegation and each resource, so that
+    many ids beside a large text would cost minutes.
+
+    Args:
+        context: Cedar JSON, as `to_cedar` made it.
+        times: How often it will be read: links times resources.
+        limits: The bounds.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT, if what is read in all passes a multiple of ``arguments_bytes``.
+    """
+    if times > 1 and _size(context) * times > _READINGS * limits.arguments_bytes:
+        raise Refusal(Reason.INVALID_ARGUMENT, "the arguments are too large for so many resources")
+
+
+def _size(value: object) -> int:
+    """Return what Cedar JSON counts: its texts, and a constant for each part, keys among them."""
+    size = 0
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        size += PART_BYTES
+        if isinstance(item, str):
+            size += len(item)
+        elif isinstance(item, dict):
+            size += sum(PART_BYTES + len(key) for key in item)
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+    return size
 
 
 def check_no_escapes(value: object, limits: Limits = _DEFAULT_LIMITS) -> None:

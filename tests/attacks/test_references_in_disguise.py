@@ -16,7 +16,7 @@ from tests.policy.records import ALL, TYPES, policy_set, reads, record, uid
 
 OWNED = """
 @id("owned") forbid (principal, action, resource is Record)
-when { resource has owner && resource.owner in Group::"suspended" };
+when { resource has owner && resource.owner in Group::"staff" };
 """
 DISGUISES: list[object] = [
     {"__entity": {"type": "User", "id": "carol"}},
@@ -45,7 +45,7 @@ def test_cedar_alone_takes_each_for_the_entity(owner: object) -> None:
 
 @pytest.mark.parametrize("owner", DISGUISES)
 def test_an_entity_that_is_not_there_denies_in_each_disguise(owner: object) -> None:
-    """Whether she is suspended cannot be known."""
+    """Whether she is of the staff cannot be known."""
     assert decide(reads(None, record(owner=owner)), policy_set(ALL, OWNED)).reason is Reason.MISSING_ENTITY
 
 

@@ -119,6 +119,34 @@ async def test_memory_keeps_what_was_used_last() -> None:
     assert await verifier.verify(second) is not two
 
 
+async def test_memory_drops_tokens_that_have_ended() -> None:
+    """Nobody shows them again, and each holds its invocation, which may be large."""
+    clock = Clock()
+    verifier = make_verifier(clock=clock)
+    for n in range(3):
+        await verifier.verify(make_token(jti=f"t-{n}"))
+    assert len(verifier._remembered) == 3
+
+    clock.now = NOW + 400
+    later = make_token(jti="later", iat=clock.now, exp=clock.now + 300, run_exp=clock.now + 300)
+    kept = await verifier.verify(later)
+
+    assert len(verifier._remembered) == 1
+    assert await verifier.verify(later) is kept
+
+
+async def test_memory_is_swept_after_the_clock_was_set_back() -> None:
+    """The next sweep would otherwise be as far off as the clock was."""
+    clock = Clock()
+    clock.now = NOW + 100_000
+    verifier = make_verifier(clock=clock)
+
+    clock.now = NOW
+    await verifier.verify(make_token())
+
+    assert verifier._swept_at == NOW
+
+
 async def test_token_of_an_untrusted_issuer_is_refused() -> None:
     """No keys are looked for on its behalf."""
     with pytest.raises(Refusal) as caught:

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+import pytest
+
+from agentguard.errors import PolicyError
 from agentguard.limits import Limits
 from agentguard.model import AccessRequest, EntityUid, Invocation
 from agentguard.policy.compiled import PolicySet
@@ -65,6 +68,18 @@ def policy_set(
         entities=tuple(known),
     )
     return compile_policies(source, tools, loaders=frozenset(loaders), claims=claims or {}, limits=limits)
+
+
+def problems(*policies: str, **setting: object) -> list[str]:
+    """Return why policies are refused, one line each."""
+    with pytest.raises(PolicyError) as caught:
+        policy_set(*policies, **setting)  # type: ignore[arg-type]
+    return list(caught.value.problems)
+
+
+def forbid(condition: str, head: str = "principal, action, resource") -> str:
+    """Return a policy on two lines."""
+    return f'@id("a") forbid ({head})\nwhen {{ {condition} }};'
 
 
 def record(id_: str = "r1", **attributes: object) -> dict[str, object]:

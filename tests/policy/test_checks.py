@@ -1,22 +1,19 @@
+from typing import TypedDict
+
 import pytest
 
-from agentguard.errors import PolicyError
 from agentguard.policy.checks import invalid_schema
 from agentguard.policy.fragments import read_fragment
 from agentguard.policy.reader import did_you_mean
-from tests.policy.records import ALL, ENTITIES, LIMITS, policy_set
+from agentguard.policy.schema import GuardedTool
+from agentguard.policy.values import Field, record_of
+from tests.policy.records import ALL, ENTITIES, LIMITS, SEARCH, forbid, problems, tool
 
 
-def problems(*policies: str, **setting: object) -> list[str]:
-    """Return why policies are refused, one line each."""
-    with pytest.raises(PolicyError) as caught:
-        policy_set(*policies, **setting)  # type: ignore[arg-type]
-    return list(caught.value.problems)
+class Order(TypedDict):
+    """A record inside of the arguments."""
 
-
-def forbid(condition: str, head: str = "principal, action, resource") -> str:
-    """Return a policy on two lines."""
-    return f'@id("a") forbid ({head})\nwhen {{ {condition} }};'
+    total: int
 
 
 SEARCH_ONLY = 'principal, action == Action::"search", resource'
@@ -53,11 +50,42 @@ def test_a_close_word_is_offered_and_else_all_of_them() -> None:
         ),
         (
             forbid("context.inputs.rows > 5", SEARCH_ONLY),
-            "a.cedar:2: the context of `search` has no `inputs`: correct the name",
+            "a.cedar:2: the context has no `inputs`: did you mean `input`?",
+        ),
+        (
+            forbid('context.enviroment == "production"'),
+            "a.cedar:2: the context has no `enviroment`: did you mean `environment`?",
+        ),
+        (
+            forbid("context.local.minutes < 540"),
+            "a.cedar:2: the context has no `local.minutes`: did you mean `minute`?",
+        ),
+        (
+            forbid("context.local.hour < 9"),
+            "a.cedar:2: the context has no `local.hour`: compare `context.local.minute`, the minute of the day",
+        ),
+        (
+            forbid("context.facts.total > 9"),
+            (
+                "a.cedar:2: the context of `read` and 1 more has no `facts`: "
+                "give the tool facts=, or name other actions in the head"
+            ),
+        ),
+        (
+            forbid("context.input.rwos > 5"),
+            "a.cedar:2: no tool has an argument `rwos`: did you mean `rows`?",
+        ),
+        (
+            forbid("context.input.rwos > 5", 'principal, action in [Action::"search", Action::"read"], resource'),
+            "a.cedar:2: `read` and 1 more has no argument `rwos`: did you mean `rows`?",
         ),
         (
             forbid('principal.purposes == "x"'),
-            "a.cedar:2: `Invocation` has no attribute `purposes`: correct the name, or declare it",
+            "a.cedar:2: `Invocation` has no attribute `purposes`: did you mean `purpose`?",
+        ),
+        (
+            forbid('principal.colour == "x"'),
+            "a.cedar:2: `Invocation` has no attribute `colour`: correct the name, or declare it",
         ),
         (
             forbid('principal.purpose == "x"'),
@@ -76,6 +104,23 @@ def test_a_close_word_is_offered_and_else_all_of_them() -> None:
             "a.cedar:1: no tool fits principal, action and resource together: compare them with the tools' resources",
         ),
         (
+            forbid("true", 'principal in User::"alice", action, resource'),
+            (
+                "a.cedar:1: a run is never in a user: leave `principal` alone in the head, and write "
+                '`when { principal has user && principal.user == User::"alice" }`'
+            ),
+        ),
+        *(
+            (forbid(f"context.input has price && {condition}", SEARCH_ONLY), f"a.cedar:1: {what}")
+            for condition, what in {
+                "context.input.price > 100": "Cedar compares decimals by name, not with `<` or `>`: write `….greater",
+                'context.input.price <= decimal("1.0")': "Cedar compares decimals by name, not with `<` or `>`: write",
+                "100 < context.input.price": "Cedar compares decimals by name, not with `<` or `>`: write `….greater",
+                "context.input.price == 100": "a decimal equals nothing but a decimal: write `== decimal",
+                "100 != context.input.price": "a decimal equals nothing but a decimal: write `== decimal",
+            }.items()
+        ),
+        (
             forbid('context.input.rows < "a"', SEARCH_ONLY),
             "a.cedar:1: does not fit the tools: unexpected type: expected Long but saw String: change one of the two",
         ),
@@ -83,48 +128,47 @@ def test_a_close_word_is_offered_and_else_all_of_them() -> None:
             forbid('context.input.rows == "a"', SEARCH_ONLY),
             "a.cedar:1: does not fit the tools: the types Long and String are not compatible: change one of the two",
         ),
-        (
-            forbid('resource == Tool::"read"'),
-            (
-                "a.cedar:2: `resource` is a `Record` when `read` is called, never the tool: "
-                'write `action == Action::"read"`, or `resource in Tool::"read"`'
-            ),
-        ),
-        (forbid('Tool::"read" != resource'), "a.cedar:2: `resource` is a `Record` when `read` is called"),
-        (
-            forbid("true", 'principal, action, resource == Tool::"read"'),
-            "a.cedar:1: `resource` is a `Record` when `read` is called",
-        ),
-        (forbid('resource in Tool::"raed"'), "a.cedar:2: no tool is called `raed`: did you mean `read`?"),
-        (
-            forbid('User::"carol" in Group::"staff"'),
-            (
-                'a.cedar:2: asks about `User::"carol"`, which cedarentities.json does not have: '
-                "add it there, or compare with `==`"
-            ),
-        ),
     ],
 )
-def test_a_policy_that_would_have_no_effect_is_refused_with_the_fix(policy: str, wanted: str) -> None:
+def test_a_policy_that_does_not_fit_the_tools_is_refused_with_the_fix(policy: str, wanted: str) -> None:
     """One line, at the line of the word that has to change."""
     (found,) = problems(policy)
 
     assert found.startswith(wanted)
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        forbid('resource == Tool::"search"'),
-        forbid('resource in Tool::"read"'),
-        forbid('User::"alice" in Group::"staff"'),
-        forbid('Group::"nobody" in Group::"staff"'),
-        forbid('principal has user && principal.user == User::"carol"'),
-    ],
-)
-def test_a_policy_that_can_have_an_effect_is_taken(policy: str) -> None:
-    """A bare entity has nothing to miss, and to compare with one is not to ask about it."""
-    assert "a" in policy_set(policy).policies
+def test_facts_and_deeper_records_are_told_with_their_tools() -> None:
+    """The names that there are belong to those tools alone."""
+    deep = record_of({"order": Field(Order)}, where="buy")
+    facts = record_of({"total": Field(int)}, where="buy")
+    buy = GuardedTool(name="buy", server="records", input=deep, facts=facts, groups=frozenset({"tools/call"}))
+    head = 'principal, action == Action::"buy", resource'
+
+    for condition, what in {
+        "context.facts.totl > 1": "the context of `buy` has no `facts.totl`: did you mean `total`?",
+        "context.facts.x > 1": "the context of `buy` has no `facts.x`: give the tool facts=, or name",
+        "context.input.order.sum > 1": "the context of `buy` has no `input.order.sum`: correct the name",
+    }.items():
+        (found,) = problems(forbid(condition, head), tools=[buy], types="", loaders=[])
+        assert found.startswith(f"a.cedar:2: {what}")
+
+
+def test_one_mistake_is_told_once_for_all_actions() -> None:
+    """With forty tools it would be forty lines, and hide the next mistake."""
+    tools = [tool(f"t{n}", record_of({"a": Field(int)}, where="t"), "read-only") for n in range(40)]
+
+    found = problems(
+        forbid('context.enviroment == "x" && context.input.rows > 1 && context.local.hour > 1'),
+        tools=[SEARCH, *tools],
+        types="",
+        loaders=[],
+    )
+
+    assert [problem.partition(":2: ")[2].partition(":")[0] for problem in found] == [
+        "the context has no `enviroment`",
+        "the context has no `local.hour`",
+        "this applies to `t0` and 39 more too, which has no argument `rows`",
+    ]
 
 
 def test_each_policy_that_is_refused_is_told_at_its_own_line() -> None:

@@ -1,6 +1,3 @@
-import gc
-import weakref
-
 import pytest
 
 from agentguard.errors import Refusal
@@ -42,16 +39,52 @@ def test_an_invocation_is_prepared_once_for_each_action(policies: PolicySet) -> 
     assert policies.link(one, read) is not policies.link(two, read)
 
 
-def test_what_is_kept_for_an_invocation_goes_with_it(policies: PolicySet) -> None:
-    """A cache of invocations that are gone would only grow."""
-    invocation = unsafe_invocation("a")
-    kept = weakref.ref(policies.link(invocation, policies.action("read")).base)
-    assert kept() is not None
+def test_what_many_runs_leave_behind_is_bounded() -> None:
+    """Each run would otherwise keep its entities and policies for as long as its token is remembered."""
+    policies = policy_set(
+        ALL, *(f'@id("p{n}") permit (principal in Agent::"{n}", action, resource);' for n in range(3))
+    )
+    read = policies.action("read")
+    runs = [unsafe_invocation(str(n), grant=f"{GRANT} // {n % 1_100}") for n in range(1_200)]
 
-    del invocation
-    gc.collect()
+    links = [policies.link(run, read) for run in runs]
+    for link in links:
+        policies.slice(link, read, link.closure)
 
-    assert kept() is None
+    assert (len(policies._links), len(policies._grants)) == (1_000, 1_000)
+    assert policies.link(runs[-1], read) is links[-1]
+    assert policies.link(runs[0], read) is not links[0]
+
+
+def test_slices_are_bounded_by_the_policies_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large folder makes large slices, and each agent or grant that is named makes another."""
+    monkeypatch.setattr(compiled, "_KEPT_POLICIES", 30)
+    policies = policy_set(
+        ALL, *(f'@id("p{n}") permit (principal in Agent::"{n}", action, resource);' for n in range(9))
+    )
+    read = policies.action("read")
+    links = [policies.link(unsafe_invocation(str(n), grant=GRANT), read) for n in range(9)]
+    first = policies.slice(links[0], read, links[0].closure)
+
+    for link in links:
+        policies.slice(link, read, link.closure)
+
+    # Each has two policies and its grant, and counts ten more.
+    assert (len(policies._slices), len(policies._granted)) == (2, 2)
+    again = policies.slice(links[0], read, links[0].closure)
+    assert again is not first
+    assert again.names == first.names
+
+
+def test_runs_with_the_same_grant_share_their_policies(policies: PolicySet) -> None:
+    """A copy for each run and action came to gigabytes."""
+    read = policies.action("read")
+    one, two, other = (policies.link(unsafe_invocation("b", grant=text), read) for text in (GRANT, GRANT, f" {GRANT}"))
+
+    shared = policies.slice(one, read, one.closure)
+
+    assert policies.slice(two, read, two.closure) is shared
+    assert policies.slice(other, read, other.closure) is not shared
 
 
 def test_slices_hold_what_could_decide_and_are_shared(policies: PolicySet) -> None:
@@ -136,23 +169,6 @@ def test_what_a_run_is_in_is_known_as_far_as_the_entity_file_goes() -> None:
     assert known.unresolved == set()
     assert policies.link(unsafe_invocation("b"), read).unresolved == {("Agent", "b")}
     assert policies.missing({("Agent", "b"), ("Task", "t"), ("Nothing", "n")}) == {"Agent"}
-
-
-def test_caches_that_are_full_are_emptied(policies: PolicySet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So no caller can make them grow, and nothing is decided otherwise."""
-    monkeypatch.setattr(compiled, "_CACHED_SLICES", 1)
-    monkeypatch.setattr(compiled, "_CACHED_GRANTS", 1)
-    read, search = policies.action("read"), policies.action("search")
-    link = policies.link(unsafe_invocation("a", grant=GRANT), read)
-    first = policies.slice(link, read, link.closure)
-
-    other = policies.slice(link, read, link.closure | {("Group", "g")})
-    policies.organisation(search, frozenset())
-    policies.link(unsafe_invocation("a", grant=f" {GRANT}"), read)
-    again = policies.slice(link, read, link.closure)
-
-    assert again is not first
-    assert again.names == other.names == first.names
 
 
 def test_a_set_is_activated_by_whoever_uses_it(policies: PolicySet) -> None:

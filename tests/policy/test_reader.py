@@ -43,6 +43,15 @@ def test_annotations_of_any_form_are_passed_over() -> None:
     assert (policy.id, policy.advice) == ("x", None)
 
 
+def test_annotations_of_the_team_are_left_alone() -> None:
+    """Only what is nearly one of the three that count is taken for a slip."""
+    mine = '@idx @advice("x") @advices("y") @device("d") @note("@advise") @reason @owner("a") @description @severity'
+    (policy,), found = read_policies("a.cedar", f'@id("x") {mine} {HEAD};', Limits())
+
+    assert found == []
+    assert (policy.id, policy.advice) == ("x", "x")
+
+
 def test_a_file_of_comments_holds_no_policies() -> None:
     """And nothing is wrong with it."""
     assert read_policies("a.cedar", "// later\n", Limits()) == ([], [])
@@ -82,6 +91,18 @@ def test_a_file_of_comments_holds_no_policies() -> None:
         (f'@id("a") {HEAD} when\n{{ (true }};', "a.cedar:2: `}` cannot stand here: look for a missing comma"),
         (f'@id("a") {HEAD} when\n{{ true ;', "a.cedar:2: this policy ends too early: close its brackets before `;`"),
         ('@id("a") permit (principal, action\nresource);', "a.cedar:2: `resource` cannot stand here"),
+        (
+            f'@id("a") {HEAD} when {{ context.input.price >\n100.5 }};',
+            'a.cedar:2: Cedar has no number `100.5`: write `decimal("100.5")`',
+        ),
+        (f'@id("a")\n@advise("x") {HEAD};', "a.cedar:2: @advise would be without effect: did you mean @advice?"),
+        (f'@id("a") @Advice("x") {HEAD};', "a.cedar:1: @Advice would be without effect: did you mean @advice?"),
+        (f'@id("a") @advices {HEAD};', "a.cedar:1: @advices would be without effect: did you mean @advice?"),
+        (
+            f'@id("a") @obligations("approval") {HEAD};',
+            "a.cedar:1: @obligations would be without effect: did you mean @obligation?",
+        ),
+        (f'@ID("a") {HEAD};', "a.cedar:1: @ID would be without effect: did you mean @id?"),
         (
             f'@id("a") {HEAD} when {{ true &&\nfoo(1) }};',
             "a.cedar:2: Cedar cannot read this policy: `foo` is not a valid function",

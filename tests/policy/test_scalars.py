@@ -185,11 +185,11 @@ def test_one_string_past_its_limit_is_refused() -> None:
 def test_all_strings_together_past_the_limit_are_refused() -> None:
     """Many short strings are one long value."""
     shape = shape_of(list[str], where="t.a")
-    limits = Limits(arguments_bytes=10, string_bytes=4)
+    limits = Limits(arguments_bytes=24 + 2 * (24 + 3), string_bytes=4)
 
     assert to_cedar(["abc", "abc"], shape, limits) == ["abc", "abc"]
     with pytest.raises(Refusal):
-        to_cedar(["abc"] * 3, shape, limits)
+        to_cedar(["abc", "abcd"], shape, limits)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from agentguard.model import EntityUid
 from agentguard.policy.schema import GuardedTool
 from agentguard.policy.source import PolicySet, compile_policies, read_folder
 from agentguard.policy.values import Field, record_of
-from tests.policy.records import ALL, ENTITIES, LIMITS, READ, SEARCH, TOOLS, TYPES, policy_set, tool
+from tests.policy.records import ALL, ENTITIES, LIMITS, READ, SEARCH, TOOLS, TYPES, policy_set, problems, tool
 
 PATIENT = "entity Patient = { name: String };"
 
@@ -29,13 +29,6 @@ def compiled(folder: Path, *, tools: tuple[GuardedTool, ...] = TOOLS, label: str
     """Compile a folder for the tools of these tests."""
     source = read_folder(folder, LIMITS)
     return compile_policies(source, tools, loaders=frozenset({"Record"}), claims={}, limits=LIMITS, label=label)
-
-
-def problems(*policies: str, **setting: object) -> list[str]:
-    """Return why policies are refused, one line each."""
-    with pytest.raises(PolicyError) as caught:
-        policy_set(*policies, **setting)  # type: ignore[arg-type]
-    return list(caught.value.problems)
 
 
 def test_a_folder_becomes_a_policy_set(folder: Path) -> None:
@@ -218,3 +211,20 @@ def test_a_generated_group_that_is_in_nothing_needs_nobody() -> None:
     types = f"{TYPES} entity Team; entity User in [Team];"
 
     assert "all" in policy_set(ALL, types=types, entities=ENTITIES.replace("Group", "Team")).policies
+
+
+def test_a_type_with_a_loader_and_listed_entities_is_refused() -> None:
+    """What is listed would win over a loader that knows better, without a word."""
+    listed = '{ "uid": { "type": "Record", "id": "r9" }, "attrs": { "sensitivity": "normal" }, "parents": [] }'
+    entities = f"{ENTITIES[:-1]},\n{listed},\n{listed.replace('r9', 'r8')}]"
+
+    (found,) = problems(ALL, entities=entities)
+
+    assert found.startswith("cedarentities.json:5: `Record` has a loader too, which would not be asked for `Record::")
+    assert found.endswith(": remove its entities here, or the loader")
+    assert policy_set(ALL, entities=entities, loaders=[]).static_uids > {EntityUid("Record", "r9")}
+
+
+def test_who_acts_may_be_listed_by_name_beside_a_loader() -> None:
+    """What a policy asks about has to be listed, and a loader knows all the others."""
+    assert "all" in policy_set(ALL, loaders=["Record", "User"]).policies
