@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -13,7 +14,7 @@ from agentguard.identity.jwk import ASYMMETRIC
 from agentguard.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 _LOG: Final = logging.getLogger("agentguard")
 
@@ -79,12 +80,32 @@ class TrustedIssuer:
     shared: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
+        for problem in self._type_problems():
+            raise ConfigurationError(problem)
         put = object.__setattr__
         put(self, "algorithms", frozenset(self.algorithms))
         put(self, "types", frozenset(kind.lower() for kind in self.types))
         put(self, "claims", MappingProxyType(dict(self.claims)))
         for problem in self._problems():
             raise ConfigurationError(problem)
+
+    def _type_problems(self) -> Iterator[str]:
+        # A value of another type would be read as something: a string as the set of its
+        # letters, "false" as true.
+        for name in ("mints_runs", "several_audiences"):
+            if type(getattr(self, name)) is not bool:
+                yield f"`{name}` wants True or False, got `{getattr(self, name)!r}`: write one of them"
+        for name in ("algorithms", "types"):
+            given = getattr(self, name)
+            if not isinstance(given, (frozenset, set, list, tuple)) or any(type(item) is not str for item in given):
+                yield f"`{name}` wants a set of strings, got `{given!r}`: put braces around them"
+        for name in ("issuer", "alias", "run_claim"):
+            given = getattr(self, name)
+            if type(given) is not str and (given is not None or name == "issuer"):
+                yield f"`{name}` wants a string, got `{given!r}`: write it in quotes"
+        claims: object = self.claims
+        if not isinstance(claims, Mapping) or any(type(name) is not str for name in claims):
+            yield f"`claims` wants types by the names of claims, got `{claims!r}`: write a dict"
 
     def _problems(self) -> Iterator[str]:
         most = Limits().leeway_seconds

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.identity.form import peek
+from agentguard.identity.issuers import TrustedIssuer
 from agentguard.identity.keys import JWKS, Keys
 from agentguard.identity.token import verify
 from agentguard.limits import Limits
@@ -22,7 +23,6 @@ from agentguard.model import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agentguard.identity.issuers import TrustedIssuer
     from agentguard.identity.jwk import PublicKey
     from agentguard.model import Invocation
 
@@ -70,9 +70,12 @@ class InvocationVerifier:
             clock: Gives unix seconds.
 
         Raises:
-            ConfigurationError: No issuer, two that cannot be told apart, or an issuer
-                whose keys cannot be found.
+            ConfigurationError: No issuer, two that cannot be told apart, an issuer
+                whose keys cannot be found, or an audience that is no string.
         """
+        if audience is not None and type(audience) is not str:
+            message = f"`audience` wants one string, got `{audience!r}`: a server has one canonical URI"
+            raise ConfigurationError(message)
         for problem in _problems(issuers, keys or {}):
             raise ConfigurationError(problem)
         self.issuers: Mapping[str, TrustedIssuer] = MappingProxyType({one.issuer: one for one in issuers})
@@ -144,6 +147,9 @@ class InvocationVerifier:
 
 
 def _problems(issuers: tuple[TrustedIssuer, ...], keys: Mapping[str, Keys]) -> list[str]:
+    given: tuple[object, ...] = issuers
+    if strays := [one for one in given if not isinstance(one, TrustedIssuer)]:
+        return [f"the verifier wants trusted issuers, got `{strays[0]!r}`: write `TrustedIssuer(issuer=...)`"]
     names = [one.issuer for one in issuers]
     aliases = [one.alias for one in issuers]
     problems = []

@@ -225,6 +225,22 @@ def test_issuers_that_cannot_be_told_apart_are_refused(
         InvocationVerifier(*issuers, **options)
 
 
+@pytest.mark.parametrize(
+    ("issuers", "audience", "message"),
+    [
+        ((TrustedIssuer(issuer=ISSUER),), ["https://a.example"], "`audience` wants one string, got"),
+        ((TrustedIssuer(issuer=ISSUER),), b"urn:a", "`audience` wants one string, got `b'urn:a'`"),
+        ((ISSUER,), AUDIENCE, f"the verifier wants trusted issuers, got `'{ISSUER}'`: write `TrustedIssuer"),
+    ],
+)
+def test_verifier_of_wrong_types_is_refused_at_set_up(issuers: Any, audience: Any, message: str) -> None:
+    """Each token would be refused later on, for a reason that nobody finds."""
+    with pytest.raises(ConfigurationError) as caught:
+        InvocationVerifier(*issuers, audience=audience)
+
+    assert str(caught.value).startswith(message)
+
+
 async def test_key_that_is_not_in_the_set_is_refused() -> None:
     """The key id names no key: there is nothing to verify with."""
     verifier = make_verifier(keys={ISSUER: FixedKeys(make_jwks(key_id="key-2"))})
