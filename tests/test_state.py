@@ -19,7 +19,7 @@ class Forgetful(MemoryStore):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"store": None}, "`store` wants a Store, got `NoneType` without `ended`: pass one, or UnsafeMemoryState()"),
+        ({"store": None}, "`store` wants a Store, got `NoneType` without `close`: pass one, or UnsafeMemoryState()"),
         ({"store": Forgetful(clock=lambda: 0.0)}, "`store` wants a Store, got `Forgetful` without `ended`"),
         ({"store": MemoryStore}, "`store` wants a Store, got the class `MemoryStore`: make one of it"),
         ({"ledger": {}}, "`ledger` wants a Ledger, got `dict` without `append`"),
