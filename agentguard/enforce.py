@@ -34,7 +34,7 @@ from agentguard.evidence.vocabulary import Outcome
 from agentguard.lifecycle.calls import LiveCalls
 from agentguard.model import AccessRequest, Decision, Effect, EntityUid, Reason
 from agentguard.policy.engine import decide, never
-from agentguard.policy.values import to_cedar
+from agentguard.policy.values import check_readings, to_cedar
 from agentguard.request import agent_uid, base_context, task_uid, user_uid
 
 if TYPE_CHECKING:
@@ -220,6 +220,7 @@ class Enforcer:
             trace.input = context["input"]
             # An argument that names several entities makes a request for each.
             uids = (rule.itself,) if rule.resource is None else rule.resource.uids(arguments, self._s.limits)
+            check_readings(context, len(uids) * len(invocation.chain), self._s.limits)
             decisions: list[tuple[EntityUid, Decision]] = []
             for resource in uids:
                 if decisions:

@@ -13,8 +13,6 @@ from agentguard.evidence.ledger import Ledger, MemoryLedger
 from agentguard.lifecycle.store import MemoryStore, Store
 
 _LOG: Final = logging.getLogger("agentguard")
-
-
 _KEY_BYTES: Final = 32
 
 

@@ -528,3 +528,21 @@ async def test_nested_call_that_began_before_the_request_ended_does_not_run_afte
 
     assert outcome == [Reason.UNAUTHENTICATED]
     assert world.ran == []
+
+
+async def test_call_that_names_too_many_entities_for_its_size_is_denied(tmp_path: Path) -> None:
+    """Each entity is a reading of all arguments: a thousand of them would hold up the server for seconds."""
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool(resource="Record::{record_ids[*]}")
+        async def read_all(record_ids: list[str]) -> None:
+            world.ran.append("read_all")
+
+    world = make_world(tmp_path, policies=ALL, extend=extend)
+
+    async with Client(world.server) as client:
+        result = await client.call_tool("read_all", {"record_ids": [f"r-{n}" for n in range(1_000)]})
+
+    assert meta(result)["reason"] == "invalid_argument"
+    assert world.ran == []

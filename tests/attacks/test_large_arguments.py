@@ -51,7 +51,7 @@ class Wordy(StrEnum):
         pytest.param([True] * 20_000, list[bool], id="bools"),
         pytest.param([[]] * 11_000, list[list[int]], id="empty lists"),
         pytest.param([{}] * 11_000, list[dict[str, str]], id="empty mappings"),
-        pytest.param([Row()] * 6_000, list[Row], id="records"),
+        pytest.param([Row()] * 4_000, list[Row], id="records"),
         pytest.param([Nothing()] * 11_000, list[Nothing], id="empty records"),
         pytest.param([PurePosixPath()] * 11_000, list[PurePosixPath], id="paths"),
         pytest.param([Decimal(1)] * 3_000, list[Decimal], id="decimals"),
