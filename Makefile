@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs clean
+.PHONY: help demo test soak lint format bench docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -17,9 +17,11 @@ help:  ## list the targets
 demo: $(READY)  ## a guarded server, two agents, and why each call was allowed or denied
 	@$(BIN)/python -m examples.records.demo
 
-test: $(READY)  ## every test, with branch coverage at 100 %
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage report
+test: $(READY)  ## every quick test, with branch coverage at 100 %
+	$(BIN)/pytest -n auto --dist worksteal --cov --cov-report=term
+
+soak: $(READY)  ## the slow tests: races, kills, a store that is down; some minutes
+	$(BIN)/pytest tests/soak
 
 lint: $(READY)  ## ruff, formatting, mypy strict, and the site built strictly
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""Two agents call a guarded server, and each answer is compared with what it should be.
+"""Three agents call a guarded server, and each answer is compared with what it should be.
 
 ``.venv/bin/python -m examples.records.demo`` starts an issuer and the server in
 `examples.records.server` on free loopback ports, the server as a process of its own,
@@ -8,156 +8,45 @@ one is not.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import wrap
+from time import perf_counter
 from typing import Annotated, Final, cast
-from uuid import uuid4
 
 import anyio
+import anyio.to_thread
 import typer
 from mcp import Client
 from mcp_types import CallToolResult, RequestParamsMeta, TextContent
 from rich.console import Console
 from rich.text import Text
 
-from agentguard import Issuer
-from examples.records.issuer import billing_token, support_token
+from agentguard import Issuer, Run, SQLiteStore
+from examples.records.issuer import BILLING_TOOLS, SUPPORT_TOOLS
 from examples.records.server import POLICIES
 from examples.records.stage import (
+    SEARCH_SECONDS,
+    STORE,
     ServerFailedError,
     Span,
     Trace,
-    connected,
+    copied,
     loopback_issuer,
     new_traceparent,
     read_trace,
     records_server,
 )
+from examples.records.steps import BILLING, EXPORT_5_00, EXPORT_500, EXPORT_501, MAILER, SUPPORT, Step
 
 WIDTH: Final = 80
 NOTE: Final = 8
 ANSWER: Final = 200
 GRANT: Final = "grant:"
 SECONDS: Final = 120
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Step:
-    """One call and the answer that it should get.
-
-    Attributes:
-        shown: The call, as the demo prints it.
-        tool: The tool to call.
-        arguments: What to call it with, as JSON.
-        by: The policy that should decide; None where the arguments themselves are refused.
-        told: What the agent should read of a denial; None for a call to be allowed.
-        gets: Parts of the result that an allowed call should have.
-        remark: What to look at in this line.
-    """
-
-    shown: str
-    tool: str
-    arguments: Mapping[str, object]
-    by: str | None
-    told: str | None = None
-    reason: str = "policy"
-    gets: Mapping[str, object] = field(default_factory=dict)
-    remark: str = ""
-
-    @property
-    def verdict(self) -> tuple[str, str, list[str]]:
-        """The effect, the reason and the organisation's policies that the decision should have."""
-        if self.by is None:
-            return "deny", "invalid_argument", []
-        return ("allow", "permit", [self.by]) if self.told is None else ("deny", self.reason, [self.by])
-
-
-SUPPORT: Final = (
-    Step(
-        shown="read_record(r9)  restricted",
-        tool="read_record",
-        arguments={"record_id": "r9"},
-        by="support-works-on-records",
-    ),
-    Step(
-        shown="delete_record(r1)",
-        tool="delete_record",
-        arguments={"record_id": "r1"},
-        by="destructive-needs-approval",
-        told="A person has to approve this call.",
-        reason="approval_unavailable",
-    ),
-)
-
-_EXPORT_500: Final = Step(
-    shown="export_records(max_rows=500)",
-    tool="export_records",
-    arguments={"max_rows": 500},
-    by="billing-exports",
-    gets={"max_rows": 500, "rows": 3},
-)
-_EXPORT_5_00: Final = Step(
-    shown='export_records(max_rows="5_00")',
-    tool="export_records",
-    arguments={"max_rows": "5_00"},
-    by="billing-exports",
-    gets={"max_rows": 500, "rows": 3},
-    remark="judged as 500, which is what the tool gets",
-)
-_EXPORT_501: Final = Step(
-    shown="export_records(max_rows=501)",
-    tool="export_records",
-    arguments={"max_rows": 501},
-    by="export-row-limit",
-    told="An export holds at most 500 rows. Ask for fewer.",
-)
-
-BILLING: Final = (
-    Step(shown="read_record(r1)", tool="read_record", arguments={"record_id": "r1"}, by="billing-reads"),
-    Step(
-        shown="read_record(r9)  restricted",
-        tool="read_record",
-        arguments={"record_id": "r9"},
-        by="restricted-needs-a-person",
-        told="This record is restricted. A member of staff has to be the user of the run.",
-    ),
-    _EXPORT_500,
-    _EXPORT_5_00,
-    _EXPORT_501,
-    Step(
-        shown="update_record(write_off=1000.00)",
-        tool="update_record",
-        arguments={"record_id": "r3", "write_off": "1000.00"},
-        by="billing-settles",
-        gets={"balance": "310.40"},
-    ),
-    Step(
-        shown="update_record(write_off=1000.01)",
-        tool="update_record",
-        arguments={"record_id": "r3", "write_off": "1000.01"},
-        by="large-write-off",
-        told="More than 1000.00 is written off by a person.",
-    ),
-    Step(
-        shown="update_record(write_off=1000.00001)",
-        tool="update_record",
-        arguments={"record_id": "r3", "write_off": "1000.00001"},
-        by=None,
-        told="The arguments cannot be judged safely",
-        remark="never rounded: 1000.0000 would have been allowed",
-    ),
-    Step(
-        shown="read_record(r3)",
-        tool="read_record",
-        arguments={"record_id": "r3"},
-        by="billing-reads",
-        gets={"balance": "310.40"},
-        remark="owes 310.40: of the three write-offs, one happened",
-    ),
-)
+SOON: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,15 +55,25 @@ class Actor:
 
     Attributes:
         title: What stands above its calls.
-        identity: What its decisions must say about who acts.
-        token: Its bearer token.
+        run: The run.
         steps: What it does.
     """
 
     title: str
-    identity: Mapping[str, object]
-    token: str
+    run: Run
     steps: Sequence[Step]
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """What its decisions must say about who acts."""
+        facts = self.run.facts
+        return {
+            "agentguard.run.id": facts.run_id,
+            "agentguard.agent.id": facts.agent,
+            "agentguard.user.id": facts.user,
+            "agentguard.task.id": facts.task,
+            "agentguard.delegation.depth": len(facts.ancestors),
+        }
 
 
 class Demo:
@@ -203,7 +102,7 @@ class Demo:
 
     async def play(self, actor: Actor, client: Client) -> list[Trace]:
         """Make each of the actor's calls, print what was decided, and compare it."""
-        self.line(f"   {actor.title:<37}{'result':<7}{'decided by':<26}{'µs':>7}", style="bold")
+        self.line(f"   {actor.title:<37}{'result':<7}{'decided by':<27}{'µs':>6}", style="bold")
         return [await self._step(actor, client, step) for step in actor.steps]
 
     async def _step(self, actor: Actor, client: Client, step: Step) -> Trace:
@@ -217,7 +116,7 @@ class Demo:
         by = [name for name in ids if not name.startswith(GRANT)]
         line = Text(f"    {step.shown:<36}")
         line.append(*(("allow  ", "green") if effect == "allow" else ("DENY   ", "red")))
-        line.append(f"{', '.join(by) or reason:<26}{decision.microseconds:>7,}")
+        line.append(f"{', '.join(by) or reason:<27}{decision.microseconds:>6,}")
         self._console.print(line)
         if step.remark:
             self.note(step.remark)
@@ -250,6 +149,39 @@ class Demo:
         self.expect("the decision id in _meta", meta.get("id"), trace.decision.attributes["agentguard.decision.id"])
         self.expect("whether the tool ran", ran, wanted=False)
 
+    async def end(self, run: Run, client: Client) -> None:
+        """End *run* in the store while *client* searches with its token; time the end and what follows."""
+        trace_id, traceparent = new_traceparent()
+        meta = cast("RequestParamsMeta", {"traceparent": traceparent})
+        ended: list[tuple[CallToolResult, float]] = []
+
+        async def search() -> None:
+            ended.append((await client.call_tool("search_records", {"text": ""}, meta=meta), perf_counter()))
+
+        self.line(f'    search_records("")                  … takes {SEARCH_SECONDS} s in the archive')
+        async with anyio.create_task_group() as calling:
+            calling.start_soon(search)
+            await self._decided(trace_id)
+            revoked = perf_counter()
+            await anyio.to_thread.run_sync(run.end, "revoked by the demo")
+        result, stopped = ended[0]
+        again = perf_counter()
+        refused = await client.call_tool("read_record", {"record_id": "r1"})
+        took, answered = stopped - revoked, perf_counter() - again
+        self.line(f"    {f'revoke run {run.id[:4]}':<36}call cancelled after {took * 1000:.1f} ms")
+        self.line(f"    {'read_record(r1)':<36}refused after {answered * 1000:.1f} ms, its token is good yet")
+        self.calls += 2
+        self.expect("how the search ended", (result.is_error, _end_of(result)), (True, "ended"))
+        self.expect("how the next call ended", (refused.is_error, _end_of(refused)), (True, "ended"))
+        self.expect("whether the search was stopped soon", took < SOON, wanted=True)
+        execution = read_trace(self._folder, trace_id).named("agentguard.execute")
+        outcome = execution and execution.attributes["agentguard.execution.outcome"]
+        self.expect("the outcome of the search", outcome, "cancelled")
+
+    async def _decided(self, trace_id: str) -> None:
+        while not read_trace(self._folder, trace_id).spans:  # noqa: ASYNC110  another process writes them
+            await anyio.sleep(0.01)
+
     def show(self, trace: Trace) -> None:
         """Print the spans of one call as a tree."""
         request = trace.request
@@ -277,10 +209,6 @@ def _count(policies: Path) -> int:
     return sum(path.read_text().count("@id(") for path in policies.glob("*.cedar"))
 
 
-def _run(actor: Actor) -> str:
-    return str(actor.identity["agentguard.run.id"])[:4]
-
-
 def _digest(trace: Trace) -> object:
     return trace.decision.attributes["agentguard.arguments.digest"]
 
@@ -289,70 +217,25 @@ def _milliseconds(span: Span) -> str:
     return f"{span.microseconds / 1000:>6.1f} ms"
 
 
-def _actors(issuer: Issuer, audience: str) -> tuple[Actor, Actor]:
-    billing, support = uuid4().hex, uuid4().hex
-    return (
-        Actor(
-            "support-agent, for alice",
-            {
-                "agentguard.run.id": support,
-                "agentguard.agent.id": "support-agent",
-                "agentguard.user.id": "alice",
-                "agentguard.task.id": "ticket-7",
-            },
-            support_token(issuer, audience, run=support),
-            SUPPORT,
-        ),
-        Actor(
-            "billing-agent",
-            {
-                "agentguard.run.id": billing,
-                "agentguard.agent.id": "billing-agent",
-                "agentguard.user.id": None,
-                "agentguard.task.id": "invoice-42",
-            },
-            billing_token(issuer, audience, run=billing),
-            BILLING,
-        ),
-    )
+def _end_of(result: CallToolResult) -> object:
+    return (result.meta or {}).get("agentguard/decision", {}).get("reason")
 
 
 async def play(policies: Path, folder: Path, console: Console) -> int:
     """Play the demo and return how many of its lines were wrong."""
     demo = Demo(console, folder)
     async with AsyncExitStack() as opened:
-        issuer = await opened.enter_async_context(loopback_issuer())
+        store = SQLiteStore(folder / STORE)
+        opened.callback(store.close)
+        issuer = await opened.enter_async_context(loopback_issuer(store))
         server = records_server(issuer.issuer, policies=policies, folder=folder)
         try:
             url = await opened.enter_async_context(server)
         except ServerFailedError as error:
             demo.line(f"the server did not start:\n{error}", style="bold red")
             return 1
-        support, billing = _actors(issuer, url)
-        clients = {actor: await opened.enter_async_context(connected(url, actor.token)) for actor in (support, billing)}
-        tools = (await clients[billing].list_tools()).tools
-        address = url.removeprefix("http://").removesuffix("/mcp")
-        demo.line(
-            f"agentguard demo · server `records` on {address} · {len(tools)} tools · {_count(policies)} policies",
-            style="bold",
-        )
-
-        demo.line("\n1  Two runs of two agents, each with its own identity", style="bold")
-        demo.line(f"   support-agent   task ticket-7     for alice         run {_run(support)}   5 min")
-        demo.line(f"   billing-agent   task invoice-42   “monthly close”   run {_run(billing)}   5 min")
-
-        demo.line("\n2  The same tools, judged on the values that the tool gets", style="bold")
-        await demo.play(support, clients[support])
-        traces = dict(zip(BILLING, await demo.play(billing, clients[billing]), strict=True))
-        digests = {_digest(traces[step]) for step in (_EXPORT_500, _EXPORT_5_00)}
-        demo.expect("the number of digests of 500 and “5_00”", len(digests), 1)
-
-        demo.line("\n3  What is left: the spans of an allowed and of a denied call", style="bold")
-        demo.show(traces[_EXPORT_500])
-        demo.show(traces[_EXPORT_501])
-        version = traces[_EXPORT_501].decision.attributes["agentguard.policy.version"]
-        demo.line(f"   both under policies {version[:15]}…{version[-4:]}, for run {_run(billing)}")
-
+        async with _support(issuer, url) as support, _billing(issuer, url) as billing:
+            await _acts(demo, url, policies, support, billing)
     calls = f"{demo.calls} calls decided"
     if demo.wrong:
         demo.line(f"\n{calls}, {demo.wrong} checks failed", style="bold red")
@@ -360,6 +243,54 @@ async def play(policies: Path, folder: Path, console: Console) -> int:
         demo.line(f"\n{calls}, each as expected", style="bold green")
         demo.line("Now change a policy in examples/records/policies and run it again.")
     return demo.wrong
+
+
+def _support(issuer: Issuer, url: str) -> AbstractAsyncContextManager[Run]:
+    return issuer.run(agent="support-agent", user="alice", task="ticket-7", tools=SUPPORT_TOOLS, audience=url)
+
+
+def _billing(issuer: Issuer, url: str) -> AbstractAsyncContextManager[Run]:
+    return issuer.run(
+        agent="billing-agent", task="invoice-42", purpose="monthly close", tools=BILLING_TOOLS, audience=url
+    )
+
+
+async def _acts(demo: Demo, url: str, policies: Path, support: Run, billing: Run) -> None:
+    async with Client(support.http(url)) as of_support, Client(billing.http(url)) as of_billing:
+        tools = (await of_billing.list_tools()).tools
+        address = url.removeprefix("http://").removesuffix("/mcp")
+        demo.line(
+            f"agentguard demo · server `records` on {address} · {len(tools)} tools · {_count(policies)} policies",
+            style="bold",
+        )
+
+        demo.line("\n1  Two runs of two agents, each with its own identity", style="bold")
+        demo.line(f"   support-agent   task ticket-7     for alice         run {support.id[:4]}   5 min")
+        demo.line(f"   billing-agent   task invoice-42   “monthly close”   run {billing.id[:4]}   5 min")
+
+        demo.line("\n2  The same tools, judged on the values that the tool gets", style="bold")
+        await demo.play(Actor("support-agent, for alice", support, SUPPORT), of_support)
+        answers = await demo.play(Actor("billing-agent", billing, BILLING), of_billing)
+        traces = dict(zip(BILLING, answers, strict=True))
+        digests = {_digest(traces[step]) for step in (EXPORT_500, EXPORT_5_00)}
+        demo.expect("the number of digests of 500 and “5_00”", len(digests), 1)
+
+    demo.line("\n3  Delegation narrows: read_record alone is handed on, for 60 s", style="bold")
+    async with (
+        billing.delegate(agent="mailer-agent", tools=["read_record"], ends_in=60) as mailer,
+        Client(mailer.http(url)) as of_mailer,
+    ):
+        await demo.play(Actor("billing-agent → mailer-agent", mailer, MAILER), of_mailer)
+
+    demo.line("\n4  A run is ended while a call of it is running", style="bold")
+    async with copied(url, support.token()) as of_thief:
+        await demo.end(support, of_thief)
+
+    demo.line("\n5  What is left: the spans of an allowed and of a denied call", style="bold")
+    demo.show(traces[EXPORT_500])
+    demo.show(traces[EXPORT_501])
+    version = traces[EXPORT_501].decision.attributes["agentguard.policy.version"]
+    demo.line(f"   both under policies {version[:15]}…{version[-4:]}, for run {billing.id[:4]}")
 
 
 def main(policies: Annotated[Path, typer.Option(help="The folder of policies.")] = POLICIES) -> None:

@@ -23,8 +23,8 @@ from agentguard.identity.sources import stdio_audience
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
 
-BILLING_GRANT: Final = grant_text(tools=["read_record", "search_records", "update_record", "export_records"])
-SUPPORT_GRANT: Final = grant_text(tools=["read_record", "search_records", "update_record", "delete_record"])
+BILLING_TOOLS: Final = ("read_record", "search_records", "update_record", "export_records")
+SUPPORT_TOOLS: Final = ("read_record", "search_records", "update_record", "delete_record")
 
 
 def issuer_app(issuer: Issuer) -> Starlette:
@@ -45,27 +45,25 @@ def issuer_app(issuer: Issuer) -> Starlette:
     return Starlette(routes=[Route(METADATA_PATH, metadata), Route("/jwks", keys)])
 
 
-def billing_token(issuer: Issuer, audience: str, *, run: str | None = None) -> str:
+def billing_token(issuer: Issuer, audience: str) -> str:
     """Return a token for one run of the billing agent, which acts for nobody."""
     return issuer.mint(
         agent="billing-agent",
         task="invoice-42",
         purpose="monthly close",
-        grant=BILLING_GRANT,
+        grant=grant_text(tools=BILLING_TOOLS),
         audience=audience,
-        run=run,
     )
 
 
-def support_token(issuer: Issuer, audience: str, *, user: str = "alice", run: str | None = None) -> str:
+def support_token(issuer: Issuer, audience: str) -> str:
     """Return a token for one run of the support agent, which acts for a user."""
     return issuer.mint(
         agent="support-agent",
-        user=user,
+        user="alice",
         task="ticket-7",
-        grant=SUPPORT_GRANT,
+        grant=grant_text(tools=SUPPORT_TOOLS),
         audience=audience,
-        run=run,
     )
 
 

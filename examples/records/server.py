@@ -8,6 +8,7 @@ the token of the one run lies in the environment::
 """
 
 import json
+import os
 import socket
 import sys
 from contextlib import ExitStack
@@ -27,7 +28,17 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 from pydantic import BaseModel, Field
 
-from agentguard import ConfigurationError, Entity, EntityUid, Guard, UnsafeMemoryState, current_invocation
+from agentguard import (
+    ConfigurationError,
+    Entity,
+    EntityUid,
+    Guard,
+    MemoryLedger,
+    SQLiteStore,
+    State,
+    UnsafeMemoryState,
+    current_invocation,
+)
 from examples.records.data import (
     IDENTIFYING,
     Column,
@@ -65,7 +76,14 @@ def export_facts(columns: tuple[Column, ...]) -> ExportFacts:
 
 
 def build(
-    *, issuer: str, audience: str, policies: Path = POLICIES, records: Records | None = None, **options: Any
+    *,
+    issuer: str,
+    audience: str,
+    policies: Path = POLICIES,
+    records: Records | None = None,
+    store: Path | None = None,
+    search_seconds: float = 0,
+    **options: Any,
 ) -> MCPServer:
     """Make the server, guarded.
 
@@ -74,10 +92,13 @@ def build(
         audience: The URL of this server, which a token has to be meant for.
         policies: The folder of policies.
         records: The records to serve; four invented ones if none are given.
+        store: The file in which the issuer, too, keeps the ends of runs; without it, they
+            are kept in memory.
+        search_seconds: How long a search takes, as it would in a large archive.
         options: Further options of `Guard`, such as a clock.
     """
     stored = records or sample_records()
-    guard = Guard(policies, issuer=issuer, audience=audience, state=UnsafeMemoryState(), **options)
+    guard = Guard(policies, issuer=issuer, audience=audience, state=_state(store), **options)
     server = MCPServer("records", instructions="The patient records of a clinic.", **guard.http_auth())
 
     @guard.entity("Record")
@@ -94,10 +115,11 @@ def build(
 
     @server.tool(annotations=READS)
     @guard.tool
-    def search_records(
+    async def search_records(
         text: str, filters: Filters | None = None, limit: Annotated[int, Field(ge=1, le=100)] = 20
     ) -> list[Summary]:
         """Search patients by a part of their name; restricted records only where the filter asks for them."""
+        await anyio.sleep(search_seconds)
         return [
             Summary(record_id=found.record_id, name=found.name, last_visit=found.last_visit, balance=found.balance)
             for found in stored.search(text, filters or Filters())[:limit]
@@ -144,12 +166,20 @@ def build(
     return server
 
 
+def _state(store: Path | None) -> State:
+    if store is None:
+        return UnsafeMemoryState()
+    return State(store=SQLiteStore(store), ledger=MemoryLedger(), key=os.urandom(32))
+
+
 def main(
     *,
     issuer: Annotated[str, typer.Option(help="Whose tokens are believed: its URL, whose metadata names its keys.")],
     http: Annotated[int | None, typer.Option(metavar="PORT", help="Serve HTTP on this port; 0 picks one.")] = None,
     stdio: Annotated[bool, typer.Option("--stdio", help="Serve stdio; the token is in AGENTGUARD_TOKEN.")] = False,
     policies: Annotated[Path, typer.Option(help="The folder of policies.")] = POLICIES,
+    store: Annotated[Path | None, typer.Option(help="The file that the issuer keeps the ends of runs in.")] = None,
+    search_seconds: Annotated[float, typer.Option(help="How long a search takes.")] = 0,
     spans: Annotated[Path | None, typer.Option(help="Append each span to this file, one JSON object a line.")] = None,
 ) -> None:
     """Serve the records until stopped. Over HTTP the server's URL is the one line on standard output."""
@@ -167,20 +197,26 @@ def main(
             provider = TracerProvider(resource=Resource.create({"service.name": "records"}))
             provider.add_span_processor(SimpleSpanProcessor(exporter))
             trace.set_tracer_provider(provider)
+        options: dict[str, Any] = {
+            "issuer": issuer,
+            "policies": policies,
+            "store": store,
+            "search_seconds": search_seconds,
+        }
         try:
             if http is None:
-                build(issuer=issuer, audience="http://127.0.0.1/mcp", policies=policies).run("stdio")
+                build(audience="http://127.0.0.1/mcp", **options).run("stdio")
             else:
-                anyio.run(_serve, issuer, http, policies)
+                anyio.run(_serve, http, options)
         except ConfigurationError as mistake:
             print(mistake, file=sys.stderr)
             raise typer.Exit(1) from None
 
 
-async def _serve(issuer: str, port: int, policies: Path) -> None:
+async def _serve(port: int, options: dict[str, Any]) -> None:
     with socket.create_server(("127.0.0.1", port)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
-        app = build(issuer=issuer, audience=url, policies=policies).streamable_http_app()
+        app = build(audience=url, **options).streamable_http_app()
         print(url, flush=True)
         await uvicorn.Server(uvicorn.Config(app, log_level="warning")).serve(sockets=[listening])
 

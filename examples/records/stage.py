@@ -20,13 +20,18 @@ import anyio
 import uvicorn
 from anyio.abc import Process
 from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
 
-from agentguard import Issuer
+from agentguard import Issuer, Store
+from agentguard.adapters.client import carry
 from examples.records.issuer import issuer_app
 
 ROOT: Final = Path(__file__).parents[2]
+
+STORE: Final = "store.db"
+"""The file, in the demo's folder, in which the issuer and the server keep the ends of runs."""
+
+SPANS: Final = "spans.jsonl"
+SEARCH_SECONDS: Final = 2.0
 
 _START_SECONDS: Final = 60
 _STOP_SECONDS: Final = 10
@@ -37,11 +42,11 @@ class ServerFailedError(Exception):
 
 
 @asynccontextmanager
-async def loopback_issuer() -> AsyncIterator[Issuer]:
+async def loopback_issuer(store: Store | None = None) -> AsyncIterator[Issuer]:
     """Run an issuer in this process; its URL is its ``issuer``."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        issuer = Issuer(issuer=url, audience=url)
+        issuer = Issuer(issuer=url, store=store)
         server = uvicorn.Server(uvicorn.Config(issuer_app(issuer), log_level="warning"))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listening])
@@ -59,7 +64,8 @@ async def records_server(issuer: str, *, policies: Path, folder: Path) -> AsyncI
         ServerFailedError: If it ends, or says nothing, before it serves.
     """
     command = [sys.executable, "-m", "examples.records.server", "--http", "0", "--issuer", issuer]
-    command += ["--policies", str(policies), "--spans", str(folder / "spans.jsonl")]
+    command += ["--policies", str(policies), "--spans", str(folder / SPANS), "--store", str(folder / STORE)]
+    command += ["--search-seconds", str(SEARCH_SECONDS)]
     log = folder / "server.log"
     url = ""
     with log.open("wb") as errors:
@@ -98,15 +104,9 @@ async def _stop(process: Process) -> None:
     await process.aclose()
 
 
-@asynccontextmanager
-async def connected(url: str, token: str) -> AsyncIterator[Client]:
-    """Connect to an MCP server as whoever holds *token*."""
-    headers = {"Authorization": f"Bearer {token}"}
-    async with (
-        create_mcp_http_client(headers) as http,
-        Client(streamable_http_client(url, http_client=http)) as client,
-    ):
-        yield client
+def copied(url: str, token: str) -> Client:
+    """Return a client with a token that was copied: it goes on using it, whatever becomes of its run."""
+    return Client(carry(url, lambda: token))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,8 @@ def new_traceparent() -> tuple[str, str]:
 
 def read_trace(folder: Path, trace_id: str) -> Trace:
     """Return what the server has written about one trace so far."""
-    lines = (folder / "spans.jsonl").read_text().splitlines()
+    # The last line may be half written while a call is still running.
+    lines = (line for line in (folder / SPANS).read_text().splitlines(keepends=True) if line.endswith("\n"))
     spans = (json.loads(line) for line in lines)
     return Trace(trace_id, tuple(_span(span) for span in spans if span["context"]["trace_id"] == f"0x{trace_id}"))
 

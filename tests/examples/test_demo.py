@@ -54,7 +54,9 @@ def played() -> Played:
 def test_demo_ends_well_and_shows_what_was_decided(played: Played) -> None:
     """Every line is checked inside; the last one says so."""
     assert played.exit_code == 0, played.output + played.errors
-    assert "11 calls decided, each as expected" in played.output
+    assert "15 calls decided, each as expected" in played.output
+    assert "allow  billing-reads, mailer-sends" in played.output
+    assert "call cancelled after" in played.output
     assert "DENY   export-row-limit" in played.output
     assert "(the tool did not run)" in played.output
 

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from agentguard import Grade
-from agentguard.testing import Facts, acting_as
+from agentguard.testing import Facts, acting_as, unsafe_invocation
 from examples.records.data import Records, sample_records
 from examples.records.server import POLICIES, build
 
@@ -25,6 +25,8 @@ SUPPORT: Final = "support-agent"
 CLOSE: Final[Facts] = {"task": "invoice-42", "purpose": "monthly close"}
 FOR_ALICE: Final[Facts] = {"task": "ticket-7", "user": "alice"}
 RESTRICTED: Final = {"sensitivity": "restricted"}
+MAILER: Final = "mailer-agent"
+HANDED_ON: Final[Facts] = {**CLOSE, "ancestors": (unsafe_invocation(BILLING, **CLOSE),)}
 FOR_BOB: Final[Facts] = {"task": "ticket-8", "user": "bob"}
 
 
@@ -75,11 +77,12 @@ async def call(
     return Answer(result, attributes["agentguard.decision.reason"], attributes.get("agentguard.policy.ids"))
 
 
-def case(agent: str, facts: Facts, tool: str, by: str, **arguments: object) -> Any:
-    """Name one row of a table: who calls what, and which policy decides."""
+def case(agent: str, facts: Facts, tool: str, by: str | tuple[str, ...], **arguments: object) -> Any:
+    """Name one row of a table: who calls what, and which policies decide."""
     who = agent.removesuffix("-agent")
     shown = ", ".join(f"{name}={json.dumps(value)}" for name, value in arguments.items())
-    return pytest.param(agent, facts, tool, arguments, by, id=f"{who}-{tool}({shown})-{by}")
+    by = (by,) if isinstance(by, str) else by
+    return pytest.param(agent, facts, tool, arguments, by, id=f"{who}-{tool}({shown})-{'+'.join(by)}")
 
 
 ALLOWED: Final = (
@@ -91,6 +94,8 @@ ALLOWED: Final = (
     case(BILLING, CLOSE, "update_record", "billing-settles", record_id="r3", write_off="1000.00"),
     case(BILLING, CLOSE, "update_record", "billing-settles", record_id="r3", write_off="1000"),
     case(BILLING, CLOSE, "update_record", "billing-settles", record_id="r1", next_visit="2999-12-31"),
+    case(MAILER, HANDED_ON, "read_record", ("billing-reads", "mailer-sends"), record_id="r1"),
+    case(MAILER, HANDED_ON, "export_records", ("billing-exports", "mailer-sends"), max_rows=1),
     case(SUPPORT, FOR_ALICE, "read_record", "support-works-on-records", record_id="r9"),
     case(SUPPORT, FOR_ALICE, "update_record", "support-works-on-records", record_id="r9", contact={"email": "d@e.f"}),
     case(SUPPORT, FOR_ALICE, "search_records", "support-works-on-records", text="", filters=RESTRICTED),
@@ -118,32 +123,32 @@ each_forbidden = pytest.mark.parametrize(("agent", "facts", "tool", "arguments",
 
 @each_case
 async def test_call_that_its_task_needs_is_allowed(
-    agent: str, facts: Facts, tool: str, arguments: Mapping[str, object], by: str
+    agent: str, facts: Facts, tool: str, arguments: Mapping[str, object], by: tuple[str, ...]
 ) -> None:
     """Each agent does what it is for, and the decision names the permit."""
     answer = await call(agent, facts, tool, arguments)
 
     assert not answer.result.is_error, answer.text
-    assert (answer.reason, answer.policies) == ("permit", (by,))
+    assert (answer.reason, answer.policies) == ("permit", by)
 
 
 @each_forbidden
 async def test_call_past_a_guardrail_is_denied(
-    agent: str, facts: Facts, tool: str, arguments: Mapping[str, object], by: str
+    agent: str, facts: Facts, tool: str, arguments: Mapping[str, object], by: tuple[str, ...]
 ) -> None:
     """Each guardrail stops a call that a permit alone would have let through."""
     answer = await call(agent, facts, tool, arguments)
 
     assert answer.result.is_error
-    reason = "approval_unavailable" if by == "destructive-needs-approval" else "policy"
-    assert (answer.reason, answer.policies) == (reason, (by,))
+    reason = "approval_unavailable" if by == ("destructive-needs-approval",) else "policy"
+    assert (answer.reason, answer.policies) == (reason, by)
 
 
 def test_every_policy_decides_a_case() -> None:
     """A policy that no case shows at work might as well not be there."""
     text = "".join(path.read_text() for path in POLICIES.glob("*.cedar"))
 
-    decided = {parameters.values[-1] for parameters in (*ALLOWED, *FORBIDDEN)}
+    decided = {policy for parameters in (*ALLOWED, *FORBIDDEN) for policy in parameters.values[-1]}
 
     assert decided | NEVER == set(re.findall(r'@id\("([^"]+)"\)', text))
 
@@ -183,6 +188,7 @@ async def test_suspended_agent_is_denied_what_it_could_do_before(tmp_path: Path)
         pytest.param(SUPPORT, FOR_ALICE, "export_records", {"max_rows": 1}, id="support-exports"),
         pytest.param(SUPPORT, FOR_BOB, "read_record", {"record_id": "r1"}, id="user-outside-the-staff"),
         pytest.param(SUPPORT, {"task": "ticket-7"}, "read_record", {"record_id": "r1"}, id="support-for-nobody"),
+        pytest.param(MAILER, CLOSE, "read_record", {"record_id": "r1"}, id="mailer-that-nobody-delegated-to"),
     ],
 )
 async def test_call_that_nobody_permits_is_denied(
