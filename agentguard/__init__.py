@@ -9,6 +9,7 @@ from agentguard.errors import (
     Refusal,
     UnmappableTypeError,
 )
+from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.guard import Guard
 from agentguard.identity.issuers import TrustedIssuer, UnsafeSharedIdentity
@@ -24,7 +25,7 @@ from agentguard.model import Decision, Effect, EntityUid, Grade, Invocation, Rea
 from agentguard.policy.entities import Entity
 from agentguard.policy.grants import grant_text
 from agentguard.policy.values import Scaled
-from agentguard.state import State, UnsafeMemoryState
+from agentguard.state import State, UnsafeMemoryState, open_state
 
 __all__ = [
     "JWKS",
@@ -51,6 +52,7 @@ __all__ = [
     "Run",
     "RunRecord",
     "RunState",
+    "SQLiteLedger",
     "SQLiteStore",
     "Scaled",
     "State",
@@ -61,5 +63,6 @@ __all__ = [
     "UnsafeSharedIdentity",
     "current_invocation",
     "grant_text",
+    "open_state",
     "stdio_audience",
 ]

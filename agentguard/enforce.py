@@ -244,6 +244,7 @@ class Enforcer:
                 if not named.allowed:
                     trace.close()
                     raise Denial(named)
+            await trace.settled()
             trace.close()
             self._check_alive(invocation)
             self._check_open(call)

@@ -29,7 +29,7 @@ from agentguard.model import Decision, Effect, EntityUid, Reason
 from agentguard.policy.entities import Loaders
 from agentguard.policy.schema import METHODS, method_tool
 from agentguard.policy.source import compile_policies, read_folder
-from agentguard.state import State
+from agentguard.state import read_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from agentguard.adapters.mcp import HttpAuth, Registered
     from agentguard.errors import Refusal
+    from agentguard.state import State
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,7 +55,7 @@ class Guard:
     The short form names the issuer; its keys are found through its metadata::
 
         guard = Guard(HERE / "policies", issuer="https://issuer.example",
-                      audience="https://records.example/mcp", state=UnsafeMemoryState())
+                      audience="https://records.example/mcp", state=HERE / "state")
 
     Attributes:
         state: The store and the ledger, for ending runs and reading evidence.
@@ -67,7 +68,7 @@ class Guard:
         issuer: str | None = None,
         audience: str | None = None,
         verifier: InvocationVerifier | None = None,
-        state: State | None = None,
+        state: State | str | os.PathLike[str] | None = None,
         environment: str = "production",
         time_zone: str = "UTC",
         label: str | None = None,
@@ -83,7 +84,8 @@ class Guard:
             issuer: Whose tokens to believe: the short form of *verifier*.
             audience: What a token over HTTP must be for: this server's canonical URI.
             verifier: Whose tokens to believe, in full.
-            state: Where the ends of runs and the evidence are kept.
+            state: Where the ends of runs and the evidence are kept: a folder, made if it is
+                not there, or a `State`.
             environment: ``context.environment``.
             time_zone: The IANA name of the zone of ``context.local``.
             label: A name for people, beside the policies' version.
@@ -99,13 +101,6 @@ class Guard:
         self._limits = limits or Limits()
         self._clock = clock
         self._verifier = _verifier(issuer, audience, verifier, self._limits, clock)
-        if not isinstance(state, State):
-            message = (
-                f"a guard wants state to keep the evidence and the ends of runs in, got `{state!r}`: "
-                "pass state=UnsafeMemoryState()"
-            )
-            raise ConfigurationError(message)
-        self.state = state
         self._environment = environment
         try:
             self._zone = ZoneInfo(time_zone)
@@ -124,6 +119,8 @@ class Guard:
         self._call: ContextVar[Call | None] = ContextVar("agentguard_call", default=None)
         self._trail: Trail | None = None
         self._enforcer: Enforcer | None = None
+        # Last, so that nothing is left open by a guard that could not be made.
+        self.state = read_state(state)
 
     def http_auth(self, *, resource_url: str | None = None) -> HttpAuth:
         """Return the keyword arguments that let an `MCPServer` take bearer tokens.

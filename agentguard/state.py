@@ -1,4 +1,8 @@
-"""What a guard keeps beside its policies: who was ended, and the evidence."""
+"""What a guard keeps beside its policies: who was ended, and the evidence.
+
+A state folder holds ``store.db``, the chains of the evidence with the key of their heads
+in ``evidence/``, and ``digest.key``.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,23 @@ import logging
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
+from agentguard.atend import call_at_end
 from agentguard.errors import ConfigurationError
+from agentguard.evidence.chainfile import FOLDER
+from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.ledger import Ledger, MemoryLedger
+from agentguard.lifecycle.sqlite import SQLiteStore
 from agentguard.lifecycle.store import MemoryStore, Store
+from agentguard.private import private_bytes, private_folder
+
+if TYPE_CHECKING:
+    from agentguard.evidence.durable import Durability
+
+STORE: Final = "store.db"
+KEY: Final = "digest.key"
 
 _LOG: Final = logging.getLogger("agentguard")
 _KEY_BYTES: Final = 32
@@ -40,7 +56,7 @@ class State:
                 if not method.startswith("_") and not callable(getattr(part, method, None)):
                     message = (
                         f"`{name}` wants a {protocol.__name__}, got `{type(part).__name__}` without `{method}`: "
-                        "pass one, or UnsafeMemoryState() for the whole state"
+                        "pass one, or open_state(FOLDER) for the whole state"
                     )
                     raise ConfigurationError(message)
             if isinstance(part, type):
@@ -52,6 +68,56 @@ class State:
                 f"`key` wants at least {_KEY_BYTES} bytes, got {got}: make it once with os.urandom(32), and keep it"
             )
             raise ConfigurationError(message)
+
+    def close(self) -> None:
+        """Keep that this was a clean stop, and let go of files; every call is refused afterwards."""
+        for part in (self.ledger, self.store):
+            close = getattr(part, "close", None)
+            if close is not None:
+                close()
+
+
+def open_state(folder: str | os.PathLike[str], *, durability: Durability = "process") -> State:
+    """Return the state that a folder keeps, as ``Guard(state=FOLDER)`` does.
+
+    It is closed when the process ends, if that ends by itself or with SIGTERM.
+
+    Args:
+        folder: Made if it is not there; on a disk of this host, and ours alone.
+        durability: What evidence survives: the process being killed, or with ``"host"``
+            a loss of power too, for the time of a write to the disk before each call.
+
+    Raises:
+        ConfigurationError: The folder cannot be used; the message says what to do.
+    """
+    path = Path(folder).absolute()
+    private_folder(path)
+    key = private_bytes(path / KEY, lambda: os.urandom(_KEY_BYTES))
+    store = SQLiteStore(path / STORE)
+    try:
+        state = State(store=store, ledger=SQLiteLedger(path / FOLDER, durability=durability), key=key)
+    except BaseException:
+        store.close()
+        raise
+    call_at_end(state.close)
+    return state
+
+
+def read_state(given: object) -> State:
+    """Return the state that a guard was asked to have: a `State`, or that of a folder.
+
+    Raises:
+        ConfigurationError: It is neither, or the folder cannot be used.
+    """
+    if isinstance(given, State):
+        return given
+    if isinstance(given, str | os.PathLike) and given:
+        return open_state(given)
+    message = (
+        f"a guard wants state to keep the evidence and the ends of runs in, got `{given!r}`: "
+        "pass state=FOLDER, or state=UnsafeMemoryState()"
+    )
+    raise ConfigurationError(message)
 
 
 def UnsafeMemoryState() -> State:  # noqa: N802  named like the weaker choice that it is

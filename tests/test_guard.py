@@ -77,8 +77,8 @@ def test_short_form_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"state": None}, "a guard wants state .*: pass state=UnsafeMemoryState"),
-        ({"state": "state"}, "got `'state'`: pass state=UnsafeMemoryState"),
+        ({"state": None}, "a guard wants state .*: pass state=FOLDER"),
+        ({"state": 7}, "got `7`: pass state=FOLDER"),
         ({"issuer": None}, "one way to verify identities: pass issuer= and audience=, or verifier="),
         ({"issuer": None, "verifier": object(), "audience": None}, "verifier= wants an InvocationVerifier"),
         ({"time_zone": "Mars/Olympus"}, "time zone `Mars/Olympus` is not known: use an IANA name"),

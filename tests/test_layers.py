@@ -37,7 +37,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "policy.values",
     ),
     ("request",),
-    ("cancelled",),
+    ("atend", "cancelled", "private"),
     ("evidence", "identity", "lifecycle", "policy"),
     ("call",),
     ("enforce", "state"),

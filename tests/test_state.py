@@ -1,11 +1,14 @@
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentguard.errors import ConfigurationError
+from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.lifecycle.store import MemoryStore
-from agentguard.state import State, UnsafeMemoryState
+from agentguard.state import State, UnsafeMemoryState, open_state
 
 STORE = MemoryStore(clock=lambda: 0.0)
 
@@ -19,7 +22,7 @@ class Forgetful(MemoryStore):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"store": None}, "`store` wants a Store, got `NoneType` without `close`: pass one, or UnsafeMemoryState()"),
+        ({"store": None}, "`store` wants a Store, got `NoneType` without `close`: pass one, or open_state(FOLDER)"),
         ({"store": Forgetful(clock=lambda: 0.0)}, "`store` wants a Store, got `Forgetful` without `ended`"),
         ({"store": MemoryStore}, "`store` wants a Store, got the class `MemoryStore`: make one of it"),
         ({"ledger": {}}, "`ledger` wants a Ledger, got `dict` without `append`"),
@@ -46,3 +49,58 @@ def test_state_in_memory_is_a_state_and_keeps_its_key_to_itself() -> None:
 
     assert one.key != two.key
     assert "key" not in repr(one)
+
+
+def folders(path: Path) -> set[str]:
+    """Return what a state folder holds."""
+    return {str(file.relative_to(path)) for file in path.rglob("*") if file.suffix in {".db", ".key"}}
+
+
+def test_a_folder_keeps_the_state(tmp_path: Path) -> None:
+    """The store, the evidence and the digests' key, through a restart."""
+    first = open_state(tmp_path / "state")
+    first.ledger.append({"n": 1})
+    first.store.revoke(issuer="i", run_id="r")
+    first.close()
+
+    second = open_state(str(tmp_path / "state"))
+
+    assert second.key == first.key
+    assert second.store.revocation(issuer="i", run_id="r") is not None
+    assert isinstance(second.ledger, SQLiteLedger)
+    assert len(list(second.ledger)) == 5
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    chain = second.ledger.path
+    assert chain is not None
+    assert folders(tmp_path / "state") == {
+        "store.db", "digest.key", "evidence/head.key", f"evidence/{chain.name}"
+    }  # fmt: skip
+    second.close()
+
+
+def test_a_folder_can_be_asked_to_survive_a_loss_of_power(tmp_path: Path) -> None:
+    """Evidence as the store's ends do."""
+    state = open_state(tmp_path, durability="host")
+
+    assert isinstance(state.ledger, SQLiteLedger)
+    assert state.ledger.durability == "host"
+    state.close()
+
+
+def test_a_folder_that_cannot_be_used_is_refused_and_nothing_left_open(tmp_path: Path) -> None:
+    """The whole path is in the message: hosts choose the working folder."""
+    (tmp_path / "evidence").write_text("")
+
+    with pytest.raises(ConfigurationError, match=f"`{tmp_path}/evidence` cannot be written to: File exists: name"):
+        open_state(tmp_path)
+
+    assert not [thread for thread in threading.enumerate() if str(tmp_path) in thread.name]
+
+
+def test_state_in_memory_is_closed_too() -> None:
+    """A ledger without an end has nothing to do."""
+    state = UnsafeMemoryState()
+
+    state.close()
+
+    assert isinstance(state.ledger, MemoryLedger)

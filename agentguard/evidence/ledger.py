@@ -55,7 +55,11 @@ class Entry(NamedTuple):
 
 
 class Ledger(Protocol):
-    """Where evidence is kept."""
+    """Where evidence is kept.
+
+    A ledger that keeps records in two steps also has ``async def settled(entry)``, which
+    returns when *entry* is as lasting as it will be; no tool runs before that.
+    """
 
     def append(self, record: Mapping[str, object]) -> Entry:
         """Keep *record*, durably if this ledger is durable, before returning.

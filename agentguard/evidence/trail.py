@@ -161,8 +161,22 @@ class Trace:
     """
 
     __slots__ = (
-        "_action", "_attributes", "_began", "_call", "_execution", "_known", "_open", "_ran", "_span", "_trail",
-        "decision", "input", "invocation", "policies", "resource",
+        "_action",
+        "_attributes",
+        "_began",
+        "_call",
+        "_entry",
+        "_execution",
+        "_known",
+        "_open",
+        "_ran",
+        "_span",
+        "_trail",
+        "decision",
+        "input",
+        "invocation",
+        "policies",
+        "resource",
     )  # fmt: skip
 
     def __init__(self, trail: Trail, action: str, call: Mapping[str, AttributeValue], *, known: bool) -> None:
@@ -175,6 +189,7 @@ class Trace:
         self._span = trail.spans.authorize(self._known).__enter__()
         self._open = True
         self._execution: OpenSpan | None = None
+        self._entry: Entry | None = None
         self._attributes: Mapping[str, AttributeValue] = {}
         self.invocation: Invocation | None = None
         self.policies: PolicyFacts | None = None
@@ -214,9 +229,19 @@ class Trace:
             policy_activated_at=policies.activated_at if policies is not None else None,
             call=self._call,
         )
-        entry = trail.keep(RecordKind.DECISION, attributes, trace=self._span.trace_ids)
+        entry = self._entry = trail.keep(RecordKind.DECISION, attributes, trace=self._span.trace_ids)
         self._attributes = {**attributes, **evidence_attributes(entry)}
         return self._take(named)
+
+    async def settled(self) -> None:
+        """Wait until the decision is kept as lastingly as the ledger keeps anything.
+
+        Raises:
+            Refusal: EVIDENCE_UNAVAILABLE.
+        """
+        settle = getattr(self._trail.ledger, "settled", None)
+        if settle is not None:
+            await settle(self._entry)
 
     def unrecorded(self, decision: Decision) -> Decision:
         """Take a denial that could not be recorded; spans and metrics still show it."""

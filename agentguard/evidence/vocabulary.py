@@ -28,6 +28,7 @@ class RecordKind(StrEnum):
     REFUSED_TOKEN = "refused_token"  # noqa: S105  a kind, not a secret
     START = "start"
     STOP = "stop"
+    HEAD = "head"
 
 
 class Outcome(StrEnum):
@@ -94,6 +95,7 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.policy.ids", "string[]", _JUDGED, "The `@id`s of the determining policies, sorted."),
     _row("agentguard.policy.id", "string", _JUDGED, "The first of them, to group by."),
     _row("agentguard.policy.activated_at", "int", _JUDGED, "When these policies came into force, unix time.", unit="s"),
+    _row("agentguard.policy.refused", "string", ("record",), "Why a change of them was not taken: file, line and fix."),
     _row("agentguard.run.id", "string", _LIFE, "The run, constant across renewal of its token."),
     _row("agentguard.run.ends_at", "int", (*_JUDGED, "run"), "The run's absolute end, unix time.", unit="s"),
     _row("agentguard.run.parent", "string", (*_JUDGED, "run"), "The run that delegated to this one."),
@@ -116,6 +118,9 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.evidence.seq", "int", ("decision",), "The record's place in the chain, from 1."),
     _row("agentguard.evidence.hash", "string", ("decision",), "The record's SHA-256, hex."),
     _row("agentguard.evidence.prev_hash", "string", ("decision",), "The hash of the record before it, hex."),
+    _row(
+        "agentguard.evidence.head", "string", ("record",), "How far the chain went, signed by the server's key (JWS)."
+    ),
     _row("agentguard.execution.outcome", "string", ("execution", "record"), "How an allowed call came out."),
     _row("agentguard.execution.reason", "string", ("execution", "record"), "Why it was cancelled or withheld."),
     _row("agentguard.execution.duration", "double", ("execution", "record"), "How long the tool ran.", unit="s"),

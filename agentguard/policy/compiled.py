@@ -54,6 +54,7 @@ class Policy:
         literals: The entities that it names.
         advice: Its ``@advice``: what it says to a caller that it stops.
         approval: Whether it has ``@obligation("approval")``: a person can lift it.
+        owner: Its ``@owner``: who answers for it.
         file: The file that it stands in, relative to the folder.
         line: Its first line there.
     """
@@ -64,6 +65,7 @@ class Policy:
     literals: tuple[Literal, ...] = ()
     advice: str | None = None
     approval: bool = False
+    owner: str | None = None
     file: str = ""
     line: int = 0
 

@@ -106,6 +106,7 @@ def _read(file: str, text: str, statement: Statement, limits: Limits) -> Policy:
         literals=named,
         advice=annotations.get("advice") or None,
         approval=_asks_for_approval(text, statement, head, annotations),
+        owner=annotations.get("owner") or None,
         file=file,
         line=statement.line,
     )

@@ -9,7 +9,7 @@ import logging
 
 import anyio
 
-from tests.bench import parts, policies, transports
+from tests.bench import evidence, parts, policies, transports
 
 
 async def main() -> None:
@@ -18,6 +18,7 @@ async def main() -> None:
     await parts.measure("quick", {"max_rows": 7, "fmt": "csv"})
     await parts.measure("read", {"record_id": "r1"})
     await policies.measure()
+    await evidence.measure()
     await transports.measure()
 
 

@@ -49,7 +49,7 @@ def test_annotations_of_the_team_are_left_alone() -> None:
     (policy,), found = read_policies("a.cedar", f'@id("x") {mine} {HEAD};', Limits())
 
     assert found == []
-    assert (policy.id, policy.advice) == ("x", "x")
+    assert (policy.id, policy.advice, policy.owner) == ("x", "x", "a")
 
 
 def test_a_file_of_comments_holds_no_policies() -> None:

@@ -1,0 +1,337 @@
+"""`agentguard evidence`: verify it, look at it, hand it on, let go of what is old."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import re
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import typer
+
+from agentguard.cli.evidence_table import table
+from agentguard.cli.options import JsonOption, seconds
+from agentguard.cli.output import REFUSED, hint, printable, result, result_json, say, terminal
+from agentguard.errors import ConfigurationError
+from agentguard.evidence.ocsf import ocsf_events
+from agentguard.evidence.proving import prove
+from agentguard.evidence.prune import prune as prune_folder
+from agentguard.evidence.reading import evidence_folder, read_sources
+from agentguard.evidence.report import report_page
+from agentguard.evidence.retell import story_of
+from agentguard.evidence.showing import Selection, is_quiet, part_of, row_of
+from agentguard.evidence.words import count
+from agentguard.limits import Limits
+from agentguard.policy.source import read_folder
+from agentguard.private import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from agentguard.evidence.kept import Kept
+    from agentguard.evidence.proof import Proof
+
+_TOLD: Final = 20
+_ROWS: Final = 100
+
+app = typer.Typer(no_args_is_help=True, help="Verify the evidence, look at it, and let go of what is old.")
+
+Sources = Annotated[
+    list[Path],
+    typer.Argument(metavar="SOURCE...", help="State folders, their chains, or a collector's OTLP JSON lines."),
+]
+Folders = Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="State folders, or the evidence in them.")]
+Against = Annotated[
+    Path | None, typer.Option("--against", metavar="FILE", help="Compare with a collector's OTLP JSON lines.")
+]
+Key = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="The public key of the heads, kept elsewhere (JWK).")
+]
+
+
+def _some(name: str, what: str) -> object:
+    return typer.Option(name, metavar="NAME", help=what, show_default=False)
+
+
+@app.command()
+def verify(folders: Folders, *, against: Against = None, key: Key = None, as_json: JsonOption = False) -> None:
+    """Say whether the evidence holds: chains, signed heads, gaps, order, clock.
+
+    Exits with 0 only if all of it holds.
+
+    Example: `agentguard evidence verify state --against export.jsonl`
+    """
+    with _telling() as told:
+        proof = prove(folders, told.append, key=key, against=against)
+    if proof is None:
+        message = (
+            f"only a folder can be verified, got `{folders[0]}`: name a state folder, with --against for an export"
+        )
+        raise ConfigurationError(message)
+    if as_json:
+        result_json(_described(proof))
+    else:
+        for problem in proof.problems:
+            result(f"wrong: {printable(problem)}")
+        for note in proof.notes:
+            result(f"note:  {printable(note)}")
+        result(_summary(proof))
+    _end(good=proof.holds and not told)
+
+
+@app.command()
+def show(
+    sources: Sources,
+    *,
+    agent: Annotated[list[str] | None, _some("--agent", "Of this agent; may be repeated, as the others may.")] = None,
+    user: Annotated[list[str] | None, _some("--user", "On behalf of this user.")] = None,
+    task: Annotated[list[str] | None, _some("--task", "In this task.")] = None,
+    run: Annotated[list[str] | None, _some("--run", "Of the run whose id begins so.")] = None,
+    tool: Annotated[list[str] | None, _some("--tool", "Of this tool.")] = None,
+    kind: Annotated[list[str] | None, _some("--kind", "Of this kind: decision, outcome, run, policy, …")] = None,
+    effect: Annotated[
+        Literal["allow", "deny"] | None, typer.Option("--effect", help="Decisions of this effect.")
+    ] = None,
+    reason: Annotated[list[str] | None, _some("--reason", "For this reason.")] = None,
+    policy: Annotated[list[str] | None, _some("--policy", "That this policy determined.")] = None,
+    policy_version: Annotated[list[str] | None, _some("--policy-version", "Under the version that begins so.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="From 2026-11-24T09:30, or 2h ago, on.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before that.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="The newest so many; 100 in a table.")
+    ] = None,
+    form: Annotated[Literal["table", "json", "ocsf"], typer.Option("--format", help="How they are written.")] = "table",
+    as_json: JsonOption = False,
+) -> None:
+    """Show records, the newest last.
+
+    As JSON they are a list, under names that stay; as OCSF each decision is a line.
+
+    Example: `agentguard evidence show state --effect deny --since 1d`
+    """
+    now = time.time()
+    selection = Selection(
+        agents=frozenset(agent or ()),
+        users=frozenset(user or ()),
+        tasks=frozenset(task or ()),
+        runs=tuple(run or ()),
+        tools=frozenset(tool or ()),
+        kinds=frozenset(kind or ()),
+        effect=effect or "",
+        reasons=frozenset(reason or ()),
+        policy_ids=frozenset(policy or ()),
+        versions=tuple(policy_version or ()),
+        since=None if since is None else point_in_time(since, now=now),
+        until=None if until is None else point_in_time(until, now=now),
+    )
+    wanted: Literal["table", "json", "ocsf"] = "json" if as_json else form
+    with _telling() as told:
+        taken = filter(selection.takes, read_sources(sources, told.append))
+        if wanted == "table":
+            _draw(taken, limit or _ROWS)
+        elif wanted == "json":
+            rows = ",\n".join(json.dumps(row_of(record)) for record in newest(taken, limit))
+            result(f"[\n{rows}\n]" if rows else "[]")
+        else:
+            events = list(ocsf_events(newest(taken, None), version=version("agentguard")))
+            for event in events[-limit:] if limit else events:
+                result(json.dumps(event))
+    _end(good=not told)
+
+
+def _draw(records: Iterable[Kept], limit: int) -> None:
+    console = terminal()
+    counted = _Counted()
+    drawn = newest((record for record in counted.of(records) if not is_quiet(record)), limit)
+    if not counted.seen:
+        hint("no record is of that kind")
+        return
+    if drawn:
+        console.print(table(drawn, width=console.width))
+    left = counted.seen - counted.quiet - len(drawn)
+    if left:
+        hint(f"and {count(left, 'older record')}: --limit shows more")
+    if counted.quiet:
+        hint(f"and {count(counted.quiet, 'record')} that say only that all goes on: --json shows them")
+
+
+class _Counted:
+    """How many records passed, and how many of them a table leaves out."""
+
+    def __init__(self) -> None:
+        self.seen = self.quiet = 0
+
+    def of(self, records: Iterable[Kept]) -> Iterator[Kept]:
+        for record in records:
+            self.seen += 1
+            self.quiet += is_quiet(record)
+            yield record
+
+
+def newest(records: Iterable[Kept], limit: int | None) -> list[Kept]:
+    """Return records in the order of time: the newest so many, or all of them."""
+    if limit is None:
+        return sorted(records, key=_when)
+    return sorted(heapq.nlargest(limit, records, key=_when), key=_when)
+
+
+def _when(record: Kept) -> tuple[int, str, int]:
+    return record.time_unix_nano, record.chain_id, record.seq
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT.html", help="The page to write.")],
+    sources: Sources,
+    *,
+    policies: Annotated[
+        Path | None, typer.Option("--policies", metavar="FOLDER", help="The policies, for the names of their owners.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="From 2026-11-24T09:30, or 2h ago, on.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before that.")] = None,
+    against: Against = None,
+    key: Key = None,
+) -> None:
+    """Write the evidence as one page to look at, with whether it holds.
+
+    The page fetches nothing and runs nothing. Exits with 0 only if the evidence holds.
+
+    Example: `agentguard evidence report report.html state --policies policies`
+    """
+    if out.suffix != ".html" or out.is_dir():
+        message = f"the page wants a name that ends in .html, got `{out}`: agentguard evidence report OUT.html SOURCE"
+        raise ConfigurationError(message)
+    now = time.time()
+    owners = {} if policies is None else _owners(policies)
+    selection = Selection(
+        since=None if since is None else point_in_time(since, now=now),
+        until=None if until is None else point_in_time(until, now=now),
+    )
+    with _telling() as told:
+        story = story_of(part_of(read_sources(sources, told.append), selection), owners)
+        proof = prove(sources, told.append, key=key, against=against)
+    page = report_page(
+        story,
+        now=now,
+        proof=proof,
+        sources=[str(source) for source in sources],
+        unread=told,
+        version=version("agentguard"),
+    )
+    try:
+        replace(out, page.encode())
+    except OSError as error:
+        message = f"`{out}` cannot be written: {error.strerror}: name a file in a folder that is there"
+        raise ConfigurationError(message) from None
+    say(f"wrote {out}: {count(len(story.runs), 'run')}, {_summary(proof)}")
+    _end(good=not told and proof is not None and proof.holds and not proof.unproved)
+
+
+def _owners(folder: Path) -> dict[str, str]:
+    return {policy.id: policy.owner for policy in read_folder(folder, Limits()).policies if policy.owner}
+
+
+@app.command()
+def prune(
+    folders: Folders,
+    *,
+    older_than: Annotated[str, typer.Option("--older-than", metavar="TIME", help="How old: 90d, 36h.")],
+) -> None:
+    """Remove what is older than it has to be kept; what remains still verifies.
+
+    Example: `agentguard evidence prune state --older-than 90d`
+    """
+    age = seconds(older_than)
+    if not age > 0:
+        message = f"--older-than wants an age, got `{older_than}`: say how long records are kept, such as 90d"
+        raise ConfigurationError(message)
+    for folder in dict.fromkeys(map(evidence_folder, folders)):
+        done = prune_folder(folder, older_than=time.time() - age)
+        for pruned in done:
+            result(f"{pruned.chain_id}: {count(pruned.removed, 'record')} removed, up to seq {pruned.begins_after}")
+        if not done:
+            hint(f"{folder}: nothing is that old")
+
+
+_RELATIVE: Final = re.compile(r"[0-9]{1,9}[smhd]")
+
+
+def point_in_time(text: str, *, now: float) -> float:
+    """Return a time, unix seconds: ISO 8601, UTC if it names no zone, or how long ago.
+
+    Args:
+        text: ``2026-11-24``, ``2026-11-24T09:30+01:00``, ``2h``.
+        now: Unix seconds.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if _RELATIVE.fullmatch(text):
+        return now - seconds(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"a time wants 2026-11-24T09:30, or 2h for two hours ago, got `{text}`: write it so"
+        raise ConfigurationError(message) from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _summary(proof: Proof | None) -> str:
+    if proof is None:
+        return "not verified: only a folder can be"
+    records = count(sum(chain.records for chain in proof.chains), "record")
+    where = f"{records} in {count(len(proof.chains), 'chain')}"
+    against = f", compared with {printable(proof.against)}" if proof.against else ""
+    if proof.holds:
+        return (
+            f"the evidence holds: {where}, {count(sum(chain.heads for chain in proof.chains), 'signed head')}{against}"
+        )
+    return f"the evidence does not hold: {count(len(proof.problems), 'problem')} in {where}{against}"
+
+
+def _described(proof: Proof) -> dict[str, object]:
+    return {
+        "holds": proof.holds,
+        "problems": list(proof.problems),
+        "notes": list(proof.notes),
+        "against": proof.against or None,
+        "chains": [
+            {
+                "chain_id": chain.chain_id,
+                "records": chain.records,
+                "first_seq": chain.first_seq,
+                "last_seq": chain.last_seq,
+                "first_hash": chain.first_hash,
+                "last_hash": chain.last_hash,
+                "heads": chain.heads,
+                "key": chain.key or None,
+                "whole": chain.whole,
+            }
+            for chain in proof.chains
+        ],
+    }
+
+
+@contextmanager
+def _telling() -> Iterator[list[str]]:
+    """Give a list for what cannot be read, and say what is in it at the end."""
+    told: list[str] = []
+    yield told
+    for line in told[:_TOLD]:
+        say(f"agentguard: {line}")
+    if len(told) > _TOLD:
+        say(f"agentguard: and {len(told) - _TOLD:,} more that could not be read")
+
+
+def _end(*, good: bool) -> None:
+    if not good:
+        raise typer.Exit(REFUSED)

@@ -1,0 +1,67 @@
+"""Who may write a chain: the one process that holds its lock, until it ends.
+
+The lock is on a file beside the chain's, not on the chain's own: SQLite has its locks
+there, and closing such a file lets go of all of a process's locks on it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".lock")
+
+
+class Claim:
+    """A chain that is ours to write."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, file: int) -> None:
+        self._file: int | None = file
+
+    @classmethod
+    def take(cls, path: Path) -> Self | None:
+        """Claim the chain in a file; None if another process, or another ledger here, has it.
+
+        Raises:
+            OSError: There can be no lock.
+        """
+        # Through no link: a lock elsewhere is not this chain's.
+        file = os.open(_beside(path), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return None
+        except BaseException:
+            os.close(file)
+            raise
+        return cls(file)
+
+    def release(self) -> None:
+        """Let go of it. In a fork's child this leaves the parent's hold as it is."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+
+def is_claimed(path: Path) -> bool:
+    """Return whether a living process writes the chain in a file; reads, and leaves nothing behind."""
+    try:
+        file = os.open(_beside(path), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False

@@ -1,0 +1,137 @@
+"""Retention: what is older than it has to be kept goes, as a prefix, and a signed stub says so.
+
+The stub is written before anything is removed. It names the last record that may be gone,
+so what remains still proves that it follows it. The last head and what it names stay: a
+chain is never emptied.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from agentguard.errors import ConfigurationError
+from agentguard.evidence.chainfile import NotAChain, chain_files, connect, evidence_folder
+from agentguard.evidence.findings import Found
+from agentguard.evidence.heads import BadSignature, HeadKey, Stub, head_file
+from agentguard.evidence.verify import ChainCheck
+from agentguard.evidence.vocabulary import RecordKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agentguard.evidence.ledger import Entry
+
+_PAUSE: Final = 0.005
+_REMOVE: Final = """DELETE FROM entries WHERE seq IN
+    (SELECT seq FROM entries WHERE seq <= ? ORDER BY seq LIMIT 200)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What was removed of one chain.
+
+    Attributes:
+        chain_id: The chain.
+        removed: How many records.
+        begins_after: The last that is gone.
+    """
+
+    chain_id: str
+    removed: int
+    begins_after: int
+
+
+def prune(
+    folder: Path, *, older_than: float, clock: Callable[[], float] = time.time, pause: float = _PAUSE
+) -> tuple[Pruned, ...]:
+    """Remove from the begin of every chain of a folder what is older than a moment.
+
+    A server may go on writing beside it.
+
+    Args:
+        folder: The state folder, or the folder of the chains in it.
+        older_than: Unix seconds; nothing younger is removed.
+        clock: Gives unix seconds.
+        pause: Seconds between two portions, in which a server writes.
+
+    Returns:
+        What was removed, for each chain of which something was.
+
+    Raises:
+        ConfigurationError: A chain is not whole enough to sign for what remains of it, or
+            the folder cannot be written. Nothing more is removed then.
+    """
+    folder = evidence_folder(folder)
+    files = chain_files(folder)
+    if not files:
+        message = f"`{folder}` holds no chain: name the folder that was given as `state=`"
+        raise ConfigurationError(message)
+    key = HeadKey.of(folder)
+    done: list[Pruned] = []
+    for path in files:
+        try:
+            stub = _stub(path, key, round(older_than * 1_000_000) * 1_000, clock)
+            if stub is not None:
+                removed = _remove(path, stub.seq, key.sign(stub), pause=pause)
+                done.append(Pruned(chain_id=path.stem, removed=removed, begins_after=stub.seq))
+        except (NotAChain, BadSignature, OSError, sqlite3.Error) as error:
+            message = f"`{path}` cannot be pruned: {error}: see what `agentguard evidence verify` says of it"
+            raise ConfigurationError(message) from error
+    return tuple(done)
+
+
+def _stub(path: Path, key: HeadKey, older_than: int, clock: Callable[[], float]) -> Stub | None:
+    """Return how far a chain can be pruned; None if it cannot.
+
+    Raises:
+        NotAChain: Something is wrong with it: pruned away, nobody would see that again.
+    """
+    found = Found()
+    chain = ChainCheck(path, key.public, found)
+    head = key.public.head(head_file(path).read_text("ascii", "replace").strip())
+    last: Entry | None = None
+    going = True
+    for entry in chain.entries():
+        going = going and entry.seq < head.seq and _is_older(entry, older_than)
+        if going:
+            last = entry
+    if found.problems:
+        raise NotAChain(found.problems[0].what)
+    if last is None:
+        return None
+    at = round(clock() * 1_000_000) * 1_000
+    return Stub(chain_id=path.stem, seq=last.seq, hash=last.hash, time_unix_nano=at, older_than=older_than)
+
+
+def _is_older(entry: Entry, than: int) -> bool:
+    record = entry.record
+    # The end of a run bears another time than the records around it.
+    return record.get("kind") == RecordKind.RUN or record.get("time_unix_nano", 0) < than
+
+
+def _remove(path: Path, seq: int, stub: str, *, pause: float) -> int:
+    """Remove the records up to *seq*, in portions, beside whoever writes; return how many there were.
+
+    Args:
+        path: The chain's file.
+        seq: The last record to remove.
+        stub: What is signed of it; kept first, so that the chain never begins without it.
+        pause: Seconds between two portions, in which a writer writes.
+
+    Raises:
+        sqlite3.Error: It cannot be written.
+    """
+    removed = 0
+    with closing(connect(path, "mode=rw", seconds=5)) as connection:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("INSERT OR REPLACE INTO stub VALUES (?, ?)", (seq, stub))
+        while gone := connection.execute(_REMOVE, (seq,)).rowcount:
+            removed += gone
+            time.sleep(pause)
+    return removed

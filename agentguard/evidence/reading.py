@@ -1,0 +1,154 @@
+"""Read the evidence, from wherever it lies: state folders, chains, a collector's export.
+
+Nothing is dropped silently: what cannot be read as a record is told, with its file and
+its place, and the others are read. Whether a chain is whole is not asked here; that is
+for `evidence.verify`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from agentguard.errors import ConfigurationError
+from agentguard.evidence.chainfile import NotAChain, chain_files, read_chain
+from agentguard.evidence.kept import Kept, UnfitRecordError, kept_of, visible
+from agentguard.evidence.otlp import records_of_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+_SQLITE: Final = b"SQLite format 3\0"
+_EVIDENCE: Final = "evidence"
+# What a span says of itself, and a record need not.
+_VIEW_ALONE: Final = frozenset(("openinference.span.kind", "gen_ai.operation.name", "agentguard.run.end"))
+# A collector writes a batch a line; one of 8,192 spans has some 20 MB.
+_LINE_BYTES: Final = 256 * 1024 * 1024
+
+
+def evidence_folder(folder: Path) -> Path:
+    """Return where the chains lie in a folder: a state folder has one for them."""
+    inner = folder / _EVIDENCE
+    return inner if inner.is_dir() else folder
+
+
+def sources(paths: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Return the files that the evidence lies in: the chains, and the exports.
+
+    Args:
+        paths: State folders, folders of chains, chains, exports.
+
+    Raises:
+        ConfigurationError: One of them is not there, cannot be read, or holds no evidence.
+    """
+    chains: dict[Path, None] = {}
+    exports: dict[Path, None] = {}
+    for path in paths:
+        try:
+            if path.is_dir():
+                found = chain_files(evidence_folder(path))
+                if not found:
+                    message = f"`{path}` holds no chain: name the folder that was given as `state=`, or an export"
+                    raise ConfigurationError(message)
+                chains.update(dict.fromkeys(found))
+            else:
+                with path.open("rb") as opened:
+                    start = opened.read(len(_SQLITE))
+                (chains if start == _SQLITE else exports)[path] = None
+        except OSError as error:
+            message = f"evidence `{path}` cannot be read: {error.strerror or type(error).__name__}: name what is there"
+            raise ConfigurationError(message) from None
+    return tuple(chains), tuple(exports)
+
+
+def read_sources(paths: Sequence[Path], tell: Callable[[str], None]) -> Iterator[Kept]:
+    """Yield every record once, chain by chain, then those that an export alone has.
+
+    A collector's export has what a chain has, and has some of it twice: a record that was
+    read already is not given again.
+
+    Args:
+        paths: State folders, folders of chains, chains, exports.
+        tell: Is told, one line each, what could not be read as a record, and where.
+
+    Raises:
+        ConfigurationError: See `sources`.
+    """
+    chains, exports = sources(paths)
+    seen = _Seen() if exports else None
+    for chain in chains:
+        for record in _read_chain(chain, tell):
+            if seen is not None:
+                seen.add(record)
+            yield record
+    for export in exports:
+        for record in _read_export(export, tell):
+            if seen is None or seen.new(record, tell):
+                yield record
+
+
+class _Seen:
+    """Which records were read, by each name that a view of a record can have for it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], object] = {}
+
+    def add(self, record: Kept) -> None:
+        self._known.update(_names(record))
+
+    def new(self, record: Kept, tell: Callable[[str], None]) -> bool:
+        """Return whether a record was not read yet; tell if another stands in its place."""
+        names = _names(record)
+        alike = [self._known[name] == what for name, what in names.items() if name in self._known]
+        if not alike:
+            self._known.update(names)
+        elif not all(alike):
+            tell(f"{record.source}: says something else than the record that was read before it: see `evidence verify`")
+        return not alike
+
+
+def _names(record: Kept) -> dict[tuple[object, ...], object]:
+    """Return each name of a record, with what has to be the same under it.
+
+    A guard whose process traces nothing keeps no span's ids; whoever delivers its records
+    gives them some.
+    """
+    names: dict[tuple[object, ...], object] = {}
+    if record.chain_id:
+        names["place", record.chain_id, record.seq] = record.hash
+    if record.span_id:
+        names["span", record.kind, record.trace_id, record.span_id] = _likeness(record)
+    if decision_id := record.text("agentguard.decision.id"):
+        names["decision", record.kind, decision_id] = _likeness(record)
+    return names
+
+
+def _likeness(record: Kept) -> int:
+    """Return what two views of one record have in common."""
+    return hash(frozenset((name, value) for name, value in record.attributes.items() if name not in _VIEW_ALONE))
+
+
+def _read_chain(chain: Path, tell: Callable[[str], None]) -> Iterator[Kept]:
+    try:
+        for entry in read_chain(chain):
+            source = visible(f"{chain}:{entry.seq}")
+            try:
+                yield kept_of(entry, source)
+            except UnfitRecordError as error:
+                tell(f"{source}: {error}")
+    except (NotAChain, OSError) as error:
+        tell(f"{visible(str(chain))}: cannot be read to its end: {error}")
+
+
+def _read_export(export: Path, tell: Callable[[str], None]) -> Iterator[Kept]:
+    with export.open("rb") as lines:
+        number = 0
+        while line := lines.readline(_LINE_BYTES):
+            number += 1
+            source = visible(f"{export}:{number}")
+            if not line.strip():
+                continue
+            try:
+                yield from records_of_line(line, source, tell)
+            except UnfitRecordError as error:
+                tell(f"{source}: {error}")

@@ -1,0 +1,194 @@
+"""Which records are shown, and each of them under names that stay.
+
+Pure. A program that reads ``evidence show --json`` finds each name of `row_of` in every
+record, null where the record does not say it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from agentguard.evidence.vocabulary import RecordKind
+from agentguard.evidence.words import iso
+from agentguard.model import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from agentguard.evidence.kept import Kept
+
+NAMES: Final[Mapping[str, str]] = {
+    "effect": "agentguard.decision.effect",
+    "reason": "agentguard.decision.reason",
+    "decision_id": "agentguard.decision.id",
+    "tool": "gen_ai.tool.name",
+    "action": "agentguard.action.id",
+    "resource_type": "agentguard.resource.type",
+    "resource_id": "agentguard.resource.id",
+    "agent": "agentguard.agent.id",
+    "user": "agentguard.user.id",
+    "task": "agentguard.task.id",
+    "purpose": "agentguard.purpose",
+    "run_id": "agentguard.run.id",
+    "run_parent": "agentguard.run.parent",
+    "run_ends_at": "agentguard.run.ends_at",
+    "run_state": "agentguard.run.state",
+    "run_reason": "agentguard.run.reason",
+    "issuer": "agentguard.invocation.issuer",
+    "grade": "agentguard.invocation.grade",
+    "token_id": "agentguard.invocation.id",
+    "delegation_depth": "agentguard.delegation.depth",
+    "authority_granted_s": "agentguard.authority.granted",
+    "authority_remaining_s": "agentguard.authority.remaining",
+    "policy_version": "agentguard.policy.version",
+    "policy_label": "agentguard.policy.label",
+    "policy_ids": "agentguard.policy.ids",
+    "policy_refused": "agentguard.policy.refused",
+    "outcome": "agentguard.execution.outcome",
+    "outcome_reason": "agentguard.execution.reason",
+    "duration_s": "agentguard.execution.duration",
+    "error_type": "error.type",
+    "tokens_refused": "agentguard.tokens.refused",
+    "arguments_digest": "agentguard.arguments.digest",
+    "request_id": "jsonrpc.request.id",
+    "session_id": "mcp.session.id",
+}
+"""What is shown of a record besides its kind, time and place, and the attribute that says it."""
+
+
+def row_of(record: Kept) -> dict[str, object]:
+    """Return a record under names that stay."""
+    row: dict[str, object] = {
+        "time": iso(record.at),
+        "time_unix_nano": record.time_unix_nano,
+        "kind": record.kind,
+        **{name: record.attributes.get(attribute) for name, attribute in NAMES.items()},
+    }
+    row["chain_id"] = record.chain_id or None
+    row["seq"] = record.seq or None
+    row["hash"] = record.hash or None
+    row["prev_hash"] = record.prev_hash or None
+    row["trace_id"] = record.trace_id or None
+    row["span_id"] = record.span_id or None
+    row["source"] = record.source
+    return row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which records to show. What is left out or empty selects nothing away.
+
+    Attributes:
+        agents: One of these agents.
+        users: One of these users.
+        tasks: One of these tasks.
+        runs: A run whose id begins so.
+        tools: One of these tools.
+        kinds: One of these kinds.
+        effect: This effect.
+        reasons: One of these reasons: of a decision, of a stopped call, of a refused token.
+        policy_ids: A decision that one of these policies determined.
+        versions: Under a policy version that begins so, with or without its ``sha256:``.
+        since: No earlier, unix seconds.
+        until: Earlier than that.
+    """
+
+    agents: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
+    runs: tuple[str, ...] = ()
+    tools: frozenset[str] = frozenset()
+    kinds: frozenset[str] = frozenset()
+    effect: str = ""
+    reasons: frozenset[str] = frozenset()
+    policy_ids: frozenset[str] = frozenset()
+    versions: tuple[str, ...] = ()
+    since: float | None = None
+    until: float | None = None
+
+    def takes(self, record: Kept) -> bool:
+        """Return whether a record is one of them."""
+        version = record.text("agentguard.policy.version")
+        return all(
+            (
+                not self.agents or record.text("agentguard.agent.id") in self.agents,
+                not self.users or record.text("agentguard.user.id") in self.users,
+                not self.tasks or record.text("agentguard.task.id") in self.tasks,
+                not self.runs or record.text("agentguard.run.id").startswith(self.runs),
+                not self.tools or record.text("gen_ai.tool.name") in self.tools,
+                not self.kinds or record.kind in self.kinds,
+                not self.effect or record.text("agentguard.decision.effect") == self.effect,
+                not self.reasons or not self.reasons.isdisjoint(map(record.text, _REASONS)),
+                not self.policy_ids or not self.policy_ids.isdisjoint(record.policy_ids),
+                not self.versions or version.startswith(self.versions) or _digest(version).startswith(self.versions),
+                self.since is None or record.at >= self.since,
+                self.until is None or record.at < self.until,
+            )
+        )
+
+
+def part_of(records: Iterable[Kept], selection: Selection) -> list[Kept]:
+    """Return a part of the records that tells a story of its own.
+
+    What became of a call belongs to its decision, and how a run ended to the run, whenever
+    that was: cut off, a call would look as if it had none, and a run as if it still lasted.
+    """
+    kept = list(records)
+    taken = [record for record in kept if selection.takes(record) and record.kind != RecordKind.OUTCOME]
+    decisions = {record.text("agentguard.decision.id") for record in taken} - {""}
+    runs = {_run(record) for record in taken} - {("", "")}
+    more = [
+        record
+        for record in kept
+        if (record.kind == RecordKind.OUTCOME and record.text("agentguard.decision.id") in decisions)
+        or (record.kind == RecordKind.RUN and _run(record) in runs and not selection.takes(record))
+    ]
+    return [*taken, *more]
+
+
+def _run(record: Kept) -> tuple[str, str]:
+    return record.text("agentguard.invocation.issuer"), record.text("agentguard.run.id")
+
+
+_REASONS: Final = ("agentguard.decision.reason", "agentguard.execution.reason")
+
+
+def _digest(version: str) -> str:
+    return version.rpartition(":")[2]
+
+
+def by(record: Kept) -> str:
+    """Return, in few words, what a record comes down to: by which policy, or why, or to what."""
+    if record.kind == RecordKind.DECISION:
+        named = [id_ for id_ in record.policy_ids if ":" not in id_]
+        reason = record.text("agentguard.decision.reason")
+        return ", ".join(named) if named and reason in {Reason.PERMIT, Reason.POLICY} else reason
+    if record.kind == RecordKind.OUTCOME:
+        return record.text("agentguard.execution.reason") or record.text("error.type")
+    if record.kind == RecordKind.RUN:
+        return record.text("agentguard.run.reason")
+    if record.kind == RecordKind.REFUSED_TOKEN:
+        refused = int(record.number("agentguard.tokens.refused") or 1)
+        return f"{refused:,} of {record.text('agentguard.decision.reason')}"
+    return record.text("agentguard.policy.refused") or record.text("agentguard.policy.label")
+
+
+def verdict(record: Kept) -> str:
+    """Return, in one word, what a record says."""
+    if record.kind == RecordKind.DECISION:
+        return record.text("agentguard.decision.effect")
+    if record.kind == RecordKind.OUTCOME:
+        return record.text("agentguard.execution.outcome")
+    if record.kind == RecordKind.RUN:
+        return record.text("agentguard.run.state")
+    if record.kind == RecordKind.REFUSED_TOKEN:
+        return "refused"
+    return "refused" if record.text("agentguard.policy.refused") else record.kind
+
+
+def is_quiet(record: Kept) -> bool:
+    """Return whether a table for people leaves a record out: it says only that all goes on."""
+    if record.kind == RecordKind.OUTCOME:
+        return record.text("agentguard.execution.outcome") == "completed"
+    return record.kind == RecordKind.HEAD

@@ -1,0 +1,303 @@
+"""Whether the evidence holds: chains, signed heads, order, clock, and what was delivered elsewhere.
+
+A *problem* is something that cannot be if nobody touched the evidence. A *note* is what a
+kill, a clock that was set, or a tamperer may have caused: nothing is proved by it. What
+has the server's key can write anything anew; only a copy that was delivered elsewhere
+tells, and `against` takes one.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from agentguard.errors import ConfigurationError
+from agentguard.evidence.chainfile import SUFFIX, ChainReader, NotAChain, chain_files, evidence_folder
+from agentguard.evidence.claim import is_claimed
+from agentguard.evidence.elsewhere import Elsewhere
+from agentguard.evidence.findings import Found
+from agentguard.evidence.heads import (
+    PUBLIC_KEY,
+    BadSignature,
+    Occasion,
+    PublicHeadKey,
+    head_file,
+    head_files,
+    signed_head,
+)
+from agentguard.evidence.ledger import FIRST_PREV_HASH, entry_hash
+from agentguard.evidence.order import Order
+from agentguard.evidence.proof import Proof, ProvenChain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from agentguard.evidence.elsewhere import Delivered
+    from agentguard.evidence.findings import Finding
+    from agentguard.evidence.heads import Head
+    from agentguard.evidence.ledger import Entry
+
+
+_AFTER_STOP: Final = "the chain goes on after a stop, and nobody signed that it is continued"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a verification found.
+
+    Attributes:
+        chains: What was verified.
+        problems: What is wrong; the evidence holds if there is nothing.
+        notes: What proves nothing and is worth a look.
+        against: What was compared with; empty for nothing.
+    """
+
+    chains: tuple[ProvenChain, ...]
+    problems: tuple[Finding, ...]
+    notes: tuple[Finding, ...]
+    against: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def proof(self) -> Proof:
+        """Return it as a page shows it."""
+        return Proof(
+            holds=self.holds,
+            chains=self.chains,
+            problems=tuple(map(str, self.problems)),
+            against=self.against,
+        )
+
+
+def verify_folder(
+    folder: Path, *, key: Path | None = None, delivered: Iterable[Delivered] | None = None, against: str = ""
+) -> Report:
+    """Verify every chain of a folder.
+
+    Args:
+        folder: The state folder, or the folder of the chains in it.
+        key: The public key of the heads, as a JWK that was kept elsewhere. The folder's
+            own if left out, which proves less: whoever can write there can exchange it.
+        delivered: What another place has of these chains, as `read_export` reads it.
+        against: What that place is called.
+
+    Raises:
+        ConfigurationError: There is no evidence, or no key.
+    """
+    folder = evidence_folder(folder)
+    public = PublicHeadKey.read(key or folder / PUBLIC_KEY)
+    found = Found()
+    chains: list[ProvenChain] = []
+    elsewhere = None if delivered is None else Elsewhere(delivered, found)
+    order = Order(found.problem, found.note)
+    files = chain_files(folder)
+    gone = [path for path in head_files(folder) if not path.with_suffix(SUFFIX).exists()]
+    if not files and not gone:
+        message = f"`{folder}` holds no chain: name the folder that was given as `state=`"
+        raise ConfigurationError(message)
+    for path in files:
+        before = len(found.problems)
+        chain = ChainCheck(path, public, found)
+        for entry in chain.entries():
+            order.see(entry)
+            if elsewhere is not None:
+                elsewhere.see(entry)
+        if elsewhere is not None:
+            elsewhere.end(path.stem, pruned=chain.begins_after)
+        chains.append(chain.proven(whole=len(found.problems) == before))
+    for path in gone:
+        found.problem(path.stem, 0, f"the whole chain is gone: `{path.name}` lies there without it")
+        if elsewhere is not None:
+            elsewhere.forget(path.stem)
+    order.end()
+    if elsewhere is not None:
+        elsewhere.end_all()
+    return Report(chains=tuple(chains), problems=tuple(found.problems), notes=tuple(found.notes), against=against)
+
+
+class ChainCheck:
+    """One chain, read from its first record to its last.
+
+    Args:
+        path: Its file.
+        public: The key that its heads should be signed with.
+        found: Is told what is found.
+
+    Attributes:
+        begins_after: The last record that was pruned; 0 if none was.
+    """
+
+    def __init__(self, path: Path, public: PublicHeadKey, found: Found) -> None:
+        self._path = path
+        self._id = path.stem
+        self._public = public
+        self._found = found
+        self._first: Entry | None = None
+        self._last: Entry | None = None
+        self._count = self._heads = 0
+        self._head: Head | None = None
+        self._head_text = ""
+        self._since = 0
+        self._beside: Head | None = None
+        self._beside_text = ""
+        self.begins_after = 0
+
+    def _problem(self, seq: int, what: str) -> None:
+        self._found.problem(self._id, seq, what)
+
+    def entries(self) -> Iterable[Entry]:
+        """Yield the records, and find what is wrong with them as a chain."""
+        # Asked and read before the chain, which may go on meanwhile: it never ends before it.
+        live = is_claimed(self._path)
+        self._read_beside()
+        try:
+            with closing(ChainReader(self._path)) as reader:
+                if reader.chain_id != self._id:
+                    self._problem(0, f"the file holds chain `{reader.chain_id}`: files were swapped or renamed")
+                begins_hash = self._read_stub(reader.stub())
+                for entry in reader.entries(after=max(self.begins_after - 1, 0)):
+                    if entry.seq == self.begins_after and not self._count:
+                        if entry.hash != begins_hash:
+                            self._problem(entry.seq, "it is not the record that the stub names")
+                        continue
+                    self._see(entry, begins_hash)
+                    yield entry
+        except (NotAChain, OSError) as error:
+            self._problem(0, f"it cannot be read to its end: {error}")
+        self._end(live=live)
+
+    def _read_stub(self, text: str | None) -> str:
+        """Return the hash that the first record follows."""
+        if text is None:
+            return FIRST_PREV_HASH
+        try:
+            stub = self._public.stub(text)
+        except BadSignature as error:
+            self._problem(0, f"the stub of what was pruned does not hold: {error}")
+            return FIRST_PREV_HASH
+        if stub.chain_id != self._id:
+            self._problem(0, f"the stub of what was pruned is that of chain `{stub.chain_id}`")
+            return FIRST_PREV_HASH
+        self.begins_after = stub.seq
+        self._found.note(self._id, stub.seq, "records up to here were pruned")
+        return stub.hash
+
+    def _read_beside(self) -> None:
+        beside = head_file(self._path)
+        try:
+            self._beside_text = beside.read_text("ascii").strip()
+            self._beside = self._public.head(self._beside_text)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            self._beside_text = "-"
+            self._problem(0, f"its last head, `{beside.name}`, does not hold: {error}")
+
+    def _see(self, entry: Entry, begins_hash: str) -> None:
+        before = self._last
+        if before is None:
+            self._first = entry
+            wanted_seq, wanted_hash = self.begins_after + 1, begins_hash
+        else:
+            wanted_seq, wanted_hash = before.seq + 1, before.hash
+        if entry.seq != wanted_seq:
+            gap = (
+                f"seq {wanted_seq} is missing"
+                if entry.seq == wanted_seq + 1
+                else f"seq {wanted_seq} to {entry.seq - 1} are missing"
+            )
+            self._problem(entry.seq, f"{gap} before it")
+        elif entry.prev_hash != wanted_hash:
+            self._problem(entry.seq, "it does not follow the record before it")
+        try:
+            whole = entry.hash == entry_hash(
+                prev_hash=entry.prev_hash, chain_id=self._id, seq=entry.seq, text=entry.text
+            )
+        except UnicodeEncodeError:
+            whole = False
+        if not whole:
+            self._problem(entry.seq, "the record is not what was hashed: it was changed, or is another's")
+        self._last = entry
+        self._count += 1
+        self._see_head(entry)
+        if self._beside is not None and entry.seq == self._beside.seq and entry.hash != self._beside.hash:
+            self._problem(entry.seq, "it is not the record that the last head names")
+
+    def _see_head(self, entry: Entry) -> None:
+        signed = signed_head(entry)
+        if signed is None:
+            if self._count == 1 and not self.begins_after:
+                self._problem(entry.seq, "the chain does not begin with a signed head")
+            self._since += 1
+            if self._head is not None and self._head.occasion is Occasion.STOP and self._since == 1:
+                self._problem(entry.seq, _AFTER_STOP)
+            if self._head is not None and self._since == self._head.every + 1:
+                self._problem(entry.seq, f"more than {self._head.every} records follow the head before it")
+            return
+        self._heads += 1
+        try:
+            head = self._public.head(signed)
+        except BadSignature as error:
+            self._problem(entry.seq, f"the head does not hold: {error}")
+            return
+        if (head.chain_id, head.seq, head.hash) != (self._id, entry.seq - 1, entry.prev_hash):
+            self._problem(entry.seq, "the head names another record than the one before it")
+        if head.occasion is Occasion.CONTINUE and (
+            self._head is None or self._head.occasion is not Occasion.STOP or self._since
+        ):
+            first, last = entry.seq - self._since, entry.seq - 1
+            places = "nothing was unsigned"
+            if self._since:
+                places = f"seq {first} was" if first == last else f"seq {first} to {last} were"
+                places += " signed only afterwards"
+            self._found.note(
+                self._id, entry.seq, f"a process ended before it without a stop, as one does that is killed: {places}"
+            )
+        elif self._head is not None and self._head.occasion is Occasion.STOP and head.occasion is not Occasion.CONTINUE:
+            self._problem(entry.seq, _AFTER_STOP)
+        self._head, self._head_text, self._since = head, signed, 0
+
+    def _end(self, *, live: bool) -> None:
+        last = self._last
+        if last is None:
+            self._problem(0, "it holds no records")
+            return
+        if not self._beside_text:
+            if self._count > 1 or self.begins_after:
+                self._problem(0, f"its last head, `{head_file(self._path).name}`, is gone")
+        elif self._beside is not None:
+            if self._beside.chain_id != self._id:
+                self._problem(0, f"its last head is that of chain `{self._beside.chain_id}`")
+            elif last.seq <= self._beside.seq:
+                self._problem(
+                    last.seq, f"the chain ends here, and a head of seq {self._beside.seq} was signed: its tail was cut"
+                )
+        stopped = self._head is not None and self._head.occasion is Occasion.STOP and not self._since
+        if not stopped and not live:
+            every = self._head.every if self._head else 0
+            self._found.note(
+                self._id,
+                last.seq,
+                f"it ends without a stop, as where its process was killed: up to {every} "
+                "records behind the last head may be missing, and only a copy elsewhere would show it",
+            )
+
+    def proven(self, *, whole: bool) -> ProvenChain:
+        """Return the chain as it was verified."""
+        first, last = self._first, self._last
+        return ProvenChain(
+            chain_id=self._id,
+            records=self._count,
+            first_seq=first.seq if first else 0,
+            last_seq=last.seq if last else 0,
+            first_hash=first.hash if first else "",
+            last_hash=last.hash if last else "",
+            heads=self._heads,
+            key=self._public.id,
+            whole=whole,
+        )
