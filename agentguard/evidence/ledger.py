@@ -55,7 +55,7 @@ class Entry(NamedTuple):
 
 
 class Ledger(Protocol):
-    """Where evidence is kept."""
+    """Where evidence is kept. Several threads may do so at once."""
 
     def append(self, record: Mapping[str, object]) -> Entry:
         """Keep *record*, durably if this ledger is durable, before returning.
