@@ -1,5 +1,6 @@
 """Authorization for AI agents' tool calls: Cedar policies, one identity for each run, evidence."""
 
+from agentguard.adapters.client import InheritedRun, inherited_run
 from agentguard.enforce import current_invocation
 from agentguard.errors import (
     AccessDenied,
@@ -12,11 +13,13 @@ from agentguard.errors import (
 from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.guard import Guard
+from agentguard.identity.dialects import Dialect
 from agentguard.identity.issuers import TrustedIssuer, UnsafeSharedIdentity
 from agentguard.identity.keys import JWKS, FixedKeys
 from agentguard.identity.sources import stdio_audience
 from agentguard.identity.verifier import InvocationVerifier
 from agentguard.lifecycle.issuer import Issuer
+from agentguard.lifecycle.local import UnsafeLocalIssuer
 from agentguard.lifecycle.runs import Run
 from agentguard.lifecycle.sqlite import SQLiteStore
 from agentguard.lifecycle.store import Kind, MemoryStore, RunRecord, RunState, Store
@@ -33,12 +36,14 @@ __all__ = [
     "AgentGuardError",
     "ConfigurationError",
     "Decision",
+    "Dialect",
     "Effect",
     "Entity",
     "EntityUid",
     "FixedKeys",
     "Grade",
     "Guard",
+    "InheritedRun",
     "Invocation",
     "InvocationVerifier",
     "Issuer",
@@ -59,10 +64,12 @@ __all__ = [
     "Store",
     "TrustedIssuer",
     "UnmappableTypeError",
+    "UnsafeLocalIssuer",
     "UnsafeMemoryState",
     "UnsafeSharedIdentity",
     "current_invocation",
     "grant_text",
+    "inherited_run",
     "open_state",
     "stdio_audience",
 ]

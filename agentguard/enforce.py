@@ -22,6 +22,7 @@ import copy
 import logging
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import anyio
@@ -30,7 +31,8 @@ from anyio.lowlevel import checkpoint
 from agentguard.call import Denial
 from agentguard.cancelled import is_stray
 from agentguard.errors import Refusal
-from agentguard.evidence.vocabulary import Outcome
+from agentguard.evidence.runs import LiveRuns
+from agentguard.evidence.vocabulary import Outcome, RecordKind
 from agentguard.lifecycle.calls import LiveCalls
 from agentguard.model import AccessRequest, Decision, Effect, EntityUid, Reason
 from agentguard.policy.engine import decide, never
@@ -90,6 +92,13 @@ class Enforcer:
         self._s = setting
         self._policies = policies
         self._live = LiveCalls(setting.store)
+        self._runs = LiveRuns(
+            store=setting.store,
+            keep=partial(setting.trail.keep, RecordKind.RUN),
+            clock=setting.clock,
+            limits=setting.limits,
+            spans=setting.trail.spans,
+        )
 
     async def preflight(self, call: Call, action: str, tool: GuardedTool | None) -> None:
         """Deny, before an argument is looked at, what no argument could make allowed.
@@ -242,12 +251,13 @@ class Enforcer:
                 trace.resource = resource
                 named = trace.decided(decision)
                 if not named.allowed:
-                    trace.close()
-                    raise Denial(named)
+                    raise self._denial(trace, named)
             await trace.settled()
             trace.close()
             self._check_alive(invocation)
             self._check_open(call)
+            # That the run is active now is evidence too; without it nothing runs.
+            self._runs.used(invocation, trace.span)
             self._s.store.used(invocation)
         except Denial:
             raise
@@ -337,7 +347,12 @@ class Enforcer:
             named = trace.unrecorded(
                 Decision(effect=Effect.DENY, reason=Reason.EVIDENCE_UNAVAILABLE, errors=(*denial.errors, *errors))
             )
+        return self._denial(trace, named)
+
+    def _denial(self, trace: Trace, named: Decision) -> Denial:
+        """Return the denial of what was decided, and count it for its run."""
         trace.close()
+        self._runs.denied(trace.invocation, trace.span)
         return Denial(named)
 
     def _end(self, trace: Trace, decision: Decision, error: BaseException, outcome: Outcome) -> Denial:

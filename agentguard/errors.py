@@ -71,3 +71,17 @@ class Refusal(AgentGuardError):  # noqa: N818  a step's answer, which becomes a 
         super().__init__("refused")
         self.reason = reason
         self.detail = detail
+
+
+class OAuthError(AgentGuardError):
+    """A client's request of the issuer was refused.
+
+    Attributes:
+        error: The code, as the RFC of the endpoint words it.
+        description: For the client's developer; it quotes no token.
+    """
+
+    def __init__(self, *, error: str, description: str) -> None:
+        super().__init__(error)
+        self.error = error
+        self.description = description

@@ -21,15 +21,15 @@ from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.guarded import GuardedFunction, ToolDecorator, direct_call, find_guarded
-from agentguard.identity.issuers import TrustedIssuer
 from agentguard.identity.sources import STDIO_AUDIENCE, EnvironmentSource
-from agentguard.identity.verifier import InvocationVerifier
+from agentguard.lifecycle.ended import run_of
 from agentguard.limits import Limits
 from agentguard.model import Decision, Effect, EntityUid, Reason
 from agentguard.policy.entities import Loaders
 from agentguard.policy.schema import METHODS, method_tool
 from agentguard.policy.source import compile_policies, read_folder
 from agentguard.state import read_state
+from agentguard.trust import authorization_server, own_store, read_verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
     from agentguard.adapters.mcp import HttpAuth, Registered
     from agentguard.errors import Refusal
+    from agentguard.identity.issuers import TrustedIssuer
+    from agentguard.identity.verifier import InvocationVerifier
+    from agentguard.lifecycle.local import UnsafeLocalIssuer
     from agentguard.state import State
 
 P = ParamSpec("P")
@@ -65,7 +68,7 @@ class Guard:
         self,
         policies: str | os.PathLike[str],
         *,
-        issuer: str | None = None,
+        issuer: str | TrustedIssuer | UnsafeLocalIssuer | None = None,
         audience: str | None = None,
         verifier: InvocationVerifier | None = None,
         state: State | str | os.PathLike[str] | None = None,
@@ -81,7 +84,8 @@ class Guard:
 
         Args:
             policies: The folder of ``.cedar`` files.
-            issuer: Whose tokens to believe: the short form of *verifier*.
+            issuer: Whose tokens to believe: the short form of *verifier*. A URL, whose keys are
+                found through its metadata, or a `TrustedIssuer`; or `UnsafeLocalIssuer()`.
             audience: What a token over HTTP must be for: this server's canonical URI.
             verifier: Whose tokens to believe, in full.
             state: Where the ends of runs and the evidence are kept: a folder, made if it is
@@ -100,7 +104,7 @@ class Guard:
         """
         self._limits = limits or Limits()
         self._clock = clock
-        self._verifier = _verifier(issuer, audience, verifier, self._limits, clock)
+        self._verifier = read_verifier(issuer, audience, verifier, state=state, limits=self._limits, clock=clock)
         self._environment = environment
         try:
             self._zone = ZoneInfo(time_zone)
@@ -120,7 +124,7 @@ class Guard:
         self._trail: Trail | None = None
         self._enforcer: Enforcer | None = None
         # Last, so that nothing is left open by a guard that could not be made.
-        self.state = read_state(state)
+        self.state = read_state(state, store=own_store(issuer))
 
     def http_auth(self, *, resource_url: str | None = None) -> HttpAuth:
         """Return the keyword arguments that let an `MCPServer` take bearer tokens.
@@ -139,9 +143,8 @@ class Guard:
             message = f"audience `{audience}` is that of a local process: pass the server's URL, stdio finds its own"
             raise ConfigurationError(message)
         resource = resource_url or audience
-        issuer = next(iter(self._verifier.issuers))
         return {
-            "auth": auth_settings(issuer, resource),
+            "auth": auth_settings(authorization_server(self._verifier, resource), resource),
             "token_verifier": BearerVerifier(self._verifier, resource, self._refused_token),
         }
 
@@ -223,21 +226,22 @@ class Guard:
         """End a run for good: its calls in flight stop, and so do those of the runs below it.
 
         Args:
-            run_id: The run, as evidence names it.
-            issuer: Who issued it; the one trusted issuer, if there is one.
+            run_id: The run, as evidence names it: with its issuer's alias in front, where
+                several are trusted.
+            issuer: Who issued it, if that is to be made sure of.
             reason: Why, for whoever asks later.
 
         Raises:
-            ConfigurationError: If several issuers are trusted and none is named, or the
-                one that is named is not trusted.
+            ConfigurationError: If no such run can be one of a trusted issuer.
         """
-        trusted = list(self._verifier.issuers)
-        named = issuer or trusted[0]
-        if named not in trusted or (issuer is None and len(trusted) > 1):
-            names = ", ".join(f"`{name}`" for name in trusted)
-            message = f"whose run `{run_id}` is, is not clear: pass issuer=, one of {names}"
-            raise ConfigurationError(message)
-        self.state.store.revoke(issuer=named, run_id=run_id, reason=reason)
+        acting = ACTING.get()
+        acted = [link for link in acting.chain if link.run_id == run_id] if acting is not None else []
+        if acted and issuer in {None, acted[0].issuer}:
+            # A test acts as this run right here; no issuer that is trusted has to know of it.
+            whose, own_id = run_of(acted[0])
+        else:
+            whose, own_id = self._verifier.issuer_of(run_id, issuer)
+        self.state.store.revoke(issuer=whose, run_id=own_id, reason=reason)
 
     def attach(self, server: MCPServer[Any], *, identity: Literal["environment", "meta"] = "environment") -> None:
         """Begin to guard *server*. Call it after the last tool.
@@ -380,21 +384,3 @@ class Guard:
         _LOG.info("refused a token, %s: %s", refusal.reason, refusal.detail)
         if self._trail is not None:
             self._trail.refused_token(refusal.reason)
-
-
-def _verifier(
-    issuer: str | None,
-    audience: str | None,
-    verifier: InvocationVerifier | None,
-    limits: Limits,
-    clock: Callable[[], float],
-) -> InvocationVerifier:
-    if (issuer is None) == (verifier is None):
-        message = "a guard wants one way to verify identities: pass issuer= and audience=, or verifier="
-        raise ConfigurationError(message)
-    if issuer is not None:
-        return InvocationVerifier(TrustedIssuer(issuer=issuer), audience=audience, limits=limits, clock=clock)
-    if audience is not None or not isinstance(verifier, InvocationVerifier):
-        message = "verifier= wants an InvocationVerifier, which has the audience: leave out audience="
-        raise ConfigurationError(message)
-    return verifier

@@ -35,6 +35,7 @@ class Limits:
     jwks_bytes: int = 512 * 1024
     staleness_seconds: int = 5
     purpose_characters: int = 256
+    followed_runs: int = 10_000
 
     def __post_init__(self) -> None:
         for field in fields(self):

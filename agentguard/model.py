@@ -88,7 +88,8 @@ class Invocation:
     other way, and says what it is.
 
     Attributes:
-        run_id: The run, constant across renewal of its token.
+        run_id: The run, constant across renewal of its token. Like *agent*, *user* and
+            *task*, it begins with *prefix*.
         issuer: The ``iss`` that vouches for it.
         agent: The workload that acts now.
         grade: How distinct the identity is.
@@ -107,6 +108,8 @@ class Invocation:
         grant: Cedar text that bounds this run; None for a foreign token.
         ancestors: Who delegated to this run, root first, each complete.
         transaction: ``txn``; correlates, decides nothing.
+        prefix: What this server puts before ids, such as ``corp|``, so that two issuers'
+            alices stay two; its issuer and the stores know the ids without it.
     """
 
     run_id: str
@@ -127,6 +130,7 @@ class Invocation:
     grant: str | None = None
     ancestors: tuple[Invocation, ...] = ()
     transaction: str | None = None
+    prefix: str = ""
     seal: InitVar[object] = None
 
     def __post_init__(self, seal: object) -> None:

@@ -77,7 +77,9 @@ class State:
                 close()
 
 
-def open_state(folder: str | os.PathLike[str], *, durability: Durability = "process") -> State:
+def open_state(
+    folder: str | os.PathLike[str], *, durability: Durability = "process", store: Store | None = None
+) -> State:
     """Return the state that a folder keeps, as ``Guard(state=FOLDER)`` does.
 
     It is closed when the process ends, if that ends by itself or with SIGTERM.
@@ -86,6 +88,7 @@ def open_state(folder: str | os.PathLike[str], *, durability: Durability = "proc
         folder: Made if it is not there; on a disk of this host, and ours alone.
         durability: What evidence survives: the process being killed, or with ``"host"``
             a loss of power too, for the time of a write to the disk before each call.
+        store: Another store than a file in the folder, such as one that several hosts share.
 
     Raises:
         ConfigurationError: The folder cannot be used; the message says what to do.
@@ -93,18 +96,23 @@ def open_state(folder: str | os.PathLike[str], *, durability: Durability = "proc
     path = Path(folder).absolute()
     private_folder(path)
     key = private_bytes(path / KEY, lambda: os.urandom(_KEY_BYTES))
-    store = SQLiteStore(path / STORE)
+    opened = SQLiteStore(path / STORE) if store is None else store
     try:
-        state = State(store=store, ledger=SQLiteLedger(path / FOLDER, durability=durability), key=key)
+        state = State(store=opened, ledger=SQLiteLedger(path / FOLDER, durability=durability), key=key)
     except BaseException:
-        store.close()
+        if store is None:
+            opened.close()
         raise
     call_at_end(state.close)
     return state
 
 
-def read_state(given: object) -> State:
+def read_state(given: object, *, store: Store | None = None) -> State:
     """Return the state that a guard was asked to have: a `State`, or that of a folder.
+
+    Args:
+        given: What the guard was given.
+        store: The store to use with a folder, in place of one in it.
 
     Raises:
         ConfigurationError: It is neither, or the folder cannot be used.
@@ -112,7 +120,7 @@ def read_state(given: object) -> State:
     if isinstance(given, State):
         return given
     if isinstance(given, str | os.PathLike) and given:
-        return open_state(given)
+        return open_state(given, store=store)
     message = (
         f"a guard wants state to keep the evidence and the ends of runs in, got `{given!r}`: "
         "pass state=FOLDER, or state=UnsafeMemoryState()"

@@ -38,6 +38,7 @@ class Facts(TypedDict, total=False):
     claims: Mapping[str, Claim]
     grant: str | None
     ancestors: tuple[Invocation, ...]
+    prefix: str
 
 
 def unsafe_invocation(agent: str, *, at: float | None = None, **facts: Unpack[Facts]) -> Invocation:

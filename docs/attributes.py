@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agentguard.evidence.vocabulary import ATTRIBUTES, METRICS, Outcome, RecordKind, RunEnd
+from agentguard.lifecycle.states import RunState
 from agentguard.model import Reason
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def attributes_page() -> str:
     lines += [
         _list("`agentguard.decision.reason`", Reason),
         _list("`agentguard.execution.outcome`", Outcome),
+        _list("`agentguard.run.state`", RunState),
         _list("`agentguard.run.end`", RunEnd),
         _list("Kinds of records", RecordKind),
     ]

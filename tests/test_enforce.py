@@ -112,9 +112,9 @@ async def test_second_of_two_records_that_fails_denies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [Refusal(Reason.STORE_UNAVAILABLE, "stale"), OSError("down")])
-@pytest.mark.parametrize("answers", [0, 1, 2])
+@pytest.mark.parametrize("answers", [0, 1, 2, 3])
 async def test_store_that_is_down_denies(answers: int, error: Exception, tmp_path: Path) -> None:
-    """Whether preflight, step 1 or step 6 cannot ask, nothing runs."""
+    """Whether preflight, step 1, step 6 or whoever follows the run cannot ask, nothing runs."""
     store = Store(clock=lambda: 0.0)
     world = make_world(tmp_path, policies=ALL, state=with_state(store=store))
     store.error, store.answers = error, answers
@@ -131,7 +131,7 @@ async def test_store_that_goes_down_during_the_call_withholds(error: Exception, 
     """Who cannot know whether the run was ended does not hand out its result."""
     store = Store(clock=lambda: 0.0)
     world = make_world(tmp_path, policies=ALL, state=with_state(store=store))
-    store.error, store.answers = error, 3
+    store.error, store.answers = error, 4
 
     async with Client(world.server) as client:
         result = await client.call_tool("read", {"record_id": "r1"})

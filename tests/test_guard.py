@@ -437,7 +437,7 @@ def test_run_is_ended_by_its_name(tmp_path: Path) -> None:
     guard = make(tmp_path)
 
     guard.revoke("run-1", reason="test")
-    with pytest.raises(ConfigurationError, match="pass issuer=, one of"):
+    with pytest.raises(ConfigurationError, match=r"got `run-1` of `https://other\.example`"):
         guard.revoke("run-1", issuer="https://other.example")
 
     store = guard.state.store
@@ -445,14 +445,18 @@ def test_run_is_ended_by_its_name(tmp_path: Path) -> None:
     assert store.revocation(issuer=ISSUER, run_id="run-1") is not None
 
 
-def test_run_of_one_of_several_issuers_needs_its_issuer(tmp_path: Path) -> None:
-    """Two issuers may name their runs alike."""
+def test_run_of_one_of_several_issuers_is_ended_by_its_name_in_evidence(tmp_path: Path) -> None:
+    """Two issuers may name their runs alike, so their aliases are part of the names."""
     issuers = [TrustedIssuer(issuer=f"https://{name}.example", alias=name) for name in ("a", "b")]
     guard = make(tmp_path, issuer=None, audience=None, verifier=InvocationVerifier(*issuers, audience=AUDIENCE))
 
-    with pytest.raises(ConfigurationError, match="whose run `run-1` is, is not clear"):
-        guard.revoke("run-1")
-    guard.revoke("run-1", issuer="https://b.example")
+    for issuer in (None, "https://b.example"):
+        with pytest.raises(
+            ConfigurationError, match=r"wants a run as evidence names it, `a\|…` of `https://a.example`"
+        ):
+            guard.revoke("run-1", issuer=issuer)
+    guard.revoke("b|run-1")
+    assert guard.state.store.revocation(issuer="https://b.example", run_id="run-1") is not None
 
 
 def test_loader_that_comes_after_attach_is_refused(tmp_path: Path) -> None:

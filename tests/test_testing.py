@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agentguard import AccessDenied
+from agentguard import AccessDenied, ConfigurationError, Reason
 from agentguard.call import ACTING
 from agentguard.testing import _warn_once, acting_as, unsafe_invocation
-from tests.world import make_world
+from tests.world import ISSUER, make_world
 
 
 async def test_acting_ends_with_its_block(tmp_path: Path) -> None:
@@ -67,3 +67,33 @@ def test_process_that_acts_without_tokens_says_so(caplog: pytest.LogCaptureFixtu
 def test_each_invocation_has_a_run_of_its_own() -> None:
     """Ending the run of one test does not end that of another."""
     assert unsafe_invocation("a").run_id != unsafe_invocation("a").run_id
+
+
+async def test_run_that_a_test_acts_as_is_ended_by_its_name(tmp_path: Path) -> None:
+    """Without naming an issuer; so is the run above it."""
+    world = make_world(tmp_path)
+    export = world.server._tool_manager.list_tools()[1].fn
+
+    for above in (False, True):
+        parent = unsafe_invocation("reader")
+        with acting_as("reader", ancestors=(parent,)) as child:
+            await export()
+            world.guard.revoke(parent.run_id if above else child.run_id, issuer=child.issuer if above else None)
+            with pytest.raises(AccessDenied) as denied:
+                await export()
+        assert denied.value.decision.reason is Reason.REVOKED
+
+
+def test_acting_gives_no_way_to_end_runs_of_others(tmp_path: Path) -> None:
+    """Neither another run's of the testing issuer, nor one's under another issuer's name, nor after the block."""
+    guard = make_world(tmp_path).guard
+
+    with acting_as("reader") as invocation:
+        with pytest.raises(ConfigurationError, match=r"guard\.revoke wants a run as evidence names it"):
+            guard.revoke("run-1", issuer=invocation.issuer)
+        with pytest.raises(ConfigurationError):
+            guard.revoke(invocation.run_id, issuer="https://other.example")
+        guard.revoke(invocation.run_id, issuer=ISSUER)
+    assert not guard.state.store.ended(invocation)
+    guard.revoke(invocation.run_id)
+    assert not guard.state.store.ended(invocation)

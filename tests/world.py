@@ -191,10 +191,17 @@ def free_socket() -> socket.socket:
 
 @asynccontextmanager
 async def served(world: World, *, stateless: bool = False) -> AsyncIterator[str]:
-    """Serve over streamable HTTP on a free loopback port, and give the URL."""
+    """Serve a world over streamable HTTP on a free loopback port, and give the URL."""
+    async with serving(world.server, stateless=stateless) as url:
+        yield url
+
+
+@asynccontextmanager
+async def serving(mcp: MCPServer[Any], *, stateless: bool = False) -> AsyncIterator[str]:
+    """Serve any server so."""
     bound = free_socket()
     port = bound.getsockname()[1]
-    app = world.server.streamable_http_app(stateless_http=stateless)
+    app = mcp.streamable_http_app(stateless_http=stateless)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [bound])

@@ -55,7 +55,7 @@ class Entry(NamedTuple):
 
 
 class Ledger(Protocol):
-    """Where evidence is kept.
+    """Where evidence is kept. Several threads may do so at once.
 
     A ledger that keeps records in two steps also has ``async def settled(entry)``, which
     returns when *entry* is as lasting as it will be; no tool runs before that.

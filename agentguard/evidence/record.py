@@ -17,7 +17,7 @@ from agentguard.model import EntityUid, canonical_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentguard.evidence.vocabulary import AttributeValue, Outcome, RecordKind, RunEnd
+    from agentguard.evidence.vocabulary import AttributeValue, Outcome, RecordKind
     from agentguard.model import Decision, Invocation, Reason
 
 _TEXT_CHARACTERS: Final = 256
@@ -221,10 +221,21 @@ def error_type(error: BaseException) -> str:
     return wire_text(name)
 
 
-def run_attributes(invocation: Invocation, end: RunEnd) -> dict[str, AttributeValue]:
-    """Return what is kept of a run when it has ended."""
+def run_attributes(
+    invocation: Invocation, *, ended_at: float | None = None, reason: str = ""
+) -> dict[str, AttributeValue]:
+    """Return what is kept of a run when its state changes.
+
+    Args:
+        invocation: The run.
+        ended_at: When it ended, unix seconds; None while it lives.
+        reason: Why, in the words of whoever ended it.
+    """
     found = _authority(invocation)
-    found["agentguard.run.end"] = end.value
+    if ended_at is not None:
+        found["agentguard.authority.lasted"] = max(0.0, ended_at - invocation.issued_at)
+    if reason:
+        found["agentguard.run.reason"] = wire_text(reason)
     return found
 
 

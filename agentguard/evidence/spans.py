@@ -17,7 +17,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, get_tracer, set_span_in_context
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from contextvars import Token
 
     from opentelemetry.context import Context
@@ -69,17 +69,18 @@ class OpenSpan:
     def __exit__(self, *exception: object) -> None:
         otel_context.detach(self._token)
 
-    def end(self, attributes: Mapping[str, AttributeValue], *, failed: bool = False) -> None:
+    def end(self, attributes: Mapping[str, AttributeValue], *, failed: bool = False, at: float | None = None) -> None:
         """Write what the span shows, last, and end it.
 
         Args:
             attributes: From the table; they win over whatever was written meanwhile.
             failed: Whether the tool failed, for the status. A denial never is a failure.
+            at: When it ended, unix seconds; None for now.
         """
         self._span.set_attributes({**self._kind, **attributes})
         if failed:
             self._span.set_status(Status(StatusCode.ERROR))
-        self._span.end()
+        self._span.end(None if at is None else _nanoseconds(at))
 
 
 class Spans:
@@ -120,16 +121,14 @@ class Spans:
         attributes: Mapping[str, AttributeValue],
         *,
         started_at: float,
-        ended_at: float,
-        decisions: Sequence[SpanContext] = (),
-    ) -> None:
-        """Write the span of a whole run, at its end.
+        decisions: Iterable[SpanContext] = (),
+    ) -> OpenSpan:
+        """Return the span of a whole run, at its end; whoever has its record ends it.
 
         Args:
             agent: The agent whose run it was.
             attributes: From `run_attributes`.
-            started_at: When it was issued, unix seconds.
-            ended_at: When it ended, unix seconds.
+            started_at: When it was first used, unix seconds.
             decisions: The spans of its decisions, as links: they stand in other traces.
         """
         span = self._tracer.start_span(
@@ -141,7 +140,7 @@ class Spans:
             links=[Link(decision) for decision in decisions],
             start_time=_nanoseconds(started_at),
         )
-        span.end(_nanoseconds(ended_at))
+        return OpenSpan(span, _AGENT)
 
 
 def _nanoseconds(unix_seconds: float) -> int:

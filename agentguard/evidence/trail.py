@@ -26,6 +26,8 @@ from agentguard.model import Decision, EntityUid
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from opentelemetry.trace import SpanContext
+
     from agentguard.evidence.ledger import Entry, Ledger
     from agentguard.evidence.metrics import Metrics
     from agentguard.evidence.spans import OpenSpan, Spans
@@ -132,15 +134,20 @@ class Trail:
         return Trace(self, action, call, known=known)
 
     def keep(
-        self, kind: RecordKind, attributes: Mapping[str, AttributeValue], *, trace: tuple[str, str] | None = None
+        self,
+        kind: RecordKind,
+        attributes: Mapping[str, AttributeValue],
+        *,
+        trace: tuple[str, str] | None = None,
+        at: float | None = None,
     ) -> Entry:
-        """Append one record.
+        """Append one record, of something that happened now, or at another time *at*.
 
         Raises:
             Refusal: EVIDENCE_UNAVAILABLE.
         """
         began = perf_counter()
-        entry = self.ledger.append(record(kind, attributes, at=self.clock(), trace=trace))
+        entry = self.ledger.append(record(kind, attributes, at=self.clock() if at is None else at, trace=trace))
         self.metrics.appended(perf_counter() - began)
         return entry
 
@@ -266,6 +273,11 @@ class Trace:
         self._trail.metrics.decided(named, tool=self._known, seconds=perf_counter() - self._began)
         self.decision = named
         return named
+
+    @property
+    def span(self) -> SpanContext:
+        """What links to the decision span."""
+        return self._span.context
 
     def close(self) -> None:
         """End the decision span, before any line of the tool runs."""

@@ -85,6 +85,7 @@ def _row(name: str, type_: AttributeType, places: tuple[Place, ...], description
 _JUDGED: Final[tuple[Place, ...]] = ("decision", "record")
 _CALL: Final[tuple[Place, ...]] = ("decision", "execution", "record")
 _LIFE: Final[tuple[Place, ...]] = ("decision", "execution", "run", "record")
+_ENDED: Final[tuple[Place, ...]] = ("run", "record")
 
 ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.decision.id", "string", _CALL, "The decision; the caller is told the same id."),
@@ -99,9 +100,14 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.run.id", "string", _LIFE, "The run, constant across renewal of its token."),
     _row("agentguard.run.ends_at", "int", (*_JUDGED, "run"), "The run's absolute end, unix time.", unit="s"),
     _row("agentguard.run.parent", "string", (*_JUDGED, "run"), "The run that delegated to this one."),
-    _row("agentguard.run.end", "string", ("run", "record"), "`completed`, `revoked` or `expired`."),
+    _row("agentguard.run.state", "string", ("record",), "What the run is from now on."),
+    _row("agentguard.run.end", "string", ("run",), "`completed`, `revoked` or `expired`."),
+    _row("agentguard.run.reason", "string", _ENDED, "Why it ended, in the words of whoever ended it, at most 256."),
+    _row("agentguard.run.calls", "int", _ENDED, "The calls that this guard let run.", unit="{call}"),
+    _row("agentguard.run.denied", "int", _ENDED, "The calls that it denied from the first of those on.", unit="{call}"),
     _row("agentguard.authority.granted", "double", (*_JUDGED, "run"), "From the run's begin to its end.", unit="s"),
     _row("agentguard.authority.remaining", "double", _JUDGED, "From this decision to the run's end.", unit="s"),
+    _row("agentguard.authority.lasted", "double", _ENDED, "From the run's begin until it was over.", unit="s"),
     _row("agentguard.invocation.id", "string", _JUDGED, "The token's `jti` (or `uti`)."),
     _row("agentguard.invocation.grade", "string", (*_JUDGED, "run"), "`run`, `token` or `shared`."),
     _row("agentguard.invocation.issuer", "string", (*_JUDGED, "run"), "The `iss` that vouches for the identity."),

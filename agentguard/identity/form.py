@@ -41,7 +41,7 @@ class Peeked:
         issuer: ``iss``.
         key_id: ``kid``.
         algorithm: ``alg``.
-        type: ``typ`` in lower case.
+        type: ``typ`` in lower case; empty where it is absent.
         expires_at: ``exp``, unix seconds.
     """
 
@@ -62,6 +62,26 @@ def peek(token: str, limits: Limits) -> Peeked:
     Raises:
         Refusal: The form is not a token's; the reason is `Reason.INVALID_TOKEN`.
     """
+    header, claims = unverified(token, limits)
+    return Peeked(
+        issuer=required_id(claims, "iss"),
+        key_id=required_id(header, "kid"),
+        algorithm=required_id(header, "alg"),
+        type=(optional_id(header, "typ") or "").lower(),
+        expires_at=required_moment(claims, "exp"),
+    )
+
+
+def unverified(token: str, limits: Limits) -> tuple[dict[str, object], dict[str, object]]:
+    """Read an unverified token's header and claims.
+
+    Args:
+        token: A JWS in compact form (RFC 7515 section 3.1).
+        limits: The bounds.
+
+    Raises:
+        Refusal: The form is not a token's; the reason is `Reason.INVALID_TOKEN`.
+    """
     if type(token) is not str or len(token) > limits.token_bytes:
         refuse(f"token is longer than {limits.token_bytes} bytes or no string")
     # One spelling for one token: padding, blanks and what is not ASCII would let a token
@@ -74,13 +94,7 @@ def peek(token: str, limits: Limits) -> Peeked:
     refused = sorted(_REFUSED_HEADERS & header.keys())
     if refused:
         refuse(f"header `{refused[0]}` is not accepted")
-    return Peeked(
-        issuer=required_id(claims, "iss"),
-        key_id=required_id(header, "kid"),
-        algorithm=required_id(header, "alg"),
-        type=required_id(header, "typ").lower(),
-        expires_at=required_moment(claims, "exp"),
-    )
+    return header, claims
 
 
 def read_claims(raw: bytes) -> dict[str, object]:
@@ -89,12 +103,24 @@ def read_claims(raw: bytes) -> dict[str, object]:
     Raises:
         Refusal: Not such an object.
     """
+    value = read_json(raw)
+    if type(value) is not dict:
+        refuse("not a JSON object")
+    return value
+
+
+def read_json(raw: bytes) -> object:
+    """Read JSON as `read_claims`, whatever it is.
+
+    Raises:
+        Refusal: Not JSON, or none that is safe to read.
+    """
     try:
-        value = read_object(raw)
+        value = _read(raw)
         _inspect(value)
     except UnicodeError:
         # Its text quotes the token.
-        refuse("the claims are not UTF-8")
+        refuse("not UTF-8")
     except (ValueError, RecursionError) as error:
         refuse(str(error))
     return value
@@ -107,11 +133,15 @@ def read_object(raw: bytes) -> dict[str, object]:
         ValueError: Not UTF-8, not JSON, not an object, or a repeated member.
         RecursionError: Nested too deeply for the reader.
     """
-    value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant)
+    value = _read(raw)
     if type(value) is not dict:
         message = "not a JSON object"
         raise ValueError(message)
     return value
+
+
+def _read(raw: bytes) -> object:
+    return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant)
 
 
 def refuse(detail: str) -> NoReturn:

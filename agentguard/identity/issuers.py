@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from agentguard.errors import ConfigurationError
-from agentguard.identity.jwk import ASYMMETRIC
-from agentguard.limits import Limits
+from agentguard.identity.dialects import AUTH0, KEYCLOAK, OKTA, RFC_9068, Dialect, entra
+from agentguard.identity.options import DOMAIN, check_part, problems, type_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
 
 _LOG: Final = logging.getLogger("agentguard")
-
-# Tokens for other purposes that the same issuer signs with the same keys.
-_OTHER_TYPES: Final = frozenset({"dpop+jwt", "logout+jwt", "txntoken+jwt", "oauth-id-jag+jwt"})
-
-_CLAIM_TYPES: Final = (str, int, bool, frozenset)
-
-# What every Invocation has in the policies' vocabulary; a claim must not speak for it.
-_OWN_ATTRIBUTES: Final = frozenset(
-    {
-        "agent",
-        "delegation_depth",
-        "ends_at",
-        "grade",
-        "issued_at",
-        "issuer",
-        "lifetime",
-        "purpose",
-        "scopes",
-        "task",
-        "user",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +35,9 @@ class TrustedIssuer:
             (``mission.id``). A token without it counts as one run, named by its ``jti``.
         claims: Claims that policies may read as attributes of the same name, with
             their type: `str`, `int`, `bool` or `frozenset` (of strings).
-        several_audiences: Whether ``aud`` may hold further values beside ours.
+        several_audiences: Whether ``aud`` may hold any further values beside ours.
+        other_audiences: The further values that it may hold, where not any.
+        dialect: For other issuers: where the client and the user stand.
         shared: Whether tokens that name neither a run nor themselves are admitted.
             Set by `UnsafeSharedIdentity` alone.
 
@@ -77,57 +55,211 @@ class TrustedIssuer:
     run_claim: str | None = None
     claims: Mapping[str, type] = field(default_factory=dict, hash=False)
     several_audiences: bool = False
+    other_audiences: frozenset[str] = frozenset()
+    dialect: Dialect = RFC_9068
     shared: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        for problem in self._type_problems():
+        for problem in type_problems(self):
             raise ConfigurationError(problem)
         put = object.__setattr__
         put(self, "algorithms", frozenset(self.algorithms))
         put(self, "types", frozenset(kind.lower() for kind in self.types))
         put(self, "claims", MappingProxyType(dict(self.claims)))
-        for problem in self._problems():
+        put(self, "other_audiences", frozenset(self.other_audiences))
+        for problem in problems(self):
             raise ConfigurationError(problem)
 
-    def _type_problems(self) -> Iterator[str]:
-        # A value of another type would be read as something: a string as the set of its
-        # letters, "false" as true.
-        for name in ("mints_runs", "several_audiences"):
-            if type(getattr(self, name)) is not bool:
-                yield f"`{name}` wants True or False, got `{getattr(self, name)!r}`: write one of them"
-        for name in ("algorithms", "types"):
-            given = getattr(self, name)
-            if not isinstance(given, (frozenset, set, list, tuple)) or any(type(item) is not str for item in given):
-                yield f"`{name}` wants a set of strings, got `{given!r}`: put braces around them"
-        for name in ("issuer", "alias", "run_claim"):
-            given = getattr(self, name)
-            if type(given) is not str and (given is not None or name == "issuer"):
-                yield f"`{name}` wants a string, got `{given!r}`: write it in quotes"
-        claims: object = self.claims
-        if not isinstance(claims, Mapping) or any(type(name) is not str for name in claims):
-            yield f"`claims` wants types by the names of claims, got `{claims!r}`: write a dict"
+    @classmethod
+    def generic(
+        cls,
+        *,
+        issuer: str,
+        alias: str | None = None,
+        max_lifetime: int = 3_600,
+        run_claim: str | None = None,
+        claims: Mapping[str, type] | None = None,
+    ) -> TrustedIssuer:
+        """Trust an issuer of access tokens as in RFC 9068.
 
-    def _problems(self) -> Iterator[str]:
-        most = Limits().leeway_seconds
-        if not self.issuer:
-            yield "`issuer` wants the exact `iss` of its tokens, got an empty string: name the issuer"
-        if self.alias is not None and re.fullmatch(r"[A-Za-z0-9._-]+", self.alias) is None:
-            yield f"`alias` wants letters, digits, dots or dashes, got `{self.alias}`: choose a short name"
-        if not self.algorithms or not self.algorithms <= ASYMMETRIC:
-            got = f"wants some of {_listed(ASYMMETRIC)}, got {_listed(self.algorithms)}"
-            yield f"`algorithms` {got}: name those that the issuer signs with"
-        if not self.types or self.types & _OTHER_TYPES:
-            got = f"wants types of access tokens, got {_listed(self.types)}"
-            yield f"`types` {got}: leave out those that are made for something else"
-        if type(self.max_lifetime) is not int or not self.max_lifetime > 0:
-            got = f"wants a positive whole number of seconds, got `{self.max_lifetime}`"
-            yield f"`max_lifetime` {got}: give the longest lifetime of the issuer's tokens"
-        if type(self.leeway) is not int or not 0 <= self.leeway <= most:
-            yield f"`leeway` wants 0 to {most} seconds, got `{self.leeway}`: mend the clocks instead"
-        if self.run_claim is not None and (self.mints_runs or not all(self.run_claim.split("."))):
-            got = f"wants a dotted path and `mints_runs=False`, got `{self.run_claim}`"
-            yield f"`run_claim` {got}: agentguard's own tokens name their run in `run`"
-        yield from _claim_problems(self.claims)
+        Args:
+            issuer: The exact ``iss``.
+            alias: As in the class; likewise all others.
+            max_lifetime: The longest ``exp - iat`` that is accepted, seconds.
+            run_claim: The claim that names the run.
+            claims: Claims that become attributes.
+
+        Raises:
+            ConfigurationError: An option that does not fit.
+        """
+        return cls(
+            issuer=issuer,
+            alias=alias,
+            algorithms=frozenset({"RS256", "PS256", "ES256", "EdDSA"}),
+            max_lifetime=max_lifetime,
+            mints_runs=False,
+            run_claim=run_claim,
+            claims=claims or {},
+        )
+
+    @classmethod
+    def entra(
+        cls,
+        *,
+        tenant: str,
+        version: Literal[1, 2] = 2,
+        alias: str | None = None,
+        max_lifetime: int = 5_700,
+        run_claim: str | None = None,
+        claims: Mapping[str, type] | None = None,
+    ) -> TrustedIssuer:
+        """Trust one tenant of Microsoft Entra ID. The user is its ``oid``.
+
+        Args:
+            tenant: The tenant's id.
+            version: The version of its access tokens (``ver``), which the API's
+                registration chooses.
+            alias: As in the class; likewise all others.
+            max_lifetime: Entra gives 60 to 90 minutes, from five minutes ago; a managed
+                identity gets 24 hours, 86,700.
+            run_claim: The claim that names the run.
+            claims: Claims that become attributes.
+
+        Raises:
+            ConfigurationError: An option that does not fit.
+        """
+        check_part("tenant", tenant, r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "the tenant's id in lower case")
+        if repr(version) not in {"1", "2"}:
+            message = f"`version` wants 1 or 2, got `{version}`: look at `ver` in a token"
+            raise ConfigurationError(message)
+        first = f"https://sts.windows.net/{tenant}/"
+        return cls(
+            issuer=first if version == 1 else f"https://login.microsoftonline.com/{tenant}/v2.0",
+            alias=alias,
+            algorithms=frozenset({"RS256"}),
+            types=frozenset({"JWT"}),
+            max_lifetime=max_lifetime,
+            mints_runs=False,
+            run_claim=run_claim,
+            claims=claims or {},
+            dialect=entra(tenant, version),
+        )
+
+    @classmethod
+    def okta(
+        cls,
+        *,
+        domain: str,
+        authorization_server: str = "default",
+        alias: str | None = None,
+        max_lifetime: int = 3_600,
+        run_claim: str | None = None,
+        claims: Mapping[str, type] | None = None,
+    ) -> TrustedIssuer:
+        """Trust a custom authorization server of Okta. The user is its ``uid``.
+
+        The tokens of the organisation's own server are for Okta alone and are refused.
+
+        Args:
+            domain: The organisation's domain, ``company.okta.com``.
+            authorization_server: The server's id.
+            alias: As in the class; likewise all others.
+            max_lifetime: Okta gives one hour; a policy of the server may say up to 24.
+            run_claim: The claim that names the run.
+            claims: Claims that become attributes.
+
+        Raises:
+            ConfigurationError: An option that does not fit.
+        """
+        check_part("domain", domain, DOMAIN, "`company.okta.com`")
+        check_part("authorization_server", authorization_server, r"[A-Za-z0-9_-]+", "the server's id")
+        return cls(
+            issuer=f"https://{domain}/oauth2/{authorization_server}",
+            alias=alias,
+            algorithms=frozenset({"RS256"}),
+            max_lifetime=max_lifetime,
+            mints_runs=False,
+            run_claim=run_claim,
+            claims=claims or {},
+            dialect=OKTA,
+        )
+
+    @classmethod
+    def auth0(
+        cls,
+        *,
+        domain: str,
+        alias: str | None = None,
+        max_lifetime: int = 86_400,
+        run_claim: str | None = None,
+        claims: Mapping[str, type] | None = None,
+    ) -> TrustedIssuer:
+        """Trust a tenant of Auth0, for APIs with the RFC 9068 token profile.
+
+        The default profile has no ``jti``, so its tokens cannot be told apart and are
+        refused.
+
+        Args:
+            domain: The tenant's domain, ``company.eu.auth0.com``.
+            alias: As in the class; likewise all others.
+            max_lifetime: Auth0 gives 24 hours unless the API says less.
+            run_claim: The claim that names the run.
+            claims: Claims that become attributes.
+
+        Raises:
+            ConfigurationError: An option that does not fit.
+        """
+        check_part("domain", domain, DOMAIN, "`company.eu.auth0.com`")
+        return cls(
+            issuer=f"https://{domain}/",
+            alias=alias,
+            algorithms=frozenset({"RS256"}),
+            max_lifetime=max_lifetime,
+            mints_runs=False,
+            run_claim=run_claim,
+            claims=claims or {},
+            other_audiences=frozenset({f"https://{domain}/userinfo"}),
+            dialect=AUTH0,
+        )
+
+    @classmethod
+    def keycloak(
+        cls,
+        *,
+        url: str,
+        realm: str,
+        alias: str | None = None,
+        max_lifetime: int = 300,
+        run_claim: str | None = None,
+        claims: Mapping[str, type] | None = None,
+    ) -> TrustedIssuer:
+        """Trust one realm of Keycloak. The user is its ``sub``.
+
+        Args:
+            url: The server's URL, ``https://sso.example.com``.
+            realm: The realm's name.
+            alias: As in the class; likewise all others.
+            max_lifetime: Keycloak gives five minutes unless the realm or the client says more.
+            run_claim: The claim that names the run.
+            claims: Claims that become attributes.
+
+        Raises:
+            ConfigurationError: An option that does not fit.
+        """
+        check_part("url", url, r"https?://[^?#\s]+[^/?#\s]", "`https://sso.example.com`")
+        check_part("realm", realm, r"[^/?#\s]+", "the realm's name")
+        return cls(
+            issuer=f"{url}/realms/{realm}",
+            alias=alias,
+            algorithms=frozenset({"RS256"}),
+            types=frozenset({"JWT", "at+jwt"}),
+            max_lifetime=max_lifetime,
+            mints_runs=False,
+            run_claim=run_claim,
+            claims=claims or {},
+            other_audiences=frozenset({"account"}),
+            dialect=KEYCLOAK,
+        )
 
 
 def UnsafeSharedIdentity(  # noqa: N802  named like the weaker choice that it is
@@ -173,15 +305,3 @@ def UnsafeSharedIdentity(  # noqa: N802  named like the weaker choice that it is
     object.__setattr__(trusted, "shared", True)
     _LOG.warning("issuer `%s` is trusted without identities that tell runs apart", issuer)
     return trusted
-
-
-def _listed(names: frozenset[str]) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(names)) or "none"
-
-
-def _claim_problems(claims: Mapping[str, type]) -> Iterator[str]:
-    for name, kind in claims.items():
-        if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) is None or name in _OWN_ATTRIBUTES:
-            yield f"`claims` wants names of new attributes, got `{name}`: rename the claim at the issuer"
-        if kind not in _CLAIM_TYPES:
-            yield f"`claims` wants str, int, bool or frozenset, got `{kind}` for `{name}`: choose one of them"

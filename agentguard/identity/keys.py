@@ -127,12 +127,12 @@ class JWKS:
         if start is None or (issuer is not None and url is not None):
             message = "`JWKS` wants an issuer or `url=`, got both or neither: leave one out"
             raise ConfigurationError(message)
-        if not _acceptable(start, loopback=True):
+        if not acceptable(start, loopback=True):
             message = (
                 f"`JWKS` wants an https URL, or http on loopback, got `{start}`: give the keys themselves, `keys=`"
             )
             raise ConfigurationError(message)
-        self._loopback = not _acceptable(start, loopback=False)
+        self._loopback = not acceptable(start, loopback=False)
         self._issuer = issuer
         self._url = url
         self._refresh = refresh_seconds
@@ -211,7 +211,7 @@ class JWKS:
             # RFC 8414 section 3.3: other metadata would make another issuer's keys this one's.
             if metadata.get("issuer") != self._issuer:
                 problem = ValueError(f"{url} is the metadata of another issuer")
-            elif not isinstance(found, str) or not _acceptable(found, loopback=self._loopback):
+            elif not isinstance(found, str) or not acceptable(found, loopback=self._loopback):
                 problem = ValueError(f"{url} names no acceptable `jwks_uri`")
             else:
                 return found
@@ -241,7 +241,7 @@ def _metadata_urls(issuer: httpx2.URL) -> tuple[httpx2.URL, httpx2.URL]:
     )
 
 
-def _acceptable(text: str, *, loopback: bool) -> bool:
+def acceptable(text: str, *, loopback: bool) -> bool:
     """Whether keys may come from this URL: https, or http to this machine where *loopback* allows it."""
     try:
         url = httpx2.URL(text)

@@ -9,12 +9,14 @@ is accepted; everything else is refused.
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import jwt
 
 from agentguard.errors import Refusal
+from agentguard.identity.dialects import CLIENT_CLAIMS, filled
 from agentguard.identity.form import (
     Peeked,
     optional_id,
@@ -31,7 +33,7 @@ from agentguard.limits import Limits
 from agentguard.model import VERIFIED, Claim, Grade, Invocation, Reason, canonical_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["GRANT_TYPE", "KeySet", "Peeked", "PublicKey", "TrustedIssuer", "UnsafeSharedIdentity", "peek", "verify"]
 
@@ -73,7 +75,7 @@ def verify(  # noqa: PLR0917  the order is that of the sentence: this token, by 
         trusted = issuers.get(peeked.issuer)
         if trusted is None:
             refuse("the issuer is not trusted")
-        if peeked.type not in trusted.types:
+        if peeked.type not in trusted.types and not (peeked.type == "" and trusted.dialect.untyped):
             refuse("`typ` is not accepted from this issuer")
         key = keys[trusted.issuer].get(peeked.key_id)
         if key is None:
@@ -112,9 +114,7 @@ class _Reading:
             refuse("`cnf` binds the token to something that is not verified here")
         issued_at, expires_at = self._check_times(now)
         subject = required_id(claims, "sub")
-        client = self._one_of("client_id", "azp", "appid")
-        if client is None:
-            refuse("`client_id` is missing")
+        client = self._client()
         token_id = self._one_of("jti", "uti")
         if token_id is None and not trusted.shared:
             refuse("`jti` is missing")
@@ -147,14 +147,15 @@ class _Reading:
             token_id=token_id or "",
             client_id=client,
             subject=subject,
-            user=None if subject in {agent, client} else self.prefix + subject,
+            user=self._prefixed(self._user(agent, client)),
             task=self._prefixed(optional_id(claims, "task")),
             purpose=optional_id(claims, "purp", self.limits.purpose_characters),
             scopes=self._scopes(),
-            claims=_mapped(claims, trusted.claims),
+            claims=_mapped(claims, trusted.claims, trusted.dialect.spaced_claims),
             grant=grant,
             ancestors=ancestors,
             transaction=optional_id(claims, "txn"),
+            prefix=self.prefix,
             seal=VERIFIED,
         )
 
@@ -170,7 +171,7 @@ class _Reading:
         several = named if isinstance(named, list) else [named]
         if audience not in several or not all(isinstance(name, str) for name in several):
             refuse("`aud` does not name this server")
-        if len(several) > 1 and not self.trusted.several_audiences:
+        if not (self.trusted.several_audiences or {audience, *several} <= {audience, *self.trusted.other_audiences}):
             refuse("`aud` names other servers too, which this issuer's configuration does not allow")
 
     def _check_times(self, now: float) -> tuple[int, int]:
@@ -187,8 +188,38 @@ class _Reading:
         """Return the one value of a claim that goes by several names."""
         values = {value for name in names if (value := optional_id(self.claims, name)) is not None}
         if len(values) > 1:
-            refuse(f"{', '.join(f'`{name}`' for name in names)} contradict each other")
+            refuse(f"{_listed(names)} contradict each other")
         return values.pop() if values else None
+
+    def _client(self) -> str:
+        names = self.trusted.dialect.client_claims
+        client = self._one_of(*sorted(CLIENT_CLAIMS | names))
+        if client is None or names.isdisjoint(self.claims):
+            refuse(f"{_listed(names)} is missing")
+        if not self._fits(self.trusted.dialect.wanted, client):
+            refuse("the claims are not those of this issuer's access tokens")
+        return client
+
+    def _user(self, agent: str, client: str) -> str | None:
+        """Return on whose behalf, where the token says for sure whether there is somebody."""
+        dialect = self.trusted.dialect
+        if not dialect.nobody:
+            user = required_id(self.claims, dialect.user_claim)
+            return None if user in {agent, client} else user
+        nobody = self._fits(dialect.nobody, client)
+        if nobody is self._fits(dialect.somebody, client):
+            refuse("the claims do not tell whether the token acts for a user")
+        return None if nobody else required_id(self.claims, dialect.user_claim)
+
+    def _fits(self, patterns: Mapping[str, str], client: str) -> bool:
+        user = self._text(self.trusted.dialect.user_claim)
+        return all(
+            re.fullmatch(filled(pattern, client=client, user=user), self._text(name), re.DOTALL)
+            for name, pattern in patterns.items()
+        )
+
+    def _text(self, name: str) -> str:
+        return optional_id(self.claims, name, self.limits.token_bytes) or ""
 
     def _actor(self) -> str | None:
         """Return the outermost actor (RFC 8693 section 4.1); the inner ones are history."""
@@ -292,8 +323,13 @@ class _Reading:
             claims=_mapped(claims, self.trusted.claims),
             grant=_grant_text(entry["grant"]),
             ancestors=above,
+            prefix=self.prefix,
             seal=VERIFIED,
         )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
 
 
 def _grant_text(value: object) -> str:
@@ -310,14 +346,17 @@ def _strings(value: object, name: str, *, split: bool = False) -> frozenset[str]
     return frozenset(value)
 
 
-def _mapped(claims: dict[str, object], types: Mapping[str, type]) -> Mapping[str, Claim]:
+def _mapped(
+    claims: dict[str, object], types: Mapping[str, type], spaced: frozenset[str] = frozenset()
+) -> Mapping[str, Claim]:
     """Return the claims that policies may read, each of exactly its declared type."""
-    return MappingProxyType({name: _claim(claims[name], name, types[name]) for name in types if name in claims})
+    present = (name for name in types if name in claims)
+    return MappingProxyType({name: _claim(claims[name], name, types[name], split=name in spaced) for name in present})
 
 
-def _claim(value: object, name: str, kind: type) -> Claim:
+def _claim(value: object, name: str, kind: type, *, split: bool) -> Claim:
     if kind is frozenset:
-        return _strings(value, name)
+        return _strings(value, name, split=split)
     # Exact types: to Python, True is an int.
     if type(value) is not kind or not isinstance(value, str | int):
         refuse(f"`{name}` is not a {kind.__name__}")

@@ -91,6 +91,26 @@ class InvocationVerifier:
         self._remembered: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
         self._swept_at = clock()
 
+    def issuer_of(self, run_id: str, issuer: str | None = None) -> tuple[str, str]:
+        """Return whose run this is, and the id that its issuer gave it.
+
+        Args:
+            run_id: The run, as policies and evidence name it here.
+            issuer: Who must have issued it; None for whoever has.
+
+        Raises:
+            ConfigurationError: It names no run of a trusted issuer.
+        """
+        several = len(self.issuers) > 1
+        prefixes = {name: f"{one.alias}|" if several else "" for name, one in self.issuers.items()}
+        for name, prefix in prefixes.items():
+            if run_id.startswith(prefix) and issuer in {None, name}:
+                return name, run_id.removeprefix(prefix)
+        trusted = ", ".join(f"`{prefix}…` of `{name}`" for name, prefix in prefixes.items())
+        by = "" if issuer is None else f" of `{issuer}`"
+        message = f"guard.revoke wants a run as evidence names it, {trusted}, got `{run_id}`{by}: give its name in full"
+        raise ConfigurationError(message)
+
     async def verify(self, token: str, *, audience: str | None = None) -> Invocation:
         """Verify a token.
 

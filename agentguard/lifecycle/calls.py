@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import current_token
 
-from agentguard.lifecycle.ended import Kind, names
+from agentguard.lifecycle.ended import Kind, run_of
 
 if TYPE_CHECKING:
     import anyio
@@ -58,8 +58,7 @@ class LiveCalls:
         with self._lock:
             self._invocations[scope] = (invocation, call)
             for link in invocation.chain:
-                for run_id in names(link.run_id):
-                    self._calls.setdefault((link.issuer, run_id), {})[scope] = call
+                self._calls.setdefault(run_of(link), {})[scope] = call
 
     def remove(self, invocation: Invocation | None, scope: anyio.CancelScope) -> None:
         """Forget a call that is over, if it was ever registered."""
@@ -68,11 +67,10 @@ class LiveCalls:
         with self._lock:
             self._invocations.pop(scope, None)
             for link in invocation.chain:
-                for run_id in names(link.run_id):
-                    key = (link.issuer, run_id)
-                    calls = self._calls.get(key)
-                    if calls is not None and calls.pop(scope, None) is not None and not calls:
-                        del self._calls[key]
+                run = run_of(link)
+                calls = self._calls.get(run)
+                if calls is not None and calls.pop(scope, None) is not None and not calls:
+                    del self._calls[run]
 
     def end(self, ended: Ended) -> None:
         """Cancel what runs for whatever was ended, and for every run below it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from agentguard.errors import ConfigurationError
 from agentguard.limits import Limits
 from agentguard.model import EntityUid
-from agentguard.policy.grants import check_grant, grant_text
+from agentguard.policy.grants import check_grant, grant_text, listed_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -73,6 +73,16 @@ def read_bounds(*, tools: Sequence[str] | None, arguments: Arguments | None, gra
     text = f"{grant.rstrip()}\nforbid (principal, action, resource) unless {{ {listed} }};"
     check_grant(text, _LIMITS)
     return Bounds(text=text, tools=frozenset(tools))
+
+
+def bounds_of(text: str) -> Bounds:
+    """Return what a run may call, as far as its grant alone tells.
+
+    Args:
+        text: The grant of a token.
+    """
+    found = listed_in(text)
+    return Bounds(text=text) if found is None else Bounds(text=text, tools=frozenset(found[0]), arguments=found[1])
 
 
 def read_scopes(scopes: Iterable[str]) -> frozenset[str]:

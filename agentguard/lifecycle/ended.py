@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, Required, TypedDict, Unpack
 
 from agentguard.errors import ConfigurationError
 
@@ -27,6 +27,10 @@ class Kind(StrEnum):
 
 class Link(Protocol):
     """What a revocation is compared with: one link of a delegation chain, or a run on record."""
+
+    @property
+    def prefix(self) -> str:
+        """What a server put before the ids; `named` gives them as their issuer does."""
 
     @property
     def issuer(self) -> str:
@@ -74,6 +78,11 @@ class Ended:
     name: str = ""
     cutoff: float | None = None
 
+    @property
+    def key(self) -> tuple[str, Kind, str]:
+        """What is named, whatever the cutoff."""
+        return (self.issuer, self.kind, self.name)
+
     def matches(self, invocation: Invocation) -> bool:
         """Return whether this ends *invocation*, by any link of its chain."""
         return any(self.covers(link) for link in invocation.chain)
@@ -82,34 +91,30 @@ class Ended:
         """Return whether this ends *link* by itself."""
         if link.issuer != self.issuer or not (self.cutoff is None or link.issued_at < self.cutoff):
             return False
-        return self.kind is Kind.ISSUER or self.name in names(named(link, self.kind))
+        return self.kind is Kind.ISSUER or self.name == named(link, self.kind)
 
 
 def named(link: Link, kind: Kind) -> str | None:
-    """Return the run, agent, user or task of *link*."""
+    """Return the run, agent, user or task of *link*, as its issuer names it.
+
+    Whoever ends something in a shared store knows what the issuer knows, and not what
+    each server puts before ids.
+    """
     match kind:
         case Kind.RUN:
-            return link.run_id
+            name: str | None = link.run_id
         case Kind.AGENT:
-            return link.agent
+            name = link.agent
         case Kind.USER:
-            return link.user
+            name = link.user
         case _:
-            return link.task
+            name = link.task
+    return None if name is None else name.removeprefix(link.prefix)
 
 
-def names(value: str | None) -> tuple[str, ...]:
-    """Return what a revocation may call *value*: itself, and without an issuer's alias.
-
-    A server that trusts several issuers puts an alias before ids (``corp|alice``). Whoever
-    revokes in a shared store knows what the issuer knows, so both names must match. An id
-    that has the sign of its own accord may be ended under its last part too: never too little.
-    """
-    if value is None:
-        return ()
-    if "|" not in value:
-        return (value,)
-    return (value, value.partition("|")[2])
+def run_of(link: Link) -> tuple[str, str]:
+    """Return what a store knows a run by: its issuer, and its id as the issuer gave it."""
+    return (link.issuer, link.run_id.removeprefix(link.prefix))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,19 +132,25 @@ class Revocation:
     until: float | None = None
 
 
-def ending(
-    *,
-    issuer: str,
-    kind: Kind,
-    name: str,
-    issued_before: float | None,
-    leeway: float,
-) -> Ended:
-    """Return what a request to end something covers.
+class Ending(TypedDict, total=False):
+    """What may be said of an end; see `Store.revoke_all`."""
+
+    issuer: Required[str]
+    kind: Required[Kind]
+    name: str
+    issued_before: float | None
+    reason: str
+    until: float | None
+
+
+def ending(*, leeway: float, now: float, **what: Unpack[Ending]) -> tuple[Ended, Revocation]:
+    """Return what a request to end something covers, and what is to be kept of it.
 
     Raises:
         ConfigurationError: It names nothing, or nothing that could be stored.
     """
+    issuer, kind, name = what["issuer"], what["kind"], what.get("name", "")
+    issued_before, until = what.get("issued_before"), what.get("until")
     if (kind is Kind.ISSUER) is not (name == ""):
         wanted = "no `name`: leave it out" if kind is Kind.ISSUER else f"a `name`: name the {kind}"
         message = f"ending the runs of an issuer's {kind} wants {wanted}"
@@ -154,14 +165,11 @@ def ending(
             message = f"an id wants text that can be stored, got `{text!a}`: no token can carry it"
             raise ConfigurationError(message) from None
     cutoff = None if issued_before is None else issued_before + leeway
-    return Ended(issuer=issuer, kind=kind, name=name, cutoff=cutoff)
-
-
-def bounded_reason(reason: str) -> str:
-    """Return a reason that can be stored: a revocation must not fail for its wording."""
-    return reason[:_REASON_CHARACTERS].encode("utf-8", "replace").decode()
-
-
-def bounded_until(until: float | None) -> float | None:
-    """Return *until*, or None for what is no moment: it is kept then."""
-    return until if until is not None and math.isfinite(until) else None
+    # What is no moment is kept for ever.
+    until = until if until is not None and math.isfinite(until) else None
+    # A revocation must not fail for its wording.
+    reason = what.get("reason", "")[:_REASON_CHARACTERS].encode("utf-8", "replace").decode()
+    return (
+        Ended(issuer=issuer, kind=kind, name=name, cutoff=cutoff),
+        Revocation(reason=reason, at=now, until=until),
+    )

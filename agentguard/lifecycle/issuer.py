@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import jwt
-
-from agentguard.errors import ConfigurationError, Refusal
-from agentguard.identity.jwk import read_key_set
-from agentguard.identity.token import GRANT_TYPE, TrustedIssuer, verify
-from agentguard.lifecycle.delegation import read_bounds, read_scopes
-from agentguard.lifecycle.facts import Facts, Issued
+from agentguard.errors import ConfigurationError
+from agentguard.evidence.runs import runs_of_issuer
+from agentguard.identity.token import TrustedIssuer
+from agentguard.lifecycle.delegation import bounds_of, read_bounds, read_scopes
+from agentguard.lifecycle.facts import TOKEN_SECONDS, Facts
 from agentguard.lifecycle.keys import KeyRing
-from agentguard.lifecycle.runs import Run, lasting
+from agentguard.lifecycle.lasting import lasting
+from agentguard.lifecycle.runs import Run
+from agentguard.lifecycle.signing import TokenSigner
+from agentguard.lifecycle.states import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from agentguard.lifecycle.delegation import Arguments
-    from agentguard.lifecycle.keys import KeySource, SigningKey
-    from agentguard.lifecycle.store import Store
-    from agentguard.model import Claim, Invocation
+    from starlette.applications import Starlette
 
-_JWS: Final = jwt.PyJWS(algorithms=["ES256", "EdDSA"])
-_TOKEN_SECONDS: Final = 300
+    from agentguard.evidence.ledger import Ledger
+    from agentguard.identity.verifier import InvocationVerifier
+    from agentguard.lifecycle.clients import Client
+    from agentguard.lifecycle.delegation import Arguments
+    from agentguard.lifecycle.keys import KeySource
+    from agentguard.lifecycle.store import Store
+    from agentguard.model import Claim
 
 
 class Issuer:
@@ -39,7 +41,7 @@ class Issuer:
         store: Where its runs are on record and their ends are told.
     """
 
-    __slots__ = ("_clock", "_keys", "_leeway", "audience", "issuer", "store")
+    __slots__ = ("_clock", "_keys", "_lives", "_signer", "audience", "issuer", "store")
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Issuer:
         audience: str | None = None,
         key: KeySource | None = None,
         store: Store | None = None,
+        ledger: Ledger | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Set up an issuer.
@@ -59,6 +62,8 @@ class Issuer:
                 key itself. Without one, a key that lives as long as this object.
             store: What guards ask whether a run was ended: the same store, or one that
                 shares its file or its server. `run` wants one.
+            ledger: Where the evidence of its runs is kept: that they began, how they ended,
+                and how long they lasted. Without that of its beginning, no run begins.
             clock: Gives unix seconds.
 
         Raises:
@@ -69,8 +74,9 @@ class Issuer:
         self.store = store
         self._clock = clock
         trusted = TrustedIssuer(issuer=issuer)
-        self._leeway = trusted.leeway
+        self._lives = None if ledger is None else runs_of_issuer(ledger, store, clock)
         self._keys = KeyRing(key, lingers=trusted.max_lifetime + trusted.leeway, clock=clock)
+        self._signer = TokenSigner(issuer=issuer, keys=self._keys, leeway=trusted.leeway, store=store, clock=clock)
 
     def jwks(self) -> dict[str, object]:
         """Return the public keys that a valid token may be signed with, as a JWK set (RFC 7517)."""
@@ -131,7 +137,8 @@ class Issuer:
 
         Raises:
             ConfigurationError: No server would accept it, or there is no store to end it in.
-            Refusal: The store does not let it begin; nothing of it is left.
+            Refusal: The store does not let it begin, or the ledger cannot keep that it did;
+                nothing of it is left.
         """
         return lasting(
             lambda: self.begin(
@@ -163,11 +170,17 @@ class Issuer:
         ends_in: int = 300,
         audience: str | None = None,
         claims: Mapping[str, Claim] | None = None,
+        client: str | None = None,
+        run: str | None = None,
+        token_lifetime: int = TOKEN_SECONDS,
     ) -> Run:
-        """Begin a run as `run` does; whoever begins it so calls `Run.end`."""
-        if self.store is None:
-            message = "a run is ended in a store, and the issuer has none: pass it store=, the one of the guard's state"
-            raise ConfigurationError(message)
+        """Begin a run as `run` does; whoever begins it so calls `Run.end`.
+
+        Beyond what `run` takes, *client* is the OAuth client that holds its tokens, where
+        that is not the agent; *run* its id, unique for each run, else a random one; and
+        *token_lifetime* how many seconds each of its tokens lasts, which are renewed.
+        """
+        store = self._require_store()
         # A subject that is the agent's own name means that it acts for nobody.
         if user is not None and user == agent:
             message = f"`user` wants somebody else than the agent, got `{user}` for both: leave it out"
@@ -175,19 +188,74 @@ class Issuer:
         bounds = read_bounds(tools=tools, arguments=arguments, grant=grant)
         began = int(self._clock())
         facts = Facts(
-            run_id=uuid.uuid4().hex,
+            run_id=run or uuid.uuid4().hex,
             agent=agent,
             grant=bounds.text,
             audience=self._audience(audience, "run"),
             began=began,
             ends_at=began + ends_in,
             user=user,
+            client=client,
             task=task,
             purpose=purpose,
             scopes=read_scopes(scopes),
             claims=dict(claims or {}),
+            token_lifetime=token_lifetime,
         )
-        return Run(facts, bounds, sign=self._sign, store=self.store, clock=self._clock)
+        return Run(facts, bounds, sign=self._signer.sign, store=store, clock=self._clock, lives=self._lives)
+
+    def resume(self, token: str, *, expired: bool = False) -> Run:
+        """Take up a run again by one of its tokens, wherever it was begun.
+
+        What it hands on is compared as far as its grant is text that `grant_text` wrote.
+
+        Args:
+            token: A token of this issuer's own.
+            expired: Whether the token may be over, or not valid yet by this clock, for
+                whoever ends the run.
+
+        Raises:
+            ConfigurationError: There is no store to end it in.
+            Refusal: `INVALID_TOKEN`, if it is none of this issuer's; `EXPIRED`.
+        """
+        store = self._require_store()
+        facts, issued = self._signer.read(token, expired=expired)
+        return Run(
+            facts,
+            bounds_of(facts.grant),
+            sign=self._signer.sign,
+            store=store,
+            clock=self._clock,
+            issued=issued,
+            lives=self._lives,
+        )
+
+    def app(self, *, clients: Iterable[Client], trusted: InvocationVerifier | None = None) -> Starlette:
+        """Return this issuer as a Starlette application.
+
+        It serves metadata (RFC 8414), ``jwks``, and the endpoints for exchange (RFC 8693),
+        revocation (RFC 7009) and introspection (RFC 7662), each under the issuer's own URL.
+
+        Args:
+            clients: Who may ask; at least one.
+            trusted: Whose tokens begin a run; without it, only this issuer's own tokens
+                are exchanged.
+
+        Raises:
+            ConfigurationError: There is no store, the issuer is no URL, or a client or
+                *trusted* does not fit.
+        """
+        # Whoever serves nothing does not pay for it.
+        from agentguard.lifecycle.app import create_app  # noqa: PLC0415
+
+        store = self._require_store()
+        return create_app(self, store=store, clients=clients, trusted=trusted, clock=self._clock)
+
+    def _require_store(self) -> Store:
+        if self.store is None:
+            message = "a run is ended in a store, and the issuer has none: pass it store=, the one of the guard's state"
+            raise ConfigurationError(message)
+        return self.store
 
     def mint(
         self,
@@ -200,7 +268,7 @@ class Issuer:
         scopes: Iterable[str] = (),
         run: str | None = None,
         ends_in: int = 300,
-        token_lifetime: int = _TOKEN_SECONDS,
+        token_lifetime: int = TOKEN_SECONDS,
         audience: str | None = None,
         ancestors: Sequence[Mapping[str, object]] = (),
         claims: Mapping[str, Claim] | None = None,
@@ -223,7 +291,8 @@ class Issuer:
 
         Raises:
             ConfigurationError: No server would accept the token.
-            Refusal: There is a store, and it says that the run was ended or does not know.
+            Refusal: There is a store, and it says that the run was ended or does not know;
+                or there is a ledger, and it cannot keep that the run began.
         """
         now = int(self._clock())
         facts = Facts(
@@ -239,8 +308,12 @@ class Issuer:
             scopes=read_scopes(scopes),
             claims=dict(claims or {}),
             ancestors=tuple(ancestors),
+            token_lifetime=token_lifetime,
         )
-        return self._sign(facts, now=now, lifetime=token_lifetime).token
+        issued = self._signer.sign(facts, now=now)
+        if self._lives is not None:
+            self._lives.begin(issued.invocation, RunState.ISSUED)
+        return issued.token
 
     def _audience(self, audience: str | None, method: str) -> str:
         audience = audience or self.audience
@@ -248,51 +321,3 @@ class Issuer:
             message = f"a token is for one server: pass audience= to `{method}`, or to the issuer"
             raise ConfigurationError(message)
         return audience
-
-    def _sign(self, facts: Facts, *, now: int, lifetime: int = _TOKEN_SECONDS) -> Issued:
-        expires_at = min(now + lifetime, facts.ends_at)
-        optional = {
-            "task": facts.task,
-            "purp": facts.purpose,
-            "scope": " ".join(sorted(facts.scopes)) or None,
-            "ancestors": list(facts.ancestors) or None,
-        }
-        own: dict[str, object] = {
-            "iss": self.issuer,
-            "aud": facts.audience,
-            "sub": facts.user or facts.agent,
-            "client_id": facts.agent,
-            "iat": now,
-            "exp": expires_at,
-            "jti": uuid.uuid4().hex,
-            "run": facts.run_id,
-            "run_iat": facts.began,
-            "run_exp": facts.ends_at,
-            "authorization_details": [{"type": GRANT_TYPE, "cedar": facts.grant}],
-            **{name: value for name, value in optional.items() if value is not None},
-        }
-        further = {
-            name: sorted(value) if isinstance(value, frozenset) else value for name, value in facts.claims.items()
-        }
-        for name in sorted(own.keys() & further.keys()):
-            message = f"`claims` wants claims that mint does not write itself, got `{name}`: leave it out"
-            raise ConfigurationError(message)
-        key = self._keys.use(expires_at + self._leeway)
-        header = {"alg": key.algorithm, "kid": key.key_id, "typ": "at+jwt"}
-        payload = json.dumps({**own, **further}, separators=(",", ":"), allow_nan=False).encode()
-        token = _JWS.encode(payload, key.private, algorithm=key.algorithm, headers=header)
-        invocation = self._checked(token, facts, now, key)
-        if self.store is not None:
-            self.store.require_mintable(*invocation.chain)
-        return Issued(token=token, invocation=invocation, expires_at=expires_at)
-
-    def _checked(self, token: str, facts: Facts, now: int, key: SigningKey) -> Invocation:
-        """Verify the token as a server will: whoever mints it learns of a mistake first."""
-        claims = {name: type(value) for name, value in facts.claims.items()}
-        trusted = TrustedIssuer(issuer=self.issuer, claims=claims)
-        keys, _ = read_key_set({"keys": [dict(key.public)]})
-        try:
-            return verify(token, {self.issuer: trusted}, {self.issuer: keys}, facts.audience, now)
-        except Refusal as refusal:
-            message = f"no server would accept this token: {refusal.detail}"
-            raise ConfigurationError(message) from refusal

@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from agentguard.errors import ConfigurationError, Refusal
-from agentguard.lifecycle.ended import Ended, Kind, Revocation, bounded_reason, bounded_until, ending, names
+from agentguard.lifecycle.ended import Ended, Ending, Kind, Revocation, ending, run_of
 from agentguard.lifecycle.mirror import Mirror
 from agentguard.lifecycle.states import KEPT_SECONDS, ended_by, judged
 from agentguard.limits import Limits
@@ -64,38 +64,26 @@ class MemoryStore:
         """
         self.revoke_all(issuer=issuer, kind=Kind.RUN, name=run_id, reason=reason, until=until)
 
-    def revoke_all(
-        self,
-        *,
-        issuer: str,
-        kind: Kind,
-        name: str = "",
-        issued_before: float | None = None,
-        reason: str = "",
-        until: float | None = None,
-    ) -> None:
-        """End every run of an agent, a user, a task or an issuer for good.
+    def revoke_all(self, **what: Unpack[Ending]) -> None:
+        """End every run of an agent, a user, a task or an issuer for good; see `Store.revoke_all`.
 
         Raises:
             ConfigurationError: It names nothing.
             ExceptionGroup: Of what subscribers raised, after all of them were told.
         """
-        ended = ending(issuer=issuer, kind=kind, name=name, issued_before=issued_before, leeway=self._leeway)
-        until = bounded_until(until)
+        ended, revocation = ending(**what, leeway=self._leeway, now=self._clock())
         with self._lock:
-            now = self._clock()
-            self._forget(now)
-            wider = self._mirror.add(ended, until)
-            key = (issuer, kind, name)
-            known = self._revocations.get(key)
+            self._forget(revocation.at)
+        self._mirror.end(ended, revocation, self._keep)
+
+    def _keep(self, ended: Ended, revocation: Revocation) -> None:
+        with self._lock:
+            known = self._revocations.get(ended.key)
             if known is None:
-                self._revocations[key] = Revocation(reason=bounded_reason(reason), at=now, until=until)
-            elif known.until is not None and (until is None or until > known.until):
-                self._revocations[key] = replace(known, until=until)
-            if wider:
-                self._settle(ended, bounded_reason(reason), now)
-        if wider:
-            self._mirror.tell(ended)
+                self._revocations[ended.key] = revocation
+            elif known.until is not None and (revocation.until is None or revocation.until > known.until):
+                self._revocations[ended.key] = replace(known, until=revocation.until)
+            self._settle(ended, revocation.reason, revocation.at)
 
     def _settle(self, ended: Ended, reason: str, now: float) -> None:
         run = (ended.issuer, ended.name)
@@ -106,7 +94,8 @@ class MemoryStore:
 
     def _forget(self, now: float) -> None:
         for key in self._mirror.forget(now):
-            del self._revocations[key]
+            # Another thread may be about to keep it.
+            self._revocations.pop(key, None)
         while self._over and self._over[0][0] <= now:
             _, issuer, run_id = heapq.heappop(self._over)
             del self._runs[issuer, run_id]
@@ -165,12 +154,11 @@ class MemoryStore:
     def used(self, invocation: Invocation) -> None:
         """Count a call of a run that is on record."""
         with self._lock:
-            for run_id in names(invocation.run_id):
-                run = (invocation.issuer, run_id)
-                record = self._runs.get(run)
-                if record is not None:
-                    used_at = self._clock() if record.used_at is None else record.used_at
-                    self._runs[run] = replace(record, used_at=used_at, calls=record.calls + 1)
+            run = run_of(invocation)
+            record = self._runs.get(run)
+            if record is not None:
+                used_at = self._clock() if record.used_at is None else record.used_at
+                self._runs[run] = replace(record, used_at=used_at, calls=record.calls + 1)
 
     def runs(self) -> tuple[RunRecord, ...]:
         """Return every run on record, with its state, in the order in which they began."""

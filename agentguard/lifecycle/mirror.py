@@ -14,13 +14,13 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from agentguard.errors import Refusal
-from agentguard.lifecycle.ended import Ended, Kind, named, names
+from agentguard.lifecycle.ended import Ended, Kind, named
 from agentguard.model import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from agentguard.lifecycle.ended import Link
+    from agentguard.lifecycle.ended import Link, Revocation
     from agentguard.model import Invocation
 
 _FOR_EVER: Final = math.inf
@@ -93,10 +93,8 @@ class Mirror:
     def link_ended(self, link: Link) -> bool:
         """Return whether *link* by itself was ended."""
         runs = self._runs.get(link.issuer)
-        if runs is not None:
-            run_id = link.run_id
-            if run_id in runs or ("|" in run_id and self.run_ended(link.issuer, run_id)):
-                return True
+        if runs is not None and link.run_id.removeprefix(link.prefix) in runs:
+            return True
         wide = self._wide.get(link.issuer)
         return wide is not None and self._widely_ended(link, wide)
 
@@ -105,16 +103,11 @@ class Mirror:
         # Every kind is there, ended or not: a dictionary that grew meanwhile would raise.
         for kind, ended in wide.items():
             if ended:
-                for name in names("" if kind is Kind.ISSUER else named(link, kind)):
-                    found = ended.get(name)
-                    if found is not None and link.issued_at < found[0]:
-                        return True
+                name = "" if kind is Kind.ISSUER else named(link, kind)
+                found = None if name is None else ended.get(name)
+                if found is not None and link.issued_at < found[0]:
+                    return True
         return False
-
-    def run_ended(self, issuer: str, run_id: str) -> bool:
-        """Return whether a revocation names this run."""
-        runs = self._runs.get(issuer, {})
-        return any(name in runs for name in names(run_id))
 
     def require_mintable(self, *chain: Link) -> None:
         """Pass only if a token for this chain of runs would not be refused at once.
@@ -125,6 +118,22 @@ class Mirror:
         self.require_fresh()
         if any(self.link_ended(link) for link in chain) or not all(self._horizon < link.ends_at for link in chain):
             raise Refusal(Reason.REVOKED, "what the run is for, or a run above it, was ended")
+
+    def end(self, ended: Ended, revocation: Revocation, keep: Callable[[Ended, Revocation], None]) -> None:
+        """End something for good: here, where *keep* keeps it, and for everyone who is to be told.
+
+        Here it is known first: so that it counts even if it cannot be kept, and is told of
+        by this thread, not by the one that follows.
+
+        Raises:
+            Refusal: What *keep* raises, after everybody was told.
+        """
+        wider = self.add(ended, revocation.until)
+        try:
+            keep(ended, revocation)
+        finally:
+            if wider:
+                self.tell(ended)
 
     def add(self, ended: Ended, until: float | None) -> bool:
         """Note that something was ended; what is known already can only grow.

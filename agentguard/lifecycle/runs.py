@@ -8,32 +8,32 @@ from __future__ import annotations
 
 import logging
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from threading import Event, Lock, RLock
+from threading import RLock
 from typing import TYPE_CHECKING, Final
-
-import anyio
-import anyio.to_thread
 
 from agentguard.adapters.client import carry
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.identity.sources import TOKEN_FILE_VARIABLE
 from agentguard.lifecycle.delegation import check_child, read_bounds, read_scopes
 from agentguard.lifecycle.facts import as_ancestor, as_record
-from agentguard.lifecycle.states import COMPLETED
+from agentguard.lifecycle.lasting import GIVEN_UP, lasting
+from agentguard.lifecycle.states import COMPLETED, RunState
 from agentguard.lifecycle.tokenfile import TokenFile
 from agentguard.limits import Limits
 from agentguard.model import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from agentguard.adapters.client import Transport
+    from agentguard.evidence.runs import LiveRuns
     from agentguard.lifecycle.delegation import Arguments, Bounds
-    from agentguard.lifecycle.facts import Facts, Signer
+    from agentguard.lifecycle.facts import Facts, Issued, Signer
     from agentguard.lifecycle.store import Store
     from agentguard.model import Claim, Invocation
 
@@ -42,7 +42,6 @@ _LEEWAY: Final = Limits().leeway_seconds
 
 # Before a child process looks for a new token itself, 30 s before the end of the old one.
 _RENEWAL_SECONDS: Final = 60
-_GIVEN_UP: Final = f"{COMPLETED}: given up before it began"
 
 
 class Run:
@@ -61,6 +60,7 @@ class Run:
         "_clock",
         "_file",
         "_issued",
+        "_lives",
         "_lock",
         "_on_end",
         "_over",
@@ -78,6 +78,8 @@ class Run:
         store: Store,
         clock: Callable[[], float],
         on_end: Callable[[], object] = bool,
+        issued: Issued | None = None,
+        lives: LiveRuns | None = None,
     ) -> None:
         """Begin a run: its first token is signed, or nothing is left of it.
 
@@ -88,20 +90,44 @@ class Run:
             store: Where its end is told.
             clock: Gives unix seconds.
             on_end: Called when it gives out no more tokens.
+            issued: A token of it, if it has begun already.
+            lives: Keeps the evidence of it; None if nobody does.
         """
         self.facts = facts
         self._bounds = bounds
         self._sign = sign
         self._store = store
         self._clock = clock
+        self._lives = lives
         self._on_end = on_end
         self._below: dict[str, Run] = {}
         self._file: TokenFile | None = None
         self._over: Reason | None = None
         self._lock = RLock()
-        self._issued = sign(facts, now=facts.began)
+        self._issued = issued or sign(facts, now=facts.began)
         # On record before anybody has a token; a token that got no further is forgotten here.
-        store.record_run(as_record(self._issued.invocation))
+        if issued is None:
+            store.record_run(as_record(self._issued.invocation))
+        if lives is not None and issued is None:
+            self._record_beginning(lives)
+        elif lives is not None:
+            lives.follow(self._issued.invocation)
+
+    def _record_beginning(self, lives: LiveRuns) -> None:
+        """Keep that the run was issued, or end it: without evidence nobody gets a token.
+
+        Raises:
+            Refusal: EVIDENCE_UNAVAILABLE.
+        """
+        try:
+            lives.begin(self.invocation, RunState.ISSUED)
+        except BaseException:
+            try:
+                self.end(GIVEN_UP)
+            except Exception:  # noqa: BLE001  why it cannot begin is the one to see
+                # Nobody has a token of it, and the store goes on trying.
+                _LOG.exception("run `%s` could not be ended in the store", self.id)
+            raise
 
     @property
     def id(self) -> str:
@@ -113,16 +139,28 @@ class Run:
         """The identity that its present token proves."""
         return self._issued.invocation
 
+    @property
+    def issued(self) -> Issued:
+        """Its present token, as it was signed: nobody is asked whether it is still good."""
+        return self._issued
+
+    @property
+    def live(self) -> bool:
+        """Whether it is not over; a store that does not know raises `Refusal`, `STORE_UNAVAILABLE`."""
+        with self._lock:
+            over = self._over is not None or not self._clock() < self.facts.ends_at
+            return not over and not self._store.ended(self._issued.invocation)
+
     def token(self) -> str:
         """Return a token of the run that is valid for a while; do not keep it.
 
         Raises:
             Refusal: `REVOKED` or `EXPIRED`, once the run is over; `STORE_UNAVAILABLE`,
-                if the store does not know and a new token is due.
+                if the store does not know whether it is.
         """
         with self._lock:
             now = self._require_alive()
-            due = self._issued.expires_at - _RENEWAL_SECONDS
+            due = self._issued.expires_at - min(_RENEWAL_SECONDS, self.facts.token_lifetime // 3)
             last = self._issued.expires_at == self.facts.ends_at
             return self._issued.token if now < due or last else self._renew(now)
 
@@ -162,12 +200,16 @@ class Run:
         """
         return carry(url, self.token)
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, *, folder: Path | None = None) -> dict[str, str]:
         """Return what a child process has to have in its environment to act as this run.
 
         It names a file with the token, mode 0600, which is renewed while the run lives
         and taken away at its end. A server that speaks stdio wants a run whose audience
         is `stdio_audience` of its name.
+
+        Args:
+            folder: The folder to make for the file, under a name that nobody can guess;
+                one among the temporary files if left out.
 
         Raises:
             Refusal: As for `token`.
@@ -176,7 +218,7 @@ class Run:
         with self._lock:
             self._require_alive()
             if self._file is None:
-                self._file = TokenFile(self.token)
+                self._file = TokenFile(self.token, folder=folder)
             return {TOKEN_FILE_VARIABLE: str(self._file.path)}
 
     def delegate(
@@ -211,6 +253,36 @@ class Run:
                 is too much.
             Refusal: This run is over.
         """
+        return lasting(
+            lambda: self.begin_child(
+                agent=agent,
+                tools=tools,
+                arguments=arguments,
+                grant=grant,
+                ends_in=ends_in,
+                scopes=scopes,
+                audience=audience,
+                claims=claims,
+            )
+        )
+
+    def begin_child(
+        self,
+        *,
+        agent: str,
+        tools: Sequence[str] | None = None,
+        arguments: Arguments | None = None,
+        grant: str | None = None,
+        ends_in: int | None = None,
+        scopes: Iterable[str] = (),
+        audience: str | None = None,
+        claims: Mapping[str, Claim] | None = None,
+        client: str | None = None,
+    ) -> Run:
+        """Hand on as `delegate` does; whoever begins it so calls `Run.end`.
+
+        *client* is the OAuth client that holds its tokens, where that is not the agent.
+        """
         bounds = read_bounds(tools=tools, arguments=arguments, grant=grant)
         wanted = read_scopes(scopes)
         if audience not in {None, self.facts.audience}:
@@ -219,30 +291,28 @@ class Run:
                 "begin a run of its own for another server"
             )
             raise ConfigurationError(message)
-        return lasting(lambda: self._child(agent, bounds, wanted, ends_in, claims or {}))
-
-    def _child(
-        self, agent: str, bounds: Bounds, scopes: frozenset[str], ends_in: int | None, claims: Mapping[str, Claim]
-    ) -> Run:
         with self._lock:
             began = max(int(self._require_alive()), self.facts.began)
             left = self.facts.ends_at - began
             seconds = left if ends_in is None else ends_in
-            check_child(self.invocation, self._bounds, bounds, scopes, (seconds, left))
+            check_child(self.invocation, self._bounds, bounds, wanted, (seconds, left))
             facts = replace(
                 self.facts,
                 run_id=uuid.uuid4().hex,
                 agent=agent,
+                client=client,
                 grant=bounds.text,
                 began=began,
                 ends_at=began + seconds,
-                scopes=scopes,
-                claims=dict(claims),
+                scopes=wanted,
+                claims=dict(claims or {}),
                 # Those above are taken over as they are: this run's server may not know all their claims.
                 ancestors=(*self.facts.ancestors, as_ancestor(self.invocation)),
             )
             forget = partial(self._below.pop, facts.run_id, None)
-            child = Run(facts, bounds, sign=self._sign, store=self._store, clock=self._clock, on_end=forget)
+            child = Run(
+                facts, bounds, sign=self._sign, store=self._store, clock=self._clock, on_end=forget, lives=self._lives
+            )
             self._below[child.id] = child
         return child
 
@@ -257,10 +327,14 @@ class Run:
         Raises:
             Refusal: `STORE_UNAVAILABLE`, if the store could not keep it. The run gets no
                 tokens all the same; elsewhere its present one may be used until it expires.
+                `EVIDENCE_UNAVAILABLE`, if the evidence could not be kept: the run is over
+                everywhere, and its end is recorded as soon as it can be.
         """
         self.stop()
         until = float(self.facts.ends_at + _LEEWAY)
-        self._store.revoke(issuer=self.invocation.issuer, run_id=self.id, reason=reason, until=until)
+        evidence = nullcontext() if self._lives is None else self._lives.ending(self.invocation, reason)
+        with evidence:
+            self._store.revoke(issuer=self.invocation.issuer, run_id=self.id, reason=reason, until=until)
 
     def stop(self) -> None:
         """Give out no more tokens, here and below, and take their files away; the store is not told."""
@@ -272,58 +346,3 @@ class Run:
         if file is not None:
             file.remove()
         self._on_end()
-
-
-@asynccontextmanager
-async def lasting(begin: Callable[[], Run]) -> AsyncGenerator[Run, None]:
-    """Begin a run, and end it with the block: as completed, or with the exception's class."""
-    run = await _begun(begin)
-    try:
-        yield run
-    except BaseException as error:
-        try:
-            await _ended(run, f"{COMPLETED}: {type(error).__name__}")
-        except Exception as failure:  # noqa: BLE001  the block's own exception is the one to see
-            error.add_note(f"run `{run.id}` could not be ended in the store: {type(failure).__name__}")
-            _LOG.exception("run `%s` could not be ended in the store", run.id)
-        raise
-    await _ended(run, COMPLETED)
-
-
-async def _begun(begin: Callable[[], Run]) -> Run:
-    """Begin a run in a thread, since the store may wait for a disk or a network."""
-    begun: list[Run] = []
-    lock, given_up = Lock(), Event()
-
-    def work() -> None:
-        run = begin()
-        with lock:
-            begun.append(run)
-            if not given_up.is_set():
-                return
-        run.end(_GIVEN_UP)
-
-    try:
-        await anyio.to_thread.run_sync(work)
-    except anyio.get_cancelled_exc_class():
-        # A task that is cancelled while it waits gets no run, whether the thread has made
-        # one or still does.
-        with lock:
-            given_up.set()
-            made = tuple(begun)
-        for run in made:
-            run.end(_GIVEN_UP)
-        raise
-    return begun[0]
-
-
-async def _ended(run: Run, reason: str) -> None:
-    try:
-        # A cancelled block is where ending matters most. A limiter of its own: others may
-        # have taken all threads.
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(run.end, reason, limiter=anyio.CapacityLimiter(1))
-    except anyio.get_cancelled_exc_class():
-        # asyncio's own `Task.cancel` passes the shield, perhaps before the thread began.
-        run.end(reason)
-        raise

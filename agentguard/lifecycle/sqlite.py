@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.lifecycle import tables
 from agentguard.lifecycle.database import connect, prepare
-from agentguard.lifecycle.ended import Ended, Kind, Revocation, bounded_reason, bounded_until, ending, names
+from agentguard.lifecycle.ended import Ended, Ending, Kind, Revocation, ending
 from agentguard.lifecycle.follower import Follower
 from agentguard.lifecycle.mirror import Mirror
-from agentguard.lifecycle.states import COUNTED_RUNS, judged
+from agentguard.lifecycle.states import judged
+from agentguard.lifecycle.unwritten import Unwritten
 from agentguard.limits import Limits
 from agentguard.model import Reason
 
@@ -79,10 +80,8 @@ class SQLiteStore:
         self._version: int | None = None
         self._seq = 0
         self._probed = self._written_late = monotonic()
-        # What could not be written yet, and what guards counted.
-        self._pending: list[tuple[Ended, Revocation]] = []
-        self._calls: dict[tuple[str, str], tables.Call] = {}
-        self._counting, self._reading, self._writing = Lock(), Lock(), Lock()
+        self._unwritten = Unwritten(clock)
+        self._reading, self._writing = Lock(), Lock()
         self._closed = False
         self._follower: Follower | None = None
         prepare(self.path)
@@ -141,44 +140,23 @@ class SQLiteStore:
                 if self._followed:
                     news += wider
                 if again:
-                    known.update((ended.issuer, ended.kind, ended.name) for ended, _ in entries)
+                    known.update(ended.key for ended, _ in entries)
             self._mirror.raise_horizon(tables.read_horizon(connection, "ended"))
         self._version = version
         self._followed = True
         if again:
-            self._remind(known)
+            self._unwritten.remind(self._mirror, known)
         return news
-
-    def _remind(self, known: set[tuple[str, Kind, str]]) -> None:
-        """See to it that a file that came back learns what this process knows."""
-        now = self._clock()
-        known.update((ended.issuer, ended.kind, ended.name) for ended, _ in self._pending)
-        self._pending += [
-            (ended, Revocation(reason="", at=now, until=until))
-            for ended, until in self._mirror.entries()
-            if (ended.issuer, ended.kind, ended.name) not in known
-        ]
 
     def _write_late(self, now: float) -> None:
         """Write what could not be written, and what guards counted, if nobody else is writing."""
         self._written_late = now
-        with self._counting:
-            calls, self._calls = self._calls, {}
-        pending = tuple(self._pending)
-        if not calls and not pending:
-            return
-        try:
-            with self._transaction(seconds=0) as connection:
-                for ended, revocation in pending:
-                    tables.add_ended(connection, ended, revocation)
-                tables.add_calls(connection, calls)
-        except Refusal:
-            with self._counting:
-                for run, (used_at, count) in calls.items():
-                    _, more = self._calls.get(run, (used_at, 0))
-                    self._calls[run] = (used_at, count + more)
-        else:
-            del self._pending[: len(pending)]
+        with suppress(Refusal), self._unwritten.taken() as (ends, calls):
+            if ends or calls:
+                with self._transaction(seconds=0) as connection:
+                    for ended, revocation in ends:
+                        tables.add_ended(connection, ended, revocation)
+                    tables.add_calls(connection, calls)
 
     @contextmanager
     def _transaction(self, *, seconds: float | None = None) -> Iterator[sqlite3.Connection]:
@@ -240,33 +218,19 @@ class SQLiteStore:
         """End a run for good; see `Store.revoke`."""
         self.revoke_all(issuer=issuer, kind=Kind.RUN, name=run_id, reason=reason, until=until)
 
-    def revoke_all(
-        self,
-        *,
-        issuer: str,
-        kind: Kind,
-        name: str = "",
-        issued_before: float | None = None,
-        reason: str = "",
-        until: float | None = None,
-    ) -> None:
+    def revoke_all(self, **what: Unpack[Ending]) -> None:
         """End every run of an agent, a user, a task or an issuer for good; see `Store.revoke_all`."""
-        ended = ending(issuer=issuer, kind=kind, name=name, issued_before=issued_before, leeway=self._leeway)
-        until = bounded_until(until)
-        revocation = Revocation(reason=bounded_reason(reason), at=self._clock(), until=until)
-        # Here it is known first: so that it counts even if it cannot be written, and is
-        # told of by this thread, not by the one that follows.
+        ended, revocation = ending(**what, leeway=self._leeway, now=self._clock())
         self._mirror.forget(revocation.at)
-        wider = self._mirror.add(ended, until)
+        self._mirror.end(ended, revocation, self._keep)
+
+    def _keep(self, ended: Ended, revocation: Revocation) -> None:
         try:
             with self._transaction() as connection:
                 tables.add_ended(connection, ended, revocation)
         except Refusal:
-            self._pending.append((ended, revocation))
+            self._unwritten.ended(ended, revocation)
             raise
-        finally:
-            if wider:
-                self._mirror.tell(ended)
 
     def revocation(self, *, issuer: str, run_id: str) -> Revocation | None:
         """Return how a run was ended, if a revocation named it."""
@@ -301,12 +265,7 @@ class SQLiteStore:
 
     def used(self, invocation: Invocation) -> None:
         """Count a call of a run that is on record; the store's thread writes it."""
-        with self._counting:
-            for run_id in names(invocation.run_id):
-                run = (invocation.issuer, run_id)
-                if run in self._calls or len(self._calls) < COUNTED_RUNS:
-                    used_at, count = self._calls.get(run) or (self._clock(), 0)
-                    self._calls[run] = (used_at, count + 1)
+        self._unwritten.used(invocation)
 
     def runs(self) -> tuple[RunRecord, ...]:
         """Return every run on record, with its state, in the order in which they began."""

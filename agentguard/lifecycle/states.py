@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from agentguard.lifecycle.ended import Kind
 
@@ -73,6 +73,8 @@ class RunRecord:
     calls: int = 0
     ended_at: float | None = None
     reason: str = ""
+    # Ids are on record as their issuer gave them.
+    prefix: ClassVar[str] = ""
 
 
 def ended_by(record: RunRecord, ended: Ended, *, reason: str, now: float) -> RunRecord:

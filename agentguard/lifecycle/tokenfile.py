@@ -31,22 +31,29 @@ class TokenFile:
         token: Gives the run's token of now; raises `Refusal` once the run is over.
         every: The pause between two looks, seconds. Short, and not the time to the next
             renewal: a machine that slept, or whose clock was set, would oversleep it.
+        folder: The folder to make for it, under a name that nobody can guess; one among
+            the temporary files if left out.
 
     Raises:
         Refusal: The run is over.
         OSError: The file could not be written; nothing is left of it.
     """
 
-    __slots__ = ("_every", "_folder", "_held", "_lock", "_removed", "_token", "path")
+    __slots__ = ("_every", "_folder", "_held", "_lock", "_removed", "_token", "_warned", "path")
 
-    def __init__(self, token: Callable[[], str], *, every: float = 1.0) -> None:
+    def __init__(self, token: Callable[[], str], *, every: float = 1.0, folder: Path | None = None) -> None:
         self._token = token
         self._every = every
         self._lock = Lock()
         self._removed = Event()
         self._held = ""
+        self._warned = False
         text = token()
-        self._folder = Path(tempfile.mkdtemp(prefix="agentguard-"))  # mode 0700
+        if folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="agentguard-"))  # mode 0700
+        else:
+            self._folder = folder
+            folder.mkdir(mode=0o700)
         self.path = self._folder / "token"
         try:
             self._write(text)
@@ -64,19 +71,24 @@ class TokenFile:
             if refusal.reason in _OVER:
                 self.remove()
             else:
-                _LOG.warning("the token's file `%s` cannot be renewed now: %s", self.path, refusal.detail)
+                self._warn(refusal.detail)
         # A full disk passes, and the token that is there still holds for a while.
         except Exception as error:  # noqa: BLE001
-            _LOG.warning("the token's file `%s` cannot be renewed now: %s", self.path, type(error).__name__)
+            self._warn(type(error).__name__)
+        else:
+            self._warned = False
+
+    def _warn(self, why: str) -> None:
+        # Once, not with every look: a store may be away for hours.
+        if not self._warned:
+            _LOG.warning("the token's file `%s` cannot be renewed now: %s", self.path, why)
+        self._warned = True
 
     def remove(self) -> None:
         """Take the file away for good."""
         with self._lock:
             self._removed.set()
-            for name in ("token", "token.new"):
-                (self._folder / name).unlink(missing_ok=True)
-            if self._folder.exists():
-                self._folder.rmdir()
+            take_away(self._folder)
 
     def _keep(self) -> None:
         while not self._removed.wait(self._every):
@@ -94,3 +106,20 @@ class TokenFile:
                 opened.write(text)
             new.replace(self.path)
             self._held = text
+
+
+def take_away(folder: Path) -> None:
+    """Take a token's file and its folder away, as far as that is possible.
+
+    Args:
+        folder: The folder of the file.
+    """
+    try:
+        for name in ("token", "token.new"):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+    except FileNotFoundError:
+        pass
+    # What somebody else put there must not keep the run from being ended in the store.
+    except OSError as error:
+        _LOG.warning("`%s` cannot be removed: %s", folder, error.strerror)

@@ -11,10 +11,10 @@ that know what was ended tell it.
 from __future__ import annotations
 
 import json
+import logging
 import time
-from dataclasses import asdict, replace
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final, Unpack
 from urllib.parse import urlsplit
 
 import redis
@@ -23,11 +23,12 @@ from redis.retry import Retry
 
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.lifecycle import scripts
-from agentguard.lifecycle.ended import Ended, Kind, Revocation, bounded_reason, bounded_until, ending, names
+from agentguard.lifecycle.ended import Ended, Ending, Kind, Revocation, ending
 from agentguard.lifecycle.follower import Follower
 from agentguard.lifecycle.mirror import Mirror
 from agentguard.lifecycle.scripts import key
-from agentguard.lifecycle.states import COUNTED_RUNS, KEPT_SECONDS, RunRecord, RunState, ended_by, judged
+from agentguard.lifecycle.states import KEPT_SECONDS, RunRecord, RunState, ended_by, judged
+from agentguard.lifecycle.unwritten import Unwritten
 from agentguard.limits import Limits
 from agentguard.model import Reason
 
@@ -37,9 +38,12 @@ if TYPE_CHECKING:
     from agentguard.lifecycle.ended import Link
     from agentguard.model import Invocation
 
+_LOG: Final = logging.getLogger("agentguard")
 _SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss", "redis": "redis", "rediss": "rediss", "unix": "unix"}
 _FAILURES: Final = (redis.RedisError, OSError, ValueError, TypeError, KeyError)
+# Seconds between two writes of what guards counted or could not write; and where they may not write at all.
 _SELDOM: Final = 1.0
+_FORBIDDEN_SECONDS: Final = 600.0
 _GRACE: Final = 300
 # How much longer than its validity a used key is kept: clocks are set back, though not by a day.
 _DAY: Final = 86_400
@@ -84,16 +88,14 @@ class ValkeyStore:
         self._last: str | None = None
         self._number = 0
         self._followed = False
-        self._written_late = monotonic()
-        self._pending: list[tuple[Ended, Revocation]] = []
-        self._calls: dict[tuple[str, str], tuple[float, int]] = {}
-        self._counting = Lock()
+        self._unwritten = Unwritten(clock)
+        self._write_at = monotonic() + _SELDOM
+        self._only_reads = False
         self._closed = False
         place = urlsplit(url)
         # Never the whole URL: it may hold a password.
-        self._follower = Follower(
-            self._follow, name=f"store {place.hostname or place.path}", pause=0, retry=0.1, first=True
-        )
+        self._name = f"store {place.hostname or place.path}"
+        self._follower = Follower(self._follow, name=self._name, pause=0, retry=0.1, first=True)
 
     def _follow(self) -> None:
         """Wait for news once, and tell of it."""
@@ -112,7 +114,7 @@ class ValkeyStore:
         if self._last is not None:
             self._mirror.synced(began)
         self._mirror.forget(self._clock())
-        if began - self._written_late >= _SELDOM:
+        if began >= self._write_at:
             self._write_late(began)
         self._mirror.tell(*news)
 
@@ -122,24 +124,18 @@ class ValkeyStore:
         last = self._stream.xrevrange(key("news"), count=1)
         place, number = (last[0][0], int(last[0][1]["s"])) if last else ("0-0", 0)
         news: list[Ended] = []
-        known: set[Ended] = set()
+        known: set[tuple[str, Kind, str]] = set()
         for field, row in self._stream.hscan_iter(key("ended"), count=1_000):
             cutoff, until, _, _ = json.loads(row)
             ended = _ended(field, cutoff)
-            known.add(replace(ended, cutoff=None))
+            known.add(ended.key)
             if self._mirror.add(ended, _number(until)) and self._followed:
                 news.append(ended)
         horizon = self._stream.zscore(key("horizons"), "ended")
         if horizon is not None:
             self._mirror.raise_horizon(horizon)
         if self._followed:
-            now = self._clock()
-            known.update(replace(ended, cutoff=None) for ended, _ in self._pending)
-            self._pending += [
-                (ended, Revocation(reason="", at=now, until=until))
-                for ended, until in self._mirror.entries()
-                if replace(ended, cutoff=None) not in known
-            ]
+            self._unwritten.remind(self._mirror, known)
         self._followed = True
         self._last, self._number = place, number
         return news
@@ -161,31 +157,32 @@ class ValkeyStore:
 
     def _write_late(self, now: float) -> None:
         """Write what could not be written and what guards counted, and let go of what is over."""
-        self._written_late = now
-        with self._counting:
-            calls, self._calls = self._calls, {}
-        pending = tuple(self._pending)
+        self._write_at = now + _SELDOM
         try:
-            for ended, revocation in pending:
-                self._end(ended, revocation)
-            del self._pending[: len(pending)]
-            for run, (used_at, count) in tuple(calls.items()):
-                self._run(scripts.COUNT, json.dumps(run), used_at, count)
-                del calls[run]
-            self._prune()
-        except Refusal:
-            # A guard that may only read lets others do it.
-            with self._counting:
-                for run, (used_at, count) in calls.items():
-                    _, more = self._calls.get(run, (used_at, 0))
-                    self._calls[run] = (used_at, count + more)
+            with self._unwritten.taken() as (ends, calls):
+                while ends:
+                    self._end(*ends[0])
+                    del ends[0]
+                for run, (used_at, count) in tuple(calls.items()):
+                    self._run(scripts.COUNT, json.dumps(run), used_at, count)
+                    del calls[run]
+                self._prune()
+        except Refusal as refusal:
+            if _forbidden(refusal.__cause__):
+                # Each try would be a line in the log of the server's own.
+                self._write_at = now + _FORBIDDEN_SECONDS
+                if not self._only_reads:
+                    _LOG.warning("%s may only be read by this user: calls of runs are not counted here", self._name)
+            self._only_reads = _forbidden(refusal.__cause__)
+        else:
+            self._only_reads = False
 
     def _prune(self) -> None:
         now = self._clock()
         self._run(scripts.PRUNE, now - _GRACE, now)
 
     def _end(self, ended: Ended, revocation: Revocation) -> None:
-        field = json.dumps((ended.issuer, ended.kind, ended.name))
+        field = json.dumps(ended.key)
         cutoff, until = _text(ended.cutoff), _text(revocation.until)
         self._prune()
         if self._run(scripts.END, field, cutoff, until, repr(revocation.at), revocation.reason, _NEWS_ENTRIES):
@@ -226,32 +223,21 @@ class ValkeyStore:
         """End a run for good; see `Store.revoke`."""
         self.revoke_all(issuer=issuer, kind=Kind.RUN, name=run_id, reason=reason, until=until)
 
-    def revoke_all(
-        self,
-        *,
-        issuer: str,
-        kind: Kind,
-        name: str = "",
-        issued_before: float | None = None,
-        reason: str = "",
-        until: float | None = None,
-    ) -> None:
+    def revoke_all(self, **what: Unpack[Ending]) -> None:
         """End every run of an agent, a user, a task or an issuer for good; see `Store.revoke_all`."""
-        ended = ending(issuer=issuer, kind=kind, name=name, issued_before=issued_before, leeway=self._leeway)
-        until = bounded_until(until)
-        revocation = Revocation(reason=bounded_reason(reason), at=self._clock(), until=until)
-        # Here it is known first: so that it counts even if it cannot be written, and is
-        # told of by this thread, not by the one that follows.
+        ended, revocation = ending(**what, leeway=self._leeway, now=self._clock())
         self._mirror.forget(revocation.at)
-        wider = self._mirror.add(ended, until)
+        self._mirror.end(ended, revocation, self._keep)
+
+    def _keep(self, ended: Ended, revocation: Revocation) -> None:
         try:
             self._end(ended, revocation)
         except Refusal:
-            self._pending.append((ended, revocation))
+            self._unwritten.ended(ended, revocation)
             raise
-        finally:
-            if wider:
-                self._mirror.tell(ended)
+        if self._only_reads:
+            # Somebody granted it meanwhile.
+            self._write_at = self._monotonic()
 
     def revocation(self, *, issuer: str, run_id: str) -> Revocation | None:
         """Return how a run was ended, if a revocation named it."""
@@ -291,12 +277,7 @@ class ValkeyStore:
 
     def used(self, invocation: Invocation) -> None:
         """Count a call of a run that is on record; the store's thread writes it."""
-        with self._counting:
-            for run_id in names(invocation.run_id):
-                run = (invocation.issuer, run_id)
-                if run in self._calls or len(self._calls) < COUNTED_RUNS:
-                    used_at, count = self._calls.get(run) or (self._clock(), 0)
-                    self._calls[run] = (used_at, count + 1)
+        self._unwritten.used(invocation)
 
     def runs(self) -> tuple[RunRecord, ...]:
         """Return every run on record, with its state, in the order in which they began."""
@@ -372,6 +353,11 @@ def _number(text: str) -> float | None:
 
 def _pairs(answer: Any) -> dict[str, str]:
     return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+
+
+def _forbidden(error: BaseException | None) -> bool:
+    """Tell whether the server refused because of who asked: at once, or inside of a script."""
+    return isinstance(error, redis.exceptions.NoPermissionError) or "ACL failure in script" in str(error)
 
 
 def _unavailable(error: Exception) -> Refusal:

@@ -104,6 +104,34 @@ def _name(name: str) -> object:
         raise ConfigurationError(message) from refusal
 
 
+def listed_in(text: str) -> tuple[tuple[str, ...], Mapping[str, Mapping[str, Sequence[str | int | bool]]]] | None:
+    """Return the tools and the values of their arguments that a grant lists.
+
+    Args:
+        text: A grant.
+
+    Returns:
+        What `grant_text` wrote it from; None if that is not what wrote it.
+    """
+    tools: list[str] = []
+    arguments: dict[str, dict[str, list[str | int | bool]]] = {}
+    try:
+        check_grant(text, _LIMITS)
+        for policy in json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"].values():
+            action = policy["action"]
+            names = [entity["id"] for entity in action.get("entities", None) or [action["entity"]]]
+            tools += names
+            for condition in policy["conditions"]:
+                given, among = condition["body"]["&&"]["left"], condition["body"]["&&"]["right"]
+                values = [value["Value"] for value in among["contains"]["left"]["Set"]]
+                arguments.setdefault(names[0], {})[given["has"]["attr"]] = values
+        written = grant_text(tools=tools, arguments=arguments)
+    except (ConfigurationError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    # Read loosely, and believed only if it leads back to the very text.
+    return (tuple(tools), arguments) if written == text else None
+
+
 def check_grant(text: str, limits: Limits) -> None:
     """Refuse a grant that is not plain, small Cedar policies that permit something.
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import anyio
@@ -8,9 +9,10 @@ import pytest
 from mcp import Client, MCPError
 
 from agentguard.adapters import client as adapter
-from agentguard.adapters.client import carry
+from agentguard.adapters.client import InheritedRun, carry, inherited_run
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.lifecycle.issuer import Issuer
+from agentguard.lifecycle.runs import Run
 from agentguard.model import Reason
 from agentguard.state import State, UnsafeMemoryState
 from tests.tokens import Clock
@@ -233,3 +235,118 @@ def test_url_that_would_show_the_token_to_the_network_is_refused(url: str) -> No
 def test_url_that_keeps_the_token_private_is_taken(url: str) -> None:
     """Nothing is opened yet."""
     assert hasattr(carry(url, lambda: "t"), "__aenter__")
+
+
+async def test_inherited_run_acts_past_renewals_and_ends_where_it_was_begun(tmp_path: Path) -> None:
+    """An agent that was started with a run's environment needs nothing else, for as many sessions as it likes."""
+    clock = Clock()
+    world = make(tmp_path, clock)
+
+    async with served(world) as url, world.issuer.run(agent="reader", tools=TOOLS, ends_in=1000) as run:
+        environ = {**run.environment(), "PATH": "/bin"}
+        inherited = inherited_run(environ, clock=clock)
+        for later in (0, 250, 500):
+            clock.now = run.facts.began + later
+            refresh(run)
+            async with Client(inherited.http(url)) as client:
+                answer = await client.call_tool("read", {"record_id": "r1"})
+            assert not answer.is_error
+        async with Client(inherited.http(url)) as client:
+            await anyio.to_thread.run_sync(run.end)
+            seen = len(world.records())
+            with pytest.raises(MCPError, match="the run is over"):
+                await client.call_tool("read", {"record_id": "r1"})
+
+    assert environ == {"PATH": "/bin"}
+    assert len(world.records()) == seen
+    assert {record["agentguard.run.id"] for record in world.records()} == {run.id}
+
+
+def refresh(run: Run) -> None:
+    """Write the present token, as the file's own thread does every second."""
+    assert run._file is not None
+    run._file.refresh()
+
+
+def taken(environ: dict[str, str], clock: Clock) -> InheritedRun:
+    """Take a run out of an environment."""
+    return inherited_run(environ, clock=clock)
+
+
+def refused(run: InheritedRun) -> Reason:
+    """Return why there is no token."""
+    with pytest.raises(Refusal) as refusal:
+        run.token()
+    return refusal.value.reason
+
+
+def test_token_in_the_environment_serves_until_it_expires(tmp_path: Path) -> None:
+    """Nobody renews it, so then the run is over for whoever has it."""
+    clock = Clock()
+    token = make(tmp_path, clock).token("reader")
+    run = taken({"AGENTGUARD_TOKEN": token}, clock)
+
+    assert run.token() == token
+    clock.now += 299.5
+    assert run.token() == token
+    clock.now += 0.5
+    assert refused(run) is Reason.EXPIRED
+
+
+def test_token_file_that_is_not_renewed_is_no_end_of_the_run(tmp_path: Path) -> None:
+    """Its keeper may come back; until then nothing is sent. Its being taken away is the end."""
+    clock = Clock()
+    file = tmp_path / "token"
+    file.touch(mode=0o600)
+    file.write_text(make(tmp_path / "world", clock).token("reader"))
+    run = taken({"AGENTGUARD_TOKEN_FILE": str(file)}, clock)
+
+    assert run.token() == file.read_text()
+    clock.now += 300
+    assert refused(run) is Reason.UNAUTHENTICATED
+    file.unlink()
+    assert refused(run) is Reason.REVOKED
+
+
+def test_token_file_that_others_can_read_is_not_used(tmp_path: Path) -> None:
+    """As on a server: a token that leaked is not the run's alone."""
+    clock = Clock()
+    file = tmp_path / "token"
+    file.write_text(make(tmp_path / "world", clock).token("reader"))
+    file.chmod(0o644)
+
+    assert refused(taken({"AGENTGUARD_TOKEN_FILE": str(file)}, clock)) is Reason.UNAUTHENTICATED
+
+
+def test_text_that_is_no_token_is_not_sent() -> None:
+    """Whatever somebody left in the variable."""
+    assert refused(taken({"AGENTGUARD_TOKEN": "secret of another kind"}, Clock())) is Reason.INVALID_TOKEN
+
+
+@pytest.mark.parametrize("environ", [{}, {"AGENTGUARD_TOKEN": ""}, {"AGENTGUARD_TOKEN_FILE": ""}])
+def test_environment_without_a_run_is_refused(environ: dict[str, str]) -> None:
+    """At the start, and not with the first call."""
+    with pytest.raises(
+        ConfigurationError, match=r"the environment holds no run: .* start this program with `agentguard"
+    ):
+        inherited_run(environ)
+
+
+def test_run_is_taken_out_of_this_process_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the agent starts does not act as it, and a second taker is told."""
+    monkeypatch.setenv("AGENTGUARD_TOKEN", "x")
+    monkeypatch.setenv("AGENTGUARD_TOKEN_FILE", "/nowhere/token")
+
+    inherited_run()
+
+    assert not {"AGENTGUARD_TOKEN", "AGENTGUARD_TOKEN_FILE"} & set(os.environ)
+    with pytest.raises(ConfigurationError, match="take the run out once"):
+        inherited_run()
+
+
+def test_inherited_run_is_not_shown_to_the_network() -> None:
+    """The same rule as for a run of one's own."""
+    run = taken({"AGENTGUARD_TOKEN": "x"}, Clock())
+
+    with pytest.raises(ConfigurationError, match="https, or to http on loopback"):
+        run.http("http://records.example/mcp")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 Way = Callable[[], Awaitable[object]]
 
@@ -36,3 +36,25 @@ def table(title: str, rows: Mapping[str, float], notes: Mapping[str, str] | None
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"  {name:<{width}}  {value:>10.1f} µs  {(notes or {}).get(name, '')}".rstrip())
+
+
+def spread(title: str, rows: Mapping[str, tuple[Sequence[float], Sequence[float] | None]]) -> None:
+    """Print the median, the 99th percentile and the largest of milliseconds, one row a line.
+
+    Args:
+        title: What was measured.
+        rows: For each name, what was taken, and what no way of the same kind can go below.
+    """
+    width = max(map(len, rows))
+    print(f"\n{title}\n  {'':<{width}}  {'p50':>8}  {'p99':>8}  {'max':>8}  ms")
+    for name, (taken, floor) in rows.items():
+        figures = _figures(taken)
+        note = ""
+        if floor is not None:
+            p50, p99, _ = (one / least for one, least in zip(figures, _figures(floor), strict=True))
+            note = f"  p50 {p50:.2f} x, p99 {p99:.2f} x its floor"
+        print(f"  {name:<{width}}  " + "  ".join(f"{figure:>8.3f}" for figure in figures) + note)
+
+
+def _figures(taken: Sequence[float]) -> tuple[float, float, float]:
+    return statistics.median(taken), statistics.quantiles(taken, n=100)[98], max(taken)

@@ -48,7 +48,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_runs_print_what_their_page_says(printed: str) -> None:
     """Over HTTP and stdio, delegated and ended in the middle of a call."""
     said = said_to_print(RUNS_PAGE)
-    assert len(said) == 8
+    assert len(said) == 10
     assert [line for line in printed.splitlines() if line in said] == said
 
 
@@ -73,6 +73,7 @@ def test_numbers_of_the_pages_are_the_limits() -> None:
     assert f"A chain has at most {numbers[limits.ancestors + 1]} runs" in words(RUNS_PAGE)
     assert f"grants together at most {limits.grants_bytes // 1024} KiB" in words(RUNS_PAGE)
     assert f"{limits.leeway_seconds} seconds of leeway" in words(RUNS_PAGE)
+    assert f"At most {limits.followed_runs:,} runs" in words(RUNS_PAGE)
     assert f"may be {numbers[limits.staleness_seconds]} seconds old" in words(STORES_PAGE)
     assert f"{limits.leeway_seconds} seconds of leeway are added" in words(STORES_PAGE)
 

@@ -16,7 +16,7 @@ from agentguard.evidence.record import (
     run_attributes,
     wire_text,
 )
-from agentguard.evidence.vocabulary import ATTRIBUTES, AttributeValue, Outcome, Place, RecordKind, RunEnd
+from agentguard.evidence.vocabulary import ATTRIBUTES, AttributeValue, Outcome, Place, RecordKind
 from agentguard.model import Decision, Effect, EntityUid, Invocation, Reason, canonical_json
 from tests.evidence.invocations import bare, complete
 
@@ -171,13 +171,23 @@ def test_an_execution_without_an_identity_shows_what_there_is() -> None:
     }
 
 
-def test_a_run_shows_how_it_ended() -> None:
-    """Every row for the run span is filled, but for the constant of its kind."""
-    shown = run_attributes(complete(), RunEnd.REVOKED)
+def test_a_run_shows_how_long_it_lasted_and_why_it_ended() -> None:
+    """Beside what is known of it from its beginning; the reason is bounded, and can be exported."""
+    shown = run_attributes(complete(), ended_at=1_085.25, reason="stolen \ud800" + "x" * 300)
 
     assert_in_table(shown, "run", "record")
-    assert {name for name, row in TABLE.items() if "run" in row.on} - {"openinference.span.kind"} == set(shown)
-    assert shown["agentguard.run.end"] == "revoked"
+    assert shown["agentguard.authority.granted"] == 300.0
+    assert shown["agentguard.authority.lasted"] == 85.25
+    assert shown["agentguard.run.reason"] == "stolen ?" + "x" * 248
+
+
+def test_a_run_that_lives_shows_no_end() -> None:
+    """Neither how long it lasted nor why; nor is anything less than nothing."""
+    shown = run_attributes(bare())
+
+    assert_in_table(shown, "run", "record")
+    assert not {"agentguard.authority.lasted", "agentguard.run.reason"} & set(shown)
+    assert run_attributes(bare(), ended_at=999.0)["agentguard.authority.lasted"] == 0.0
 
 
 def test_an_error_of_a_library_is_named_with_its_module() -> None:

@@ -6,7 +6,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from agentguard.evidence.record import run_attributes
 from agentguard.evidence.spans import Spans, trace_ids
-from agentguard.evidence.vocabulary import ATTRIBUTES, RunEnd
+from agentguard.evidence.vocabulary import ATTRIBUTES
 from tests.evidence.exporting import tracing
 from tests.evidence.invocations import complete
 
@@ -120,13 +120,12 @@ def test_a_run_is_one_span_from_its_begin_to_its_end() -> None:
     provider, exporter = tracing()
     spans = Spans(provider)
     with spans.authorize("read_record") as decision:
-        spans.run(
-            "mailer",
-            run_attributes(complete(), RunEnd.REVOKED),
-            started_at=1_000,
-            ended_at=1_085.25,
-            decisions=[decision.context],
+        shown = run_attributes(complete(), ended_at=1_085.25, reason="stolen")
+        run_span = spans.run(
+            "mailer", {**shown, "agentguard.run.end": "revoked"}, started_at=1_000, decisions=[decision.context]
         )
+        ids = run_span.trace_ids
+        run_span.end({}, at=1_085.25)
     decision.end({})
 
     run, _ = exporter.get_finished_spans()
@@ -135,4 +134,6 @@ def test_a_run_is_one_span_from_its_begin_to_its_end() -> None:
     assert (run.start_time, run.end_time) == (1_000_000_000_000, 1_085_250_000_000)
     assert [link.context for link in run.links] == [decision.context]
     assert (run.attributes or {})["agentguard.run.end"] == "revoked"
+    assert run.context is not None
+    assert ids == trace_ids(run.context)
     assert set(run.attributes or {}) <= {row.name for row in ATTRIBUTES if "run" in row.on}

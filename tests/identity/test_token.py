@@ -376,6 +376,7 @@ def test_two_issuers_with_the_same_names_stay_two() -> None:
     assert invocation.issuer == ISSUER
     above = invocation.ancestors[0]
     assert (above.run_id, above.agent, above.user, above.task) == ("corp|run-0", "corp|planner", "corp|bob", "corp|t-0")
+    assert (invocation.prefix, above.prefix) == ("corp|", "corp|")
 
 
 def test_issuer_without_alias_beside_another_is_refused() -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__, "tests.lifecycle.writers"])
+_CONTEXT.set_forkserver_preload([__name__, "tests.lifecycle.writers", "tests.cli.supervised"])
 
 
 class Other:

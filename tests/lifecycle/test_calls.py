@@ -65,7 +65,7 @@ async def test_a_call_is_found_under_the_name_that_its_issuer_gave_the_run() -> 
     """A server that trusts several issuers puts an alias before it."""
     calls, store = make()
     scope = anyio.CancelScope()
-    invocation = unsafe_invocation("a", run_id="corp|1")
+    invocation = unsafe_invocation("corp|a", run_id="corp|1", prefix="corp|")
     calls.add(invocation, scope)
 
     store.revoke(issuer=invocation.issuer, run_id="1")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agentguard.errors import ConfigurationError
-from agentguard.lifecycle.delegation import Bounds, check_child, read_bounds, read_scopes
+from agentguard.lifecycle.delegation import Bounds, bounds_of, check_child, read_bounds, read_scopes
 from agentguard.model import Reason
 from agentguard.policy.engine import decide
 from agentguard.testing import unsafe_invocation
@@ -56,6 +56,14 @@ def test_listed_tools_beside_cedar_leave_the_other_tools_out() -> None:
 
     assert decide(reads(run), policies).allowed
     assert not decide(searches(run), policies).allowed
+
+
+def test_bounds_are_read_again_from_a_grant() -> None:
+    """As far as it is a list; whoever resumes a run has its token alone."""
+    listed = bounds(tools=["read", "search"], arguments={"read": {"id": ["r1"]}})
+
+    assert bounds_of(listed.text) == listed
+    assert bounds_of(READS) == Bounds(text=READS)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agentguard.errors import ConfigurationError, Refusal
+from agentguard.identity.form import unverified
 from agentguard.identity.jwk import read_key_set
 from agentguard.identity.token import TrustedIssuer
 from agentguard.lifecycle.issuer import Issuer
 from agentguard.lifecycle.store import MemoryStore
-from agentguard.model import Grade, Invocation
+from agentguard.limits import Limits
+from agentguard.model import Grade, Invocation, Reason
 from tests.tokens import AUDIENCE, GRANT, ISSUER, KEY, NOW, make_ancestor, make_issuer, verified
 
 CLAIMS: dict[str, type] = {"groups": frozenset, "level": int, "vip": bool, "ward": str}
@@ -202,3 +204,98 @@ def test_token_for_no_server_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="pass audience= to `mint`, or to the issuer"):
         issuer.mint(agent="a", grant=GRANT)
     assert issuer.mint(agent="a", grant=GRANT, audience=AUDIENCE)
+
+
+def claims_of(token: str) -> dict[str, object]:
+    """Return what a token says."""
+    return unverified(token, Limits())[1]
+
+
+def test_token_says_who_acts_where_client_and_subject_do_not() -> None:
+    """For a user, by delegation, or in tokens of a client of another name (RFC 8693 section 4.1)."""
+    issuer = storing_issuer()
+    alone, held = issuer.begin(agent="a", tools=["read"]), issuer.begin(agent="a", tools=["read"], client="c")
+    acting = issuer.begin(agent="a", tools=["read"], user="alice")
+    child = alone.begin_child(agent="b", tools=["read"])
+    grandchild = child.begin_child(agent="c", tools=["read"], client="d")
+
+    assert "act" not in claims_of(alone.token())
+    assert claims_of(held.token())["act"] == {"sub": "a"}
+    assert claims_of(acting.token())["act"] == {"sub": "a"}
+    assert claims_of(child.token())["act"] == {"sub": "b", "act": {"sub": "a"}}
+    assert claims_of(grandchild.token())["act"] == {"sub": "c", "act": {"sub": "b", "act": {"sub": "a"}}}
+    assert [run.invocation.agent for run in (alone, held, acting, child, grandchild)] == ["a", "a", "a", "b", "c"]
+    assert [run.invocation.client_id for run in (held, child, grandchild)] == ["c", "b", "d"]
+
+
+@pytest.mark.parametrize("options", [{"client": "alice"}, {"agent": "alice"}, {"agent": "alice", "client": "a"}])
+def test_user_that_a_token_would_lose_is_refused(options: dict[str, Any]) -> None:
+    """A subject that is the agent or its client stands for nobody."""
+    with pytest.raises(ConfigurationError, match="`user` wants somebody else than the agent"):
+        storing_issuer().begin(**{"agent": "a", "tools": ["read"], "user": "alice", **options})
+
+
+@pytest.mark.parametrize("name", ["act", "task", "purp", "scope", "ancestors", "client_id"])
+def test_claim_that_means_something_already_is_not_taken(name: str) -> None:
+    """Though this token has none of its own."""
+    with pytest.raises(ConfigurationError, match=f"claims that mint does not write itself, got `{name}`"):
+        make_issuer().mint(agent="a", grant=GRANT, claims={name: "x"})
+
+
+def test_run_is_taken_up_again_by_its_token() -> None:
+    """In another process, with the same key and store: it renews, delegates and ends."""
+    first = storing_issuer()
+    other = Issuer(issuer=ISSUER, key=KEY, store=first.store, clock=lambda: float(NOW))
+    run = first.begin(
+        agent="a",
+        user="alice",
+        task="t",
+        purpose="p",
+        client="c",
+        scopes=["read"],
+        tools=["read", "search"],
+        arguments={"read": {"id": ["r1"]}},
+        claims={"groups": frozenset({"x"}), "level": 3},
+        ends_in=600,
+    )
+
+    again = other.resume(run.token())
+
+    assert again.facts == run.facts
+    assert again.live
+    assert verified_of(other, again.renew()).claims == {"groups": {"x"}, "level": 3}
+    with pytest.raises(ConfigurationError, match="tools among `read`, `search`, got also `delete`"):
+        again.begin_child(agent="b", tools=["delete"])
+    child = again.begin_child(agent="b", tools=["search"])
+    assert child.facts.ancestors[0]["claims"] == {"groups": ["x"], "level": 3}
+    again.end()
+    assert not run.live
+    assert not child.live
+    with pytest.raises(Refusal):
+        run.token()
+
+
+def test_only_a_token_of_the_issuers_own_resumes_a_run() -> None:
+    """In time, unless it is to end the run."""
+    issuer = storing_issuer()
+    others = Issuer(issuer="https://other.example", audience=AUDIENCE, clock=lambda: float(NOW))
+    token = issuer.begin(agent="a", tools=["read"], ends_in=1000).token()
+    late = Issuer(issuer=ISSUER, key=KEY, store=issuer.store, clock=lambda: NOW + 331.0)
+
+    for text in ("", "nonsense", others.mint(agent="a", grant=GRANT), make_issuer().mint(agent="a", grant=GRANT)):
+        for expired in (False, True):
+            with pytest.raises(Refusal) as refused:
+                issuer.resume(text, expired=expired)
+            assert refused.value.reason is Reason.INVALID_TOKEN
+    with pytest.raises(Refusal) as refused:
+        late.resume(token)
+    assert refused.value.reason is Reason.EXPIRED
+    assert late.resume(token, expired=True).live
+    with pytest.raises(ConfigurationError, match="pass it store="):
+        make_issuer().resume(token)
+
+
+def storing_issuer() -> Issuer:
+    """Return an issuer with a store; its clock stands at `NOW`."""
+    store = MemoryStore(clock=lambda: float(NOW))
+    return Issuer(issuer=ISSUER, audience=AUDIENCE, key=KEY, store=store, clock=lambda: float(NOW))

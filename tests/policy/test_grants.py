@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from agentguard.errors import ConfigurationError
 from agentguard.limits import Limits
-from agentguard.policy.grants import check_grant, grant_text
+from agentguard.policy.grants import check_grant, grant_text, listed_in
 
 LIMITS = Limits()
+ONE = grant_text(tools=["a"], arguments={"a": {"id": ["r1"]}})
 
 
 def permitted(text: str, tool: str, **arguments: object) -> bool:
@@ -139,3 +140,38 @@ def test_a_grant_from_outside_is_bounded_before_cedar_reads_it(text: str, what: 
     """Past its bounds, Cedar's parser would end the process."""
     with pytest.raises(ConfigurationError, match=what):
         check_grant(text, LIMITS)
+
+
+def test_what_a_written_grant_lists_can_be_read_again() -> None:
+    """With tools and values that look like policy text, and with more policies than digits."""
+    names = [f't{number} "x"' for number in range(12)]
+    arguments: Mapping[str, Mapping[str, Sequence[str | int | bool]]] = {
+        names[3]: {"a b": ["\n", "]"], "n": [3, -5]},
+        names[7]: {"deep": [True]},
+        **{name: {"id": ["r1"]} for name in names[8:]},
+    }
+
+    found = listed_in(grant_text(tools=names, arguments=arguments))
+
+    assert found is not None
+    assert (set(found[0]), found[1]) == (set(names), arguments)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        "permit (principal, action, resource);",
+        'permit(principal, action in [Action::"a"], resource);',
+        'permit(principal, action == Action::"a", resource) when { true };',
+        ONE.replace("when", "unless"),
+        ONE.replace(".id", ".name"),
+        'permit(principal, action == Action::"a", resource);\nforbid(principal, action == Action::"b", resource);',
+        'permit(principal == Agent::"x", action == Action::"a", resource);',
+        'permit(principal, action == Action::"a", resource); ',
+    ],
+)
+def test_text_that_was_written_otherwise_lists_nothing(text: str) -> None:
+    """Only the engine can tell what it permits."""
+    assert listed_in(text) is None

@@ -1,0 +1,90 @@
+"""`agentguard issuer`: serve an issuer's endpoints."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+import uvicorn
+
+from agentguard.cli.options import open_issuer
+from agentguard.cli.output import result, say
+from agentguard.cli.registry import Registry, read_registry
+from agentguard.errors import ConfigurationError
+from agentguard.lifecycle.store import Store
+
+if TYPE_CHECKING:
+    from agentguard.lifecycle.clients import Client
+    from agentguard.lifecycle.issuer import Issuer
+
+
+def issuer(
+    *,
+    issuer: Annotated[str, typer.Option("--issuer", metavar="URL", help="The issuer's URL, as clients see it.")],
+    issuer_key: Annotated[Path, typer.Option("--issuer-key", metavar="FILE", help="Its private key, PEM or JWK.")],
+    store: Annotated[
+        str, typer.Option("--store", metavar="FILE|URL", help="Where runs are on record: a file, or valkey://….")
+    ],
+    clients: Annotated[
+        Path, typer.Option("--clients", metavar="FILE", help="The clients, and the issuers that are trusted, in TOML.")
+    ],
+    audience: Annotated[
+        str | None, typer.Option("--audience", metavar="URI", help="The server of clients that list none.")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="NUMBER", help="The port.", min=1, max=65_535)] = 8080,
+    check: Annotated[bool, typer.Option("--check", help="Print what would be served, and exit.")] = False,
+) -> None:
+    """Serve an issuer: token exchange, revocation, introspection, keys and metadata.
+
+    It speaks HTTP: TLS ends in front of it. A client authenticates with `private_key_jwt`.
+
+    Example: `agentguard issuer --issuer https://issuer.example --issuer-key issuer.pem --store runs.db --clients FILE`
+    """
+    registry = read_registry(clients, issuer=issuer)
+    opened = open_issuer(issuer=issuer, issuer_key=issuer_key, store=store, audience=audience)
+    with closing(cast("Store", opened.store)) as used:
+        app = opened.app(clients=registry.clients, trusted=registry.trusted)
+        used.require_healthy()
+        if check:
+            result("\n".join(_lines(opened, registry, f"{host}:{port}")))
+            return
+        with _listening(host, port) as listening:
+            say(f"agentguard: serving {issuer} on {host}:{port}, for {len(registry.clients)} clients")
+            # No headers of a proxy are believed: nothing here depends on where a request came from.
+            config = uvicorn.Config(
+                app, log_level="warning", access_log=False, lifespan="off", proxy_headers=False, ws="none"
+            )
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        # Its own text names the address again.
+        why = os.strerror(error.errno) if error.errno else str(error)
+        message = f"--host and --port want an address to listen on, got `{host}` and `{port}`: {why}: choose another"
+        raise ConfigurationError(message) from None
+
+
+def _lines(opened: Issuer, registry: Registry, address: str) -> list[str]:
+    lines = [f"{opened.issuer} on {address}"]
+    lines += [_client(client, opened.audience) for client in registry.clients]
+    if registry.trusted is not None:
+        lines += [f"trusted  {one}" for one in registry.trusted.issuers]
+    return lines
+
+
+def _client(client: Client, usual: str | None) -> str:
+    may = " and ".join(
+        word for word, allowed in (("exchange", client.may_exchange), ("introspect", client.may_introspect)) if allowed
+    )
+    audiences = ", ".join(sorted(client.audiences or [str(usual)]))
+    scopes = ", ".join(sorted(client.scopes)) or "none"
+    return f"client   {client.client_id}: may {may}, for {audiences}, scopes {scopes}, runs up to {client.longest} s"

@@ -1,0 +1,151 @@
+"""`agentguard` itself: its help, its version, and how mistakes are told."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import Any, Final
+
+import pytest
+from typer.exceptions import TyperException
+from typer.main import get_command
+
+from agentguard import ConfigurationError, Reason, Refusal
+from agentguard.cli import main as command_line
+from agentguard.cli import runs
+from tests.cli.commands import agentguard
+
+COMMANDS: Final[dict[str, Any]] = get_command(command_line.app).commands  # type: ignore[attr-defined]
+
+
+def every(group: dict[str, Any], words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command with the words that name it, those of a group too."""
+    for name, command in group.items():
+        inner = getattr(command, "commands", None)
+        yield from [((*words, name), command)] if inner is None else every(inner, (*words, name))
+
+
+EVERY: Final = dict(every(COMMANDS))
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    """On standard output, for scripts."""
+    ran = agentguard("--version")
+
+    assert (ran.status, ran.stdout, ran.stderr) == (0, f"agentguard {version('agentguard')}\n", "")
+
+
+def test_help_lists_the_commands_by_what_they_are_for() -> None:
+    """In 80 columns, without colour where nobody sees it."""
+    ran = agentguard("--help")
+
+    lines = ran.stdout.splitlines()
+    assert ran.status == 0
+    assert max(len(line) for line in lines) <= 80
+    assert "\x1b" not in ran.stdout
+    start, live, evidence = (
+        next(n for n, line in enumerate(lines) if f" {group} " in line) for group in ("Start", "Live", "Evidence")
+    )
+    where = {name: next(n for n, line in enumerate(lines) if line.startswith(f"│ {name} ")) for name in COMMANDS}
+    assert start < where["run"] < where["token"] < live < where["runs"] < where["revoke"] < where["issuer"] < evidence
+    assert evidence < where["evidence"]
+
+
+@pytest.mark.parametrize("words", sorted(EVERY), ids=" ".join)
+def test_help_of_a_command_teaches_by_one_example_that_parses(words: tuple[str, ...]) -> None:
+    """It can be copied, and its options exist."""
+    ran = agentguard(*words, "--help")
+
+    (example,) = re.findall(r"Example: `(agentguard .*)`", " ".join(EVERY[words].help.split()))
+    assert max(len(line) for line in ran.stdout.splitlines()) <= 80
+    assert ran.stdout.count("Example:") == 1
+    _, *arguments = shlex.split(example)
+    assert tuple(arguments[: len(words)]) == words
+    assert EVERY[words].make_context(words[-1], arguments[len(words) :]) is not None
+
+
+def test_command_without_arguments_shows_its_help() -> None:
+    """And says by its status that nothing was done."""
+    ran = agentguard()
+
+    assert ran.status == 2
+    assert "Usage: agentguard" in ran.stdout
+    assert ran.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rvoke",), "agentguard: no such command 'rvoke'. Did you mean 'revoke'"),
+        (("run-s",), "agentguard: no such command 'run-s'"),
+        (("token", "--agnt", "a"), "agentguard: no such option: --agnt"),
+        (("token",), "agentguard: missing option '--agent' (see `agentguard token --help`)"),
+        (("runs", "--store", "nowhere.db"), "agentguard: --store wants a file that is there, got `nowhere.db`"),
+    ],
+)
+def test_mistake_is_one_line_and_no_traceback(arguments: tuple[str, ...], message: str) -> None:
+    """On standard error, with status 2."""
+    ran = agentguard(*arguments)
+
+    assert ran.status == 2
+    assert ran.stderr.startswith(message)
+    assert ran.stderr.count("\n") == 1
+    assert ran.stdout == ""
+
+
+def test_mistake_without_a_command_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that typer raises by itself knows of no command."""
+    monkeypatch.setattr(runs, "open_store", failing(TyperException("Something is wrong.")))
+
+    assert agentguard("runs").stderr == "agentguard: something is wrong (see `agentguard --help`)\n"
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    """Return what raises *error* when it is called."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ConfigurationError("`x` wants y: do z"), 2, "agentguard: `x` wants y: do z\n"),
+        (ConfigurationError("a \x1b[31mred\x07 name"), 2, "agentguard: a \ufffd[31mred\ufffd name\n"),
+        (
+            Refusal(Reason.STORE_UNAVAILABLE, "no route"),
+            1,
+            "agentguard: the store cannot be used: no route\n",
+        ),
+        (Refusal(Reason.EXPIRED), 1, "agentguard: the run's time is over\n"),
+        (Refusal(Reason.INVALID_TOKEN, "x"), 1, "agentguard: refused, invalid_token: x\n"),
+    ],
+)
+def test_what_a_command_raises_is_told_in_words(
+    error: Exception, status: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake of the set-up is 2, a refusal 1; nothing in it steers the terminal."""
+    monkeypatch.setattr(runs, "open_store", failing(error))
+
+    ran = agentguard("runs")
+
+    assert (ran.status, ran.stdout, ran.stderr) == (status, "", message)
+
+
+def test_interrupted_command_has_the_status_of_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 and the number of the signal."""
+    monkeypatch.setattr(runs, "open_store", failing(KeyboardInterrupt()))  # type: ignore[arg-type]
+
+    assert agentguard("runs").status == 130
+
+
+def test_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds it needs the traceback."""
+    monkeypatch.setattr(runs, "open_store", failing(ZeroDivisionError()))
+
+    with pytest.raises(ZeroDivisionError):
+        command_line.main(["runs"])
