@@ -6,13 +6,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# What evidence is delivered to in a test, kept apart: it is large, and none of ours imports it.
+PHOENIX := .venv-phoenix
+PHOENIX_VERSION := 20.26.1
+
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint format bench docs clean
+.PHONY: help demo test soak test-phoenix lint format bench docs clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY)  ## a guarded server, two agents, and why each call was allowed or denied
 	@$(BIN)/python -m examples.records.demo
@@ -22,6 +26,9 @@ test: $(READY)  ## every quick test, with branch coverage at 100 %
 
 soak: $(READY)  ## the slow tests: races, kills, a store that is down; some minutes
 	$(BIN)/pytest tests/soak
+
+test-phoenix: $(READY) $(PHOENIX)/.ready  ## the evidence in a real Phoenix, in an environment of its own
+	$(BIN)/pytest tests/phoenix
 
 lint: $(READY)  ## ruff, formatting, mypy strict, and the site built strictly
 	$(BIN)/ruff check
@@ -40,7 +47,7 @@ docs: $(READY)  ## build the site into site/
 	$(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
 
 clean:  ## remove .venv and everything that was built
-	rm -rf $(VENV) site dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PHOENIX) site dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # The stamp is written last, so that an interrupted installation is started again.
 $(READY): pyproject.toml constraints.txt
@@ -48,4 +55,9 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "agentguard wants Python 3.11 or later, got $$($(PYTHON) --version): make PYTHON=python3.13 …" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(PHOENIX)/.ready: Makefile
+	$(PYTHON) -m venv $(PHOENIX)
+	$(PHOENIX)/bin/python -m pip install --quiet --disable-pip-version-check 'arize-phoenix==$(PHOENIX_VERSION)'
 	@touch $@

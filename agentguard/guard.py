@@ -16,6 +16,7 @@ from agentguard.adapters.mcp import Adapter, BearerVerifier, auth_settings, is_s
 from agentguard.call import ACTING, Call, Denial, Rule
 from agentguard.enforce import Enforcer, Setting
 from agentguard.errors import AccessDenied, ConfigurationError, PolicyError
+from agentguard.evidence.forwarding import read_forwarding
 from agentguard.evidence.metrics import Metrics
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail
@@ -75,6 +76,7 @@ class Guard:
         environment: str = "production",
         time_zone: str = "UTC",
         label: str | None = None,
+        forward: str | bool = False,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         clock: Callable[[], float] = time.time,
@@ -93,6 +95,9 @@ class Guard:
             environment: ``context.environment``.
             time_zone: The IANA name of the zone of ``context.local``.
             label: A name for people, beside the policies' version.
+            forward: Where this process ships its evidence as spans: an OTLP endpoint such as
+                ``http://collector:4318/v1/traces`` or ``grpc://collector:4317``; True where
+                ``agentguard evidence forward`` does it. The guard's spans come from there alone.
             tracer_provider: For spans; None for the process's own.
             meter_provider: For metrics; None for the process's own.
             clock: Gives unix seconds.
@@ -117,14 +122,16 @@ class Guard:
         self._label = label
         self._loaders = Loaders(self._limits)
         self._private: set[str] = set()
-        self._spans = Spans(tracer_provider)
-        self._metrics = Metrics(meter_provider)
+        forwarding = read_forwarding(forward)
+        self._spans = Spans(tracer_provider, forwarded=forwarding is not None)
+        self._metrics = Metrics(meter_provider, backlog=None if forwarding is None else forwarding.backlog)
         self._functions: list[GuardedFunction] = []
         self._call: ContextVar[Call | None] = ContextVar("agentguard_call", default=None)
         self._trail: Trail | None = None
         self._enforcer: Enforcer | None = None
         # Last, so that nothing is left open by a guard that could not be made.
         self.state = read_state(state, store=own_store(issuer))
+        self._forwarding = None if forwarding is None else forwarding.of(self.state.ledger)
 
     def http_auth(self, *, resource_url: str | None = None) -> HttpAuth:
         """Return the keyword arguments that let an `MCPServer` take bearer tokens.
@@ -313,6 +320,8 @@ class Guard:
         )
         trail.keep(RecordKind.START, {"agentguard.policy.version": policies.version})
         self._enforcer = Enforcer(setting, policies)
+        if self._forwarding is not None:
+            self._forwarding.start(service=server.name)
         adapter.install(self._enforcer, rules, methods)
 
     @contextmanager

@@ -40,7 +40,11 @@ def private_folder(folder: Path) -> None:
         ConfigurationError: It is not a folder, others could write to it, or we cannot.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # What lies above it is nobody else's to write either, whatever the umask says.
+        for above in reversed(folder.parents):
+            if not above.exists():
+                above.mkdir(mode=0o755, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.stat()
         # Trying is the only test that also sees a read-only mount and a full disk.
         probe = folder / f".{uuid.uuid4().hex}"
@@ -106,6 +110,22 @@ def _read(path: Path) -> bytes:
             )
             raise ConfigurationError(message)
         return opened.read(_BYTES)
+
+
+def read_small(path: Path) -> bytes:
+    """Return what a small file holds, and never wait for it.
+
+    Raises:
+        OSError: It cannot be read, is a pipe or a device, or has no end in sight.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(file, "rb") as opened:  # noqa: PTH123  the descriptor is what is checked
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "it is not a file", str(path))
+        content = opened.read(_BYTES + 1)
+    if len(content) > _BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return content
 
 
 def _make(path: Path, content: bytes) -> None:

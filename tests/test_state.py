@@ -104,3 +104,18 @@ def test_state_in_memory_is_closed_too() -> None:
     state.close()
 
     assert isinstance(state.ledger, MemoryLedger)
+
+
+def test_a_store_that_was_given_stays_open_where_the_folder_cannot_be_used(tmp_path: Path) -> None:
+    """It is somebody else's to close."""
+    (tmp_path / "evidence").write_text("")
+    closed: list[bool] = []
+
+    class Given(MemoryStore):
+        def close(self) -> None:
+            closed.append(True)
+
+    with pytest.raises(ConfigurationError, match="cannot be written to"):
+        open_state(tmp_path, store=Given(clock=lambda: 0.0))
+
+    assert closed == []

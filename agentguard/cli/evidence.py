@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from agentguard.cli.evidence_forward import forward
 from agentguard.cli.evidence_table import table
 from agentguard.cli.options import JsonOption, seconds
 from agentguard.cli.output import REFUSED, hint, printable, result, result_json, say, terminal
@@ -254,13 +255,15 @@ def prune(
     if not age > 0:
         message = f"--older-than wants an age, got `{older_than}`: say how long records are kept, such as 90d"
         raise ConfigurationError(message)
-    for folder in dict.fromkeys(map(evidence_folder, folders)):
+    for folder in {evidence_folder(folder): folder for folder in folders}.values():
         done = prune_folder(folder, older_than=time.time() - age)
         for pruned in done:
             result(f"{pruned.chain_id}: {count(pruned.removed, 'record')} removed, up to seq {pruned.begins_after}")
         if not done:
             hint(f"{folder}: nothing is that old")
 
+
+app.command()(forward)
 
 _RELATIVE: Final = re.compile(r"[0-9]{1,9}[smhd]")
 

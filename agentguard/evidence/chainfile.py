@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sqlite3
+import stat
 import time
 import uuid
 from contextlib import closing, contextmanager
@@ -31,6 +32,7 @@ _VERSION: Final = 1
 _PAGE: Final = 8192
 
 # The triggers stop nobody who means it, and everybody who does not.
+_TABLES: Final = 3
 _SCHEMA: Final = (
     "CREATE TABLE chain (id TEXT NOT NULL) STRICT",
     """CREATE TABLE entries (
@@ -48,21 +50,18 @@ _TAIL: Final = "SELECT seq, hash, prev_hash, text FROM entries ORDER BY seq DESC
 _WAL: Final = "PRAGMA journal_mode = WAL"
 _INSERT: Final = "INSERT INTO entries VALUES (?, ?, ?, ?)"
 
-# Seconds between two tries for the lock.
-_STEP: Final = 0.001
+# A record is far smaller; another's file may be anything.
+_LONGEST: Final = 64 * 1024 * 1024
+_STEP: Final = 0.001  # Seconds between two tries for the lock.
 
-# No descriptor: every call that is given it fails.
-_NONE: Final = -1
+# Seconds between two looks whether the file is in its place: who removes it takes all of it along.
+_LOOK: Final = 0.01
+
+_NONE: Final = -1  # No descriptor.
 
 
 class NotAChain(ValueError):  # noqa: N818  what the file is, not what went wrong
     """A file is not the chain that it should be."""
-
-
-def evidence_folder(path: Path) -> Path:
-    """Return the folder of the chains: a state folder's own, or *path* itself."""
-    inner = path / FOLDER
-    return inner if inner.is_dir() else path
 
 
 def chain_files(folder: Path) -> tuple[Path, ...]:
@@ -140,12 +139,18 @@ def _reading() -> Iterator[None]:
 
 def connect(path: Path, options: str, *, seconds: float) -> sqlite3.Connection:
     """Return a connection to a file that is there, which waits so long for others."""
-    uri = f"file:{quote(str(path.absolute()))}?{options}"
-    return sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None, check_same_thread=False)
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?{options}"
+    opened = sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None, check_same_thread=False)
+    opened.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
+    return opened
 
 
-def _recognise(connection: sqlite3.Connection) -> str:
+def _recognise(connection: sqlite3.Connection, *, to_write: bool) -> str:
     """Return the id of the chain in a file.
+
+    Args:
+        connection: The file.
+        to_write: Whether it must have nothing else either.
 
     Raises:
         NotAChain: It is something else.
@@ -158,6 +163,11 @@ def _recognise(connection: sqlite3.Connection) -> str:
         raise NotAChain(message)
     if version != _VERSION:
         message = f"the file has version {version} of the schema, wanted {_VERSION}"
+        raise NotAChain(message)
+    schema = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema")}
+    # A view would show what nobody keeps, and another trigger take away what is put in.
+    if not schema.issuperset(_SCHEMA[:_TABLES]) or (to_write and not schema.issubset(_SCHEMA)):
+        message = "the file has other tables or triggers than a chain"
         raise NotAChain(message)
     (chain_id,) = connection.execute("SELECT max(id) FROM chain").fetchone()
     return str(chain_id)
@@ -180,11 +190,13 @@ class ChainReader:
         # Asked first, since SQLite says the same of everything that it cannot open. The file
         # itself is not opened here: closing it would let go of the locks that a writer in
         # this process holds (see "How To Corrupt An SQLite Database", 2.2).
-        path.stat()
+        if not stat.S_ISREG(path.stat().st_mode):
+            message = "it is not a file"
+            raise NotAChain(message)
         with _reading():
             self._connection = _connect_to_read(path)
             try:
-                self.chain_id = _recognise(self._connection)
+                self.chain_id = _recognise(self._connection, to_write=False)
             except BaseException:
                 self.close()
                 raise
@@ -258,8 +270,11 @@ class ChainWriter:
         self._wait = wait
         self._monotonic = monotonic
         self._patient = True
+        self._looked = monotonic()
         self._log = _NONE
-        self._identity = _identity(path)
+        # As text: a path object costs as much again as the question, and it is asked each time.
+        self._name = str(path)
+        self._identity = _identity(self._name)
         self._connection = connect(path, "mode=rw", seconds=0)
         try:
             self.tail = self._begin()
@@ -270,7 +285,7 @@ class ChainWriter:
 
     def _begin(self) -> Entry:
         connection = self._connection
-        chain_id = _recognise(connection)
+        chain_id = _recognise(connection, to_write=True)
         if chain_id != self.chain_id:
             message = f"the file has chain `{chain_id}`"
             raise NotAChain(message)
@@ -282,7 +297,7 @@ class ChainWriter:
         # costs nothing more than OFF here, and a loss of power takes the end of the chain
         # along but leaves no damaged file.
         connection.execute("PRAGMA synchronous = NORMAL")
-        # Done by `checkpoint`, on another thread: it waits for the disk.
+        # Done on another thread: it waits for the disk.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         row = connection.execute(_TAIL).fetchone()
         if row is None:
@@ -299,7 +314,7 @@ class ChainWriter:
         Raises:
             NotAChain: Another file lies there now, or none.
         """
-        if _identity(self.path) != self._identity or not os.fstat(self._log).st_nlink:
+        if _identity(self._name) != self._identity or not os.fstat(self._log).st_nlink:
             message = "the file was exchanged or removed"
             raise NotAChain(message)
 
@@ -311,10 +326,13 @@ class ChainWriter:
             sqlite3.Error: It cannot be written; then it is not known whether it was.
             OSError: The same.
         """
-        self.require_in_place()
+        now = self._monotonic()
+        if now - self._looked >= _LOOK:
+            self.require_in_place()
+            self._looked = now
         entry = follow(self.tail, self.chain_id, text)
         try:
-            self._connection.execute(_INSERT, _row(entry))
+            self._insert(entry)
         except sqlite3.OperationalError as error:
             if not _is_busy(error):
                 raise
@@ -323,6 +341,11 @@ class ChainWriter:
         self.tail = entry
         return entry
 
+    def _insert(self, entry: Entry) -> None:
+        if self._connection.execute(_INSERT, _row(entry)).rowcount != 1:
+            message = "a trigger of somebody else's takes no records"
+            raise NotAChain(message)
+
     def _insert_in_turn(self, entry: Entry) -> None:
         # Waited for once: while somebody holds the lock for good, every call waiting for it
         # would hold up the event loop for all.
@@ -330,7 +353,7 @@ class ChainWriter:
         self._patient = False
         while True:
             try:
-                self._connection.execute(_INSERT, _row(entry))
+                self._insert(entry)
             except sqlite3.OperationalError as error:
                 if not _is_busy(error) or not self._monotonic() < until:
                     raise
@@ -364,21 +387,9 @@ class ChainWriter:
             os.close(log)
 
 
-def checkpoint(path: Path) -> bool:
-    """Move what the log holds into the file, beside whoever writes; return whether all of it was.
-
-    Raises:
-        sqlite3.Error: It cannot be written.
-    """
-    with closing(connect(path, "mode=rw", seconds=0)) as connection:
-        connection.execute("PRAGMA synchronous = NORMAL")
-        _, logged, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        return bool(logged == moved)
-
-
-def _identity(path: Path) -> Identity:
+def _identity(name: str) -> Identity:
     try:
-        found = path.stat()
+        found = os.stat(name)  # noqa: PTH116  see where it is asked each time
     except FileNotFoundError as error:
         message = "the file was removed"
         raise NotAChain(message) from error

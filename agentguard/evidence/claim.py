@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING, Self
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+# What pruning and verifying take turns by: it is in every folder, and lies there for good.
+_TURN: Final = "head.jwk"
 
 
 def _beside(path: Path) -> Path:
@@ -55,7 +60,7 @@ class Claim:
 def is_claimed(path: Path) -> bool:
     """Return whether a living process writes the chain in a file; reads, and leaves nothing behind."""
     try:
-        file = os.open(_beside(path), os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(_beside(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -65,3 +70,26 @@ def is_claimed(path: Path) -> bool:
     finally:
         os.close(file)
     return False
+
+
+@contextmanager
+def unpruned(folder: Path, *, but_by_us: bool = False) -> Iterator[None]:
+    """Keep a folder from being pruned meanwhile, since what goes while it is read looks as if it were missing.
+
+    Args:
+        folder: The folder of the chains.
+        but_by_us: Whether to prune it: then nobody verifies it meanwhile.
+    """
+    try:
+        file = os.open(folder / _TURN, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        # A copy, mostly: whoever verifies it brings the key along.
+        yield
+        return
+    try:
+        # Where there are no locks, nobody prunes beside anybody.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX if but_by_us else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(file)

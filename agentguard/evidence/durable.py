@@ -26,7 +26,6 @@ from agentguard.evidence.chainfile import (
     ChainWriter,
     NotAChain,
     chain_files,
-    checkpoint,
     create,
     follow,
     read_chain,
@@ -35,7 +34,7 @@ from agentguard.evidence.claim import Claim
 from agentguard.evidence.heads import BadSignature, Head, HeadKey, Occasion, head_record, put_beside
 from agentguard.evidence.ledger import FIRST_PREV_HASH
 from agentguard.evidence.record import record as as_record
-from agentguard.evidence.rounds import Disk
+from agentguard.evidence.rounds import Disk, checkpoint
 from agentguard.evidence.tending import tend_from_now_on, what_of
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.evidence.whole import require_whole

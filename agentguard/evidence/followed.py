@@ -40,9 +40,9 @@ class Life:
     decisions: deque[SpanContext] = field(default_factory=lambda: deque(maxlen=_LINKS))
     given: str = ""
 
-    def link(self, decision: SpanContext) -> None:
-        """Keep the span of a decision, if it is one that goes anywhere."""
-        if decision.is_valid and decision.trace_flags.sampled:
+    def link(self, decision: SpanContext, *, forwarded: bool = False) -> None:
+        """Keep the span of a decision, if it is one that goes anywhere; each does that is *forwarded*."""
+        if decision.is_valid and (forwarded or decision.trace_flags.sampled):
             self.decisions.append(decision)
 
 

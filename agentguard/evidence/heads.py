@@ -33,7 +33,7 @@ from agentguard.errors import ConfigurationError
 from agentguard.evidence.record import record
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.model import canonical_json
-from agentguard.private import private_bytes, replace
+from agentguard.private import private_bytes, read_small, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -169,7 +169,7 @@ class PublicHeadKey:
             ConfigurationError: It is not there, or not such a key.
         """
         try:
-            jwk = json.loads(path.read_text("utf-8"))
+            jwk = json.loads(read_small(path))
             if (jwk["kty"], jwk["crv"]) != ("OKP", "Ed25519"):
                 message = (
                     f"`{path}` wants an Ed25519 key as a JWK, got `{jwk['kty']}`, `{jwk['crv']}`: name `{PUBLIC_KEY}`"
@@ -264,6 +264,15 @@ def put_beside(path: Path, signed: str) -> None:
     except OSError as error:
         # The chain has it; the older one beside it still holds.
         _LOG.warning("`%s` could not be written: %s", head_file(path), error.strerror)
+
+
+def read_beside(path: Path) -> str:
+    """Return the last head of the chain in *path*, as it lies beside it.
+
+    Raises:
+        OSError: It is not there, or cannot be one.
+    """
+    return read_small(head_file(path)).decode("ascii", "replace").strip()
 
 
 def head_file(path: Path) -> Path:

@@ -97,7 +97,7 @@ class Order:
         """Tell of outcomes that no chain has an earlier decision for."""
         for chain_id, seq, decision_id in self._orphans:
             allowed, decided_in = self._decisions.get(decision_id, (False, None))
-            if decided_in is None and self._is_older(chain_id, decision_id):
+            if decided_in is None and self._was_pruned(decision_id):
                 # The decision was pruned, and what became of it just was not.
                 continue
             if decided_in in {None, chain_id}:
@@ -105,11 +105,13 @@ class Order:
             elif not allowed:
                 self._problem(chain_id, seq, f"decision {decision_id} denied the call, and it has an outcome")
 
-    def _is_older(self, chain_id: str, decision_id: str) -> bool:
+    def _was_pruned(self, decision_id: str) -> bool:
         """Return whether a decision was made before the first record that a pruned chain still has."""
-        if self._first_seq[chain_id] == 1:
-            return False
         milliseconds = 0
         for character in decision_id[:10]:
             milliseconds = milliseconds << 5 | _CROCKFORD.get(character, 31)
-        return milliseconds * 1_000_000 <= self._begins[chain_id]
+        return any(
+            milliseconds * 1_000_000 <= begins
+            for chain_id, begins in self._begins.items()
+            if self._first_seq[chain_id] > 1
+        )

@@ -30,6 +30,9 @@ _OURS: Final = "agentguard."
 _HEX: Final = {"traceId": re.compile("[0-9a-f]{32}"), "spanId": re.compile("[0-9a-f]{16}")}
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
 _EVIDENCE: Final = "agentguard.evidence."
+# What a record without a span of its own is delivered as, with its kind behind it.
+_OTHER: Final = "agentguard.evidence"
+_PLACE: Final = frozenset(f"{_EVIDENCE}{part}" for part in ("chain_id", "seq", "hash", "prev_hash"))
 
 
 def records_of_line(line: bytes, source: str, tell: Callable[[str], None]) -> Iterator[Kept]:
@@ -81,13 +84,13 @@ def _record(span: object, source: str) -> Kept | None:
     if not isinstance(span, dict) or not isinstance(span.get("name"), str):
         message = "has no name"
         raise UnfitRecordError(message)
-    named = span["name"].partition(" ")[0]
+    named, _, rest = span["name"].partition(" ")
     if not named.startswith(_OURS):
         return None
     attributes = _attributes(span.get("attributes", []))
-    kind = _KINDS.get(named, named.removeprefix(_OURS))
-    own = {name.removeprefix(_EVIDENCE): value for name, value in attributes.items() if name.startswith(_EVIDENCE)}
-    seen = {name: value for name, value in attributes.items() if not name.startswith(_EVIDENCE)}
+    kind = rest if named == _OTHER else _KINDS.get(named, named.removeprefix(_OURS))
+    own = {name.removeprefix(_EVIDENCE): value for name, value in attributes.items() if name in _PLACE}
+    seen = {name: value for name, value in attributes.items() if name not in _PLACE}
     end = seen.get("agentguard.run.end")
     if kind == RecordKind.RUN and isinstance(end, str):
         seen["agentguard.run.state"] = end
@@ -137,8 +140,13 @@ def _value(found: object) -> object:
         return value if type(value) in {int, float} else None
     if kind == "arrayValue" and isinstance(value, dict):
         values = value.get("values", [])
-        return tuple(_value(one) for one in values) if isinstance(values, list) else None
+        # None of ours holds anything but texts, and what is nested could be so without end.
+        return tuple(map(_text, values)) if isinstance(values, list) else None
     return None
+
+
+def _text(found: object) -> object:
+    return found.get("stringValue") if isinstance(found, dict) and len(found) == 1 else None
 
 
 def _integer(value: object) -> object:

@@ -34,14 +34,15 @@ def prove(
     Raises:
         ConfigurationError: A folder holds no evidence or no key, or the export cannot be read.
     """
-    folders = tuple(dict.fromkeys(evidence_folder(path) for path in paths if path.is_dir()))
+    # As they were named: what is in a folder of chains is looked for once, not in each step.
+    folders = {evidence_folder(path): path for path in paths if path.is_dir()}
     if not folders:
         return None
     delivered = None if against is None else tuple(read_export(against, tell))
     known = [frozenset(path.stem for path in (*chain_files(folder), *head_files(folder))) for folder in folders]
     everywhere = frozenset[str]().union(*known)
     proofs: list[Proof] = []
-    for folder, ids in zip(folders, known, strict=True):
+    for folder, ids in zip(folders.values(), known, strict=True):
         # A chain that was delivered and lies in no folder is missed once: in the first.
         missed = not proofs
         report = verify_folder(

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agentguard.errors import ConfigurationError
-from agentguard.evidence.chainfile import NotAChain, chain_files, connect, evidence_folder
+from agentguard.evidence.chainfile import NotAChain, chain_files, connect
+from agentguard.evidence.claim import unpruned
 from agentguard.evidence.findings import Found
-from agentguard.evidence.heads import BadSignature, HeadKey, Stub, head_file
+from agentguard.evidence.heads import BadSignature, HeadKey, Stub, read_beside
+from agentguard.evidence.order import Order
+from agentguard.evidence.reading import evidence_folder
 from agentguard.evidence.verify import ChainCheck
 from agentguard.evidence.vocabulary import RecordKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from agentguard.evidence.ledger import Entry
@@ -72,36 +75,59 @@ def prune(
         message = f"`{folder}` holds no chain: name the folder that was given as `state=`"
         raise ConfigurationError(message)
     key = HeadKey.of(folder)
+    found = Found()
+    order = Order(found.problem, found.note)
+    than = round(older_than * 1_000_000) * 1_000
     done: list[Pruned] = []
-    for path in files:
-        try:
-            stub = _stub(path, key, round(older_than * 1_000_000) * 1_000, clock)
-            if stub is not None:
-                removed = _remove(path, stub.seq, key.sign(stub), pause=pause)
-                done.append(Pruned(chain_id=path.stem, removed=removed, begins_after=stub.seq))
-        except (NotAChain, BadSignature, OSError, sqlite3.Error) as error:
-            message = f"`{path}` cannot be pruned: {error}: see what `agentguard evidence verify` says of it"
-            raise ConfigurationError(message) from error
+    with unpruned(folder, but_by_us=True):
+        stubs: list[tuple[Path, Stub | None]] = []
+        for path in files:
+            with _mistakes(path):
+                stubs.append((path, _stub(path, key, than, clock, found=found, order=order)))
+        order.end()
+        for path, stub in stubs:
+            with _mistakes(path):
+                _require_whole(path.stem, found)
+                if stub is not None:
+                    removed = _remove(path, stub.seq, key.sign(stub), pause=pause)
+                    done.append(Pruned(chain_id=path.stem, removed=removed, begins_after=stub.seq))
     return tuple(done)
 
 
-def _stub(path: Path, key: HeadKey, older_than: int, clock: Callable[[], float]) -> Stub | None:
+@contextmanager
+def _mistakes(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (NotAChain, BadSignature, OSError, sqlite3.Error) as error:
+        message = f"`{path}` cannot be pruned: {error}: see what `agentguard evidence verify` says of it"
+        raise ConfigurationError(message) from error
+
+
+def _require_whole(chain_id: str, found: Found) -> None:
+    """Pass only if nothing is wrong with a chain: pruned away, nobody would see that again."""
+    for problem in found.problems:
+        if problem.chain_id == chain_id:
+            raise NotAChain(problem.what)
+
+
+def _stub(
+    path: Path, key: HeadKey, older_than: int, clock: Callable[[], float], *, found: Found, order: Order
+) -> Stub | None:
     """Return how far a chain can be pruned; None if it cannot.
 
     Raises:
-        NotAChain: Something is wrong with it: pruned away, nobody would see that again.
+        BadSignature: Its last head is not one.
+        OSError: It cannot be read.
     """
-    found = Found()
     chain = ChainCheck(path, key.public, found)
-    head = key.public.head(head_file(path).read_text("ascii", "replace").strip())
+    head = key.public.head(read_beside(path))
     last: Entry | None = None
     going = True
     for entry in chain.entries():
+        order.see(entry)
         going = going and entry.seq < head.seq and _is_older(entry, older_than)
         if going:
             last = entry
-    if found.problems:
-        raise NotAChain(found.problems[0].what)
     if last is None:
         return None
     at = round(clock() * 1_000_000) * 1_000
@@ -109,9 +135,13 @@ def _stub(path: Path, key: HeadKey, older_than: int, clock: Callable[[], float])
 
 
 def _is_older(entry: Entry, than: int) -> bool:
-    record = entry.record
-    # The end of a run bears another time than the records around it.
-    return record.get("kind") == RecordKind.RUN or record.get("time_unix_nano", 0) < than
+    try:
+        record = entry.record
+        # The end of a run bears another time than the records around it.
+        return bool(record["kind"] == RecordKind.RUN or record["time_unix_nano"] < than)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        # It has not the form of a record, which is told as well.
+        return False
 
 
 def _remove(path: Path, seq: int, stub: str, *, pause: float) -> int:

@@ -7,10 +7,12 @@ for `evidence.verify`.
 
 from __future__ import annotations
 
+import stat
 from typing import TYPE_CHECKING, Final
 
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.chainfile import NotAChain, chain_files, read_chain
+from agentguard.evidence.heads import KEY, PUBLIC_KEY, head_files
 from agentguard.evidence.kept import Kept, UnfitRecordError, kept_of, visible
 from agentguard.evidence.otlp import records_of_line
 
@@ -20,16 +22,27 @@ if TYPE_CHECKING:
 
 _SQLITE: Final = b"SQLite format 3\0"
 _EVIDENCE: Final = "evidence"
-# What a span says of itself, and a record need not.
-_VIEW_ALONE: Final = frozenset(("openinference.span.kind", "gen_ai.operation.name", "agentguard.run.end"))
+VIEW_ALONE: Final = frozenset(("openinference.span.kind", "gen_ai.operation.name", "agentguard.run.end"))
+"""What a span says of itself, and a record need not."""
+
 # A collector writes a batch a line; one of 8,192 spans has some 20 MB.
 _LINE_BYTES: Final = 256 * 1024 * 1024
 
 
 def evidence_folder(folder: Path) -> Path:
-    """Return where the chains lie in a folder: a state folder has one for them."""
+    """Return where the chains lie in a folder: a state folder has one for them.
+
+    Raises:
+        ConfigurationError: There is one in the folder, and evidence beside it: which of them
+            is meant cannot be told, and whoever put it there may want the wrong one verified.
+    """
     inner = folder / _EVIDENCE
-    return inner if inner.is_dir() else folder
+    if not inner.is_dir():
+        return folder
+    if head_files(folder) or any((folder / name).exists() for name in (KEY, PUBLIC_KEY)):
+        message = f"`{folder}` holds evidence, and a folder `{_EVIDENCE}` too: move away what is not the server's"
+        raise ConfigurationError(message)
+    return inner
 
 
 def sources(paths: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -52,9 +65,9 @@ def sources(paths: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
                     raise ConfigurationError(message)
                 chains.update(dict.fromkeys(found))
             else:
-                with path.open("rb") as opened:
-                    start = opened.read(len(_SQLITE))
-                (chains if start == _SQLITE else exports)[path] = None
+                # A pipe can be read once, so nobody looks what it begins with.
+                is_chain = stat.S_ISREG(path.stat().st_mode) and _begins_with(path, _SQLITE)
+                (chains if is_chain else exports)[path] = None
         except OSError as error:
             message = f"evidence `{path}` cannot be read: {error.strerror or type(error).__name__}: name what is there"
             raise ConfigurationError(message) from None
@@ -85,6 +98,11 @@ def read_sources(paths: Sequence[Path], tell: Callable[[str], None]) -> Iterator
         for record in _read_export(export, tell):
             if seen is None or seen.new(record, tell):
                 yield record
+
+
+def _begins_with(path: Path, wanted: bytes) -> bool:
+    with path.open("rb") as opened:
+        return opened.read(len(wanted)) == wanted
 
 
 class _Seen:
@@ -125,7 +143,7 @@ def _names(record: Kept) -> dict[tuple[object, ...], object]:
 
 def _likeness(record: Kept) -> int:
     """Return what two views of one record have in common."""
-    return hash(frozenset((name, value) for name, value in record.attributes.items() if name not in _VIEW_ALONE))
+    return hash(frozenset((name, value) for name, value in record.attributes.items() if name not in VIEW_ALONE))
 
 
 def _read_chain(chain: Path, tell: Callable[[str], None]) -> Iterator[Kept]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentguard.errors import ConfigurationError
 from agentguard.model import EntityUid, canonical_json
@@ -24,6 +24,26 @@ _TEXT_CHARACTERS: Final = 256
 _DIGEST_KEY_BYTES: Final = 32
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?")
 _SAMPLED: Final = 0x01
+
+
+class SpanOf(NamedTuple):
+    """The span that shows what a record says, as far as the record does not say it already.
+
+    Attributes:
+        trace_id: Its trace, hex.
+        span_id: Its id, hex.
+        parent_span_id: The span above it, hex; empty if there is none.
+        span_name: Its name.
+        start_time_unix_nano: When it began; None if the record's own attributes say so.
+        links: The spans that it links to, as ``trace id-span id``.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_span_id: str
+    span_name: str
+    start_time_unix_nano: int | None = None
+    links: tuple[str, ...] = ()
 
 
 def wire_text(value: str) -> str:
@@ -244,7 +264,7 @@ def record(
     attributes: Mapping[str, AttributeValue],
     *,
     at: float,
-    trace: tuple[str, str] | None = None,
+    trace: SpanOf | tuple[str, str] | None = None,
     inputs: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """Return one record for the ledger.
@@ -253,7 +273,8 @@ def record(
         kind: What happened.
         attributes: From the table.
         at: When, unix seconds.
-        trace: The trace and span ids, hex, of the span that shows the same.
+        trace: The span that shows the same; or only the trace and span ids, hex, of one
+            that it belongs to.
         inputs: The arguments, as judged, that the developer named for the record.
     """
     # Whole microseconds first: a float of this size holds no more, and nanoseconds
@@ -264,7 +285,15 @@ def record(
         "attributes": attributes,
     }
     if trace is not None:
-        kept["trace_id"], kept["span_id"] = trace
+        kept["trace_id"], kept["span_id"] = trace[0], trace[1]
+    if isinstance(trace, SpanOf):
+        kept["span_name"] = trace.span_name
+        if trace.parent_span_id:
+            kept["parent_span_id"] = trace.parent_span_id
+        if trace.start_time_unix_nano is not None:
+            kept["start_time_unix_nano"] = trace.start_time_unix_nano
+        if trace.links:
+            kept["links"] = trace.links
     if inputs is not None:
         kept["inputs"] = inputs
     return kept

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio.lowlevel import RunVar
 
+from agentguard.evidence.chainfile import connect
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 class Disk:
@@ -62,3 +66,15 @@ class Disk:
         finally:
             self._round.set(None)
             over.set()
+
+
+def checkpoint(path: Path) -> bool:
+    """Move what the log holds into the file, beside whoever writes; return whether all of it was.
+
+    Raises:
+        sqlite3.Error: It cannot be written.
+    """
+    with closing(connect(path, "mode=rw", seconds=0)) as connection:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        _, logged, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return bool(logged == moved)

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from agentguard.evidence.ledger import Entry, Ledger
-    from agentguard.evidence.spans import OpenSpan, Spans
+    from agentguard.evidence.record import SpanOf
+    from agentguard.evidence.spans import Spans
     from agentguard.evidence.vocabulary import AttributeValue
     from agentguard.lifecycle.store import Store
     from agentguard.model import Invocation
@@ -51,7 +52,7 @@ class Keep(Protocol):
     """Who keeps a record of a run."""
 
     def __call__(
-        self, attributes: Mapping[str, AttributeValue], *, at: float, trace: tuple[str, str] | None = None
+        self, attributes: Mapping[str, AttributeValue], *, at: float, trace: SpanOf | tuple[str, str] | None = None
     ) -> object:
         """Keep it.
 
@@ -67,7 +68,6 @@ class _Owed:
     life: Life
     told: Told | None
     end: End | None = None
-    span: OpenSpan | None = None
 
 
 class LiveRuns:
@@ -91,6 +91,7 @@ class LiveRuns:
         self._clock = clock
         self._most = limits.followed_runs
         self._spans = spans
+        self._forwarded = spans is not None and spans.forwarded
         self._followed = Followed()
         self._told: deque[Told] = deque()
         self._owed: deque[_Owed] = deque()
@@ -158,7 +159,7 @@ class LiveRuns:
                 # Where the issuer says of no run how long it lasts, another token makes it longer.
                 self._follow(invocation)
             life.calls += 1
-            life.link(decision)
+            life.link(decision, forwarded=self._forwarded)
 
     def denied(self, invocation: Invocation | None, decision: SpanContext) -> None:
         """Count a call that was denied, if its run is followed."""
@@ -168,7 +169,7 @@ class LiveRuns:
             life = self._followed.get(invocation)
             if life is not None:
                 life.denied += 1
-                life.link(decision)
+                life.link(decision, forwarded=self._forwarded)
 
     @contextmanager
     def ending(self, invocation: Invocation, reason: str) -> Iterator[None]:
@@ -279,6 +280,8 @@ class LiveRuns:
     def _write(self, owed: _Owed) -> bool:
         """Return whether the end is on record now."""
         life = owed.life
+        # Another one with each try: what failed may be kept all the same, and no two records have one span.
+        span = None
         try:
             if owed.end is None:
                 owed.end = end_of(life.invocation, owed.told, store=self._store, given=life.given, now=self._clock())
@@ -290,19 +293,17 @@ class LiveRuns:
                 attributes["agentguard.run.calls"] = life.calls
                 attributes["agentguard.run.denied"] = life.denied
                 shown = {**attributes, "agentguard.run.end": end.how.value}
-                if owed.span is None:
-                    owed.span = self._spans.run(
-                        life.invocation.agent, shown, started_at=life.since, decisions=life.decisions
-                    )
+                span = self._spans.run(life.invocation.agent, shown, started_at=life.since, decisions=life.decisions)
             state: dict[str, AttributeValue] = {"agentguard.run.state": end.how.value}
-            self._keep({**attributes, **state}, at=at, trace=None if owed.span is None else owed.span.trace_ids)
+            shows = None if span is None else span.kept(started_at=life.since)
+            self._keep({**attributes, **state}, at=at, trace=shows)
         except Exception as error:  # noqa: BLE001  whatever it is, the others and later tries must not suffer
             if not self._failing:
                 self._failing = True
                 _LOG.error("ends of runs cannot be recorded, and are owed until they can: %s", _what(error))
             return False
-        if owed.span is not None:
-            owed.span.end({}, at=at)
+        if span is not None:
+            span.end({}, at=at)
         return True
 
     def _start(self) -> None:
@@ -332,7 +333,9 @@ class LiveRuns:
 def runs_of_issuer(ledger: Ledger, store: Store | None, clock: Callable[[], float]) -> LiveRuns:
     """Return what follows the runs that an issuer begins."""
 
-    def keep(attributes: Mapping[str, AttributeValue], *, at: float, trace: tuple[str, str] | None = None) -> Entry:
+    def keep(
+        attributes: Mapping[str, AttributeValue], *, at: float, trace: SpanOf | tuple[str, str] | None = None
+    ) -> Entry:
         return ledger.append(record(RecordKind.RUN, attributes, at=at, trace=trace))
 
     return LiveRuns(store=store, keep=keep, clock=clock, limits=Limits())

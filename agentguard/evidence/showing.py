@@ -41,6 +41,7 @@ NAMES: Final[Mapping[str, str]] = {
     "delegation_depth": "agentguard.delegation.depth",
     "authority_granted_s": "agentguard.authority.granted",
     "authority_remaining_s": "agentguard.authority.remaining",
+    "authority_lasted_s": "agentguard.authority.lasted",
     "policy_version": "agentguard.policy.version",
     "policy_label": "agentguard.policy.label",
     "policy_ids": "agentguard.policy.ids",
@@ -137,14 +138,21 @@ def part_of(records: Iterable[Kept], selection: Selection) -> list[Kept]:
     kept = list(records)
     taken = [record for record in kept if selection.takes(record) and record.kind != RecordKind.OUTCOME]
     decisions = {record.text("agentguard.decision.id") for record in taken} - {""}
+    decided = {record.text("agentguard.decision.id") for record in kept if record.kind == RecordKind.DECISION}
     runs = {_run(record) for record in taken} - {("", "")}
     more = [
         record
         for record in kept
-        if (record.kind == RecordKind.OUTCOME and record.text("agentguard.decision.id") in decisions)
+        if (record.kind == RecordKind.OUTCOME and _belongs(record, decisions, decided, selection))
         or (record.kind == RecordKind.RUN and _run(record) in runs and not selection.takes(record))
     ]
     return [*taken, *more]
+
+
+def _belongs(outcome: Kept, decisions: set[str], decided: set[str], selection: Selection) -> bool:
+    """Return whether an outcome is of a decision that was taken, or of none at all, which has to be seen."""
+    decision = outcome.text("agentguard.decision.id")
+    return decision in decisions or (decision not in decided and selection.takes(outcome))
 
 
 def _run(record: Kept) -> tuple[str, str]:

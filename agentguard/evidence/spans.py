@@ -5,29 +5,46 @@ execution span stays current while the tool runs and a tool may write over anyth
 it; what is ours is therefore written once more, last, when it ends.
 
 No global provider is ever configured here. Without one, the API's own no-op spans are
-used and cost next to nothing.
+used and cost next to nothing. Where the ledger is forwarded, the spans come from its
+records alone: those made here are never exported, but have ids, and what a tool traces
+has its place under them.
 """
 
 from __future__ import annotations
 
+import secrets
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, Self
 
 from opentelemetry import context as otel_context
-from opentelemetry.trace import Link, SpanKind, Status, StatusCode, get_tracer, set_span_in_context
+from opentelemetry.trace import (
+    INVALID_SPAN_CONTEXT,
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    get_current_span,
+    get_tracer,
+    set_span_in_context,
+)
+
+from agentguard.evidence.record import SpanOf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from contextvars import Token
 
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
+    from opentelemetry.trace import Span, Tracer, TracerProvider
 
     from agentguard.evidence.vocabulary import AttributeValue
 
-_GUARDRAIL: Final = {"openinference.span.kind": "GUARDRAIL"}
-_TOOL: Final = {"openinference.span.kind": "TOOL", "gen_ai.operation.name": "execute_tool"}
-_AGENT: Final = {"openinference.span.kind": "AGENT"}
+GUARDRAIL: Final = {"openinference.span.kind": "GUARDRAIL"}
+TOOL: Final = {"openinference.span.kind": "TOOL", "gen_ai.operation.name": "execute_tool"}
+AGENT: Final = {"openinference.span.kind": "AGENT"}
 
 
 def trace_ids(context: SpanContext) -> tuple[str, str] | None:
@@ -44,18 +61,50 @@ class OpenSpan:
     text may hold what a caller must not read back in a trace.
     """
 
-    __slots__ = ("_kind", "_span", "_token")
+    __slots__ = ("_kind", "_links", "_name", "_parent", "_span", "_token")
 
     _token: Token[Context]
 
-    def __init__(self, span: Span, kind: Mapping[str, AttributeValue]) -> None:
+    def __init__(
+        self,
+        span: Span,
+        kind: Mapping[str, AttributeValue],
+        *,
+        name: str,
+        parent: SpanContext = INVALID_SPAN_CONTEXT,
+        links: Iterable[SpanContext] = (),
+    ) -> None:
         self._span = span
         self._kind = kind
+        self._name = name
+        self._parent = parent
+        self._links = tuple(f"{link.trace_id:032x}-{link.span_id:016x}" for link in links)
 
     @property
     def trace_ids(self) -> tuple[str, str] | None:
         """The trace and span ids, hex, for the record beside it."""
         return trace_ids(self._span.get_span_context())
+
+    def kept(self, *, started_at: float | None = None) -> SpanOf | tuple[str, str] | None:
+        """Return what a record has to keep, so that the span can be built from it.
+
+        Args:
+            started_at: When it began, unix seconds; None where the record tells that too.
+
+        Returns:
+            The ids alone where they are the parent's own, as the API's no-op spans have them.
+        """
+        ids = self.trace_ids
+        if ids is None or self.context.span_id == self._parent.span_id:
+            return ids
+        return SpanOf(
+            trace_id=ids[0],
+            span_id=ids[1],
+            parent_span_id=f"{self._parent.span_id:016x}" if self._parent.is_valid else "",
+            span_name=self._name,
+            start_time_unix_nano=None if started_at is None else _nanoseconds(started_at),
+            links=self._links,
+        )
 
     @property
     def context(self) -> SpanContext:
@@ -88,32 +137,39 @@ class Spans:
 
     Args:
         tracer_provider: Where they go; None for the process's own, whatever it is by then.
+        forwarded: Whether the ledger is forwarded: then they go nowhere from here, since
+            nothing is to be sent twice.
     """
 
-    def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
+    def __init__(self, tracer_provider: TracerProvider | None = None, *, forwarded: bool = False) -> None:
         self._tracer: Tracer = get_tracer("agentguard", version("agentguard"), tracer_provider)
+        self.forwarded = forwarded
 
-    def authorize(self, tool: str | None) -> OpenSpan:
+    def authorize(self, tool: str | None, *, beside: SpanContext = INVALID_SPAN_CONTEXT) -> OpenSpan:
         """Return the span of one decision.
 
         Args:
             tool: The tool's name; None for a name that the server does not have, which
                 would let a caller make span names without end.
+            beside: The span before it in the same call.
         """
-        return self._open("agentguard.authorize", tool, _GUARDRAIL)
+        return self._open("agentguard.authorize", tool, GUARDRAIL, beside)
 
-    def execute(self, tool: str | None) -> OpenSpan:
+    def execute(self, tool: str | None, *, beside: SpanContext = INVALID_SPAN_CONTEXT) -> OpenSpan:
         """Return the span of one execution, under which the tool's own spans stand."""
-        return self._open("agentguard.execute", tool, _TOOL)
+        return self._open("agentguard.execute", tool, TOOL, beside)
 
-    def _open(self, name: str, tool: str | None, kind: Mapping[str, AttributeValue]) -> OpenSpan:
-        span = self._tracer.start_span(
-            name if tool is None else f"{name} {tool}",
-            kind=SpanKind.INTERNAL,
-            record_exception=False,
-            set_status_on_exception=False,
+    def _open(self, prefix: str, tool: str | None, kind: Mapping[str, AttributeValue], beside: SpanContext) -> OpenSpan:
+        name = prefix if tool is None else f"{prefix} {tool}"
+        parent = get_current_span().get_span_context()
+        span = (
+            _span_within(parent if parent.is_valid else beside)
+            if self.forwarded
+            else self._tracer.start_span(
+                name, kind=SpanKind.INTERNAL, record_exception=False, set_status_on_exception=False
+            )
         )
-        return OpenSpan(span, kind)
+        return OpenSpan(span, kind, name=name, parent=parent)
 
     def run(
         self,
@@ -131,16 +187,31 @@ class Spans:
             started_at: When it was first used, unix seconds.
             decisions: The spans of its decisions, as links: they stand in other traces.
         """
-        span = self._tracer.start_span(
-            f"agentguard.run {agent}",
-            # A trace of its own: a run is not a part of the call that happened to end it.
-            context=otel_context.Context(),
-            kind=SpanKind.INTERNAL,
-            attributes={**attributes, **_AGENT},
-            links=[Link(decision) for decision in decisions],
-            start_time=_nanoseconds(started_at),
+        name, linked = f"agentguard.run {agent}", tuple(decisions)
+        # A trace of its own: a run is not a part of the call that happened to end it.
+        span = (
+            _span_within(INVALID_SPAN_CONTEXT)
+            if self.forwarded
+            else self._tracer.start_span(
+                name,
+                context=otel_context.Context(),
+                kind=SpanKind.INTERNAL,
+                attributes={**attributes, **AGENT},
+                links=[Link(decision) for decision in linked],
+                start_time=_nanoseconds(started_at),
+            )
         )
-        return OpenSpan(span, _AGENT)
+        return OpenSpan(span, AGENT, name=name, links=linked)
+
+
+def _span_within(other: SpanContext) -> Span:
+    """Return a span that records nothing, with an id of its own in the trace of *other*, or in a new one."""
+    if other.is_valid:
+        trace_id, flags, state = other.trace_id, other.trace_flags, other.trace_state
+    else:
+        trace_id, flags, state = 1 + secrets.randbelow(2**128 - 1), TraceFlags(TraceFlags.SAMPLED), None
+    span_id = 1 + secrets.randbelow(2**64 - 1)
+    return NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=False, trace_flags=flags, trace_state=state))
 
 
 def _nanoseconds(unix_seconds: float) -> int:

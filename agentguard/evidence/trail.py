@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from agentguard.evidence.ledger import Entry, Ledger
     from agentguard.evidence.metrics import Metrics
+    from agentguard.evidence.record import SpanOf
     from agentguard.evidence.spans import OpenSpan, Spans
     from agentguard.evidence.vocabulary import AttributeValue
     from agentguard.model import Invocation, Reason
@@ -138,7 +139,7 @@ class Trail:
         kind: RecordKind,
         attributes: Mapping[str, AttributeValue],
         *,
-        trace: tuple[str, str] | None = None,
+        trace: SpanOf | tuple[str, str] | None = None,
         at: float | None = None,
     ) -> Entry:
         """Append one record, of something that happened now, or at another time *at*.
@@ -169,6 +170,7 @@ class Trace:
 
     __slots__ = (
         "_action",
+        "_arrived",
         "_attributes",
         "_began",
         "_call",
@@ -179,6 +181,7 @@ class Trace:
         "_ran",
         "_span",
         "_trail",
+        "_tried",
         "decision",
         "input",
         "invocation",
@@ -193,8 +196,10 @@ class Trace:
         self._known = action if known else None
         self._began = perf_counter()
         self._ran = self._began
+        self._arrived = trail.clock()
         self._span = trail.spans.authorize(self._known).__enter__()
         self._open = True
+        self._tried = False
         self._execution: OpenSpan | None = None
         self._entry: Entry | None = None
         self._attributes: Mapping[str, AttributeValue] = {}
@@ -205,12 +210,14 @@ class Trace:
         self.decision: Decision | None = None
 
     def decided(self, decision: Decision) -> Decision:
-        """Record a decision, and return it with its id.
+        """Record a decision, and return it with its id; each has a span of its own.
 
         Raises:
             Refusal: EVIDENCE_UNAVAILABLE; then nothing was decided.
         """
         trail, policies = self._trail, self.policies
+        if self._tried:
+            self._begin_another()
         now = trail.clock()
         named = Decision(
             effect=decision.effect,
@@ -236,9 +243,22 @@ class Trace:
             policy_activated_at=policies.activated_at if policies is not None else None,
             call=self._call,
         )
-        entry = self._entry = trail.keep(RecordKind.DECISION, attributes, trace=self._span.trace_ids)
+        self._tried = True
+        shows = self._span.kept(started_at=min(self._arrived, now))
+        entry = self._entry = trail.keep(RecordKind.DECISION, attributes, trace=shows)
         self._attributes = {**attributes, **evidence_attributes(entry)}
         return self._take(named)
+
+    def _begin_another(self) -> None:
+        """Put another span in the place of one that a record may have by now."""
+        if self.decision is not None:
+            self.close()
+        else:
+            # Its record may be kept all the same, but nothing was decided that it could show.
+            self._span.__exit__()
+        self._arrived = self._trail.clock()
+        self._span = self._trail.spans.authorize(self._known, beside=self.span).__enter__()
+        self._open, self._tried = True, False
 
     async def settled(self) -> None:
         """Wait until the decision is kept as lastingly as the ledger keeps anything.
@@ -289,7 +309,7 @@ class Trace:
     def execution(self) -> OpenSpan:
         """Return the span under which the tool's own spans stand; `ended` ends it."""
         self._ran = perf_counter()
-        self._execution = self._trail.spans.execute(self._known)
+        self._execution = self._trail.spans.execute(self._known, beside=self.span)
         return self._execution
 
     def ended(self, outcome: Outcome, *, reason: Reason | None = None, error: BaseException | None = None) -> None:
@@ -306,9 +326,10 @@ class Trace:
             error=error,
             call=self._call,
         )
-        span = self._execution or self._span
+        # A call that ended before it ran has no span for that.
+        shows = self._span.trace_ids if self._execution is None else self._execution.kept()
         try:
-            self._trail.keep(RecordKind.OUTCOME, attributes, trace=span.trace_ids)
+            self._trail.keep(RecordKind.OUTCOME, attributes, trace=shows)
         except Exception:  # noqa: BLE001
             # The tool had its effect and its decision is kept: this cannot be taken back.
             _LOG.error("the outcome `%s` of decision %s could not be recorded", outcome, self.decision.id)

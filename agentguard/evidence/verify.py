@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agentguard.errors import ConfigurationError
-from agentguard.evidence.chainfile import SUFFIX, ChainReader, NotAChain, chain_files, evidence_folder
-from agentguard.evidence.claim import is_claimed
+from agentguard.evidence.chainfile import SUFFIX, ChainReader, NotAChain, chain_files
+from agentguard.evidence.claim import is_claimed, unpruned
 from agentguard.evidence.elsewhere import Elsewhere
 from agentguard.evidence.findings import Found
 from agentguard.evidence.heads import (
@@ -24,11 +24,13 @@ from agentguard.evidence.heads import (
     PublicHeadKey,
     head_file,
     head_files,
+    read_beside,
     signed_head,
 )
 from agentguard.evidence.ledger import FIRST_PREV_HASH, entry_hash
 from agentguard.evidence.order import Order
 from agentguard.evidence.proof import Proof, ProvenChain
+from agentguard.evidence.reading import evidence_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,7 +94,6 @@ def verify_folder(
     folder = evidence_folder(folder)
     public = PublicHeadKey.read(key or folder / PUBLIC_KEY)
     found = Found()
-    chains: list[ProvenChain] = []
     elsewhere = None if delivered is None else Elsewhere(delivered, found)
     order = Order(found.problem, found.note)
     files = chain_files(folder)
@@ -100,16 +101,15 @@ def verify_folder(
     if not files and not gone:
         message = f"`{folder}` holds no chain: name the folder that was given as `state=`"
         raise ConfigurationError(message)
-    for path in files:
-        before = len(found.problems)
-        chain = ChainCheck(path, public, found)
-        for entry in chain.entries():
-            order.see(entry)
+    chains = [ChainCheck(path, public, found) for path in files]
+    with unpruned(folder):
+        for chain in chains:
+            for entry in chain.entries():
+                order.see(entry)
+                if elsewhere is not None:
+                    elsewhere.see(entry)
             if elsewhere is not None:
-                elsewhere.see(entry)
-        if elsewhere is not None:
-            elsewhere.end(path.stem, pruned=chain.begins_after)
-        chains.append(chain.proven(whole=len(found.problems) == before))
+                elsewhere.end(chain.id, pruned=chain.begins_after)
     for path in gone:
         found.problem(path.stem, 0, f"the whole chain is gone: `{path.name}` lies there without it")
         if elsewhere is not None:
@@ -117,7 +117,13 @@ def verify_folder(
     order.end()
     if elsewhere is not None:
         elsewhere.end_all()
-    return Report(chains=tuple(chains), problems=tuple(found.problems), notes=tuple(found.notes), against=against)
+    wrong = {problem.chain_id for problem in found.problems}
+    return Report(
+        chains=tuple(chain.proven(whole=chain.id not in wrong) for chain in chains),
+        problems=tuple(found.problems),
+        notes=tuple(found.notes),
+        against=against,
+    )
 
 
 class ChainCheck:
@@ -129,12 +135,13 @@ class ChainCheck:
         found: Is told what is found.
 
     Attributes:
+        id: The chain.
         begins_after: The last record that was pruned; 0 if none was.
     """
 
     def __init__(self, path: Path, public: PublicHeadKey, found: Found) -> None:
         self._path = path
-        self._id = path.stem
+        self.id = path.stem
         self._public = public
         self._found = found
         self._first: Entry | None = None
@@ -148,7 +155,7 @@ class ChainCheck:
         self.begins_after = 0
 
     def _problem(self, seq: int, what: str) -> None:
-        self._found.problem(self._id, seq, what)
+        self._found.problem(self.id, seq, what)
 
     def entries(self) -> Iterable[Entry]:
         """Yield the records, and find what is wrong with them as a chain."""
@@ -157,14 +164,10 @@ class ChainCheck:
         self._read_beside()
         try:
             with closing(ChainReader(self._path)) as reader:
-                if reader.chain_id != self._id:
+                if reader.chain_id != self.id:
                     self._problem(0, f"the file holds chain `{reader.chain_id}`: files were swapped or renamed")
                 begins_hash = self._read_stub(reader.stub())
-                for entry in reader.entries(after=max(self.begins_after - 1, 0)):
-                    if entry.seq == self.begins_after and not self._count:
-                        if entry.hash != begins_hash:
-                            self._problem(entry.seq, "it is not the record that the stub names")
-                        continue
+                for entry in reader.entries():
                     self._see(entry, begins_hash)
                     yield entry
         except (NotAChain, OSError) as error:
@@ -180,17 +183,17 @@ class ChainCheck:
         except BadSignature as error:
             self._problem(0, f"the stub of what was pruned does not hold: {error}")
             return FIRST_PREV_HASH
-        if stub.chain_id != self._id:
+        if stub.chain_id != self.id:
             self._problem(0, f"the stub of what was pruned is that of chain `{stub.chain_id}`")
             return FIRST_PREV_HASH
         self.begins_after = stub.seq
-        self._found.note(self._id, stub.seq, "records up to here were pruned")
+        self._found.note(self.id, stub.seq, "records up to here were pruned")
         return stub.hash
 
     def _read_beside(self) -> None:
         beside = head_file(self._path)
         try:
-            self._beside_text = beside.read_text("ascii").strip()
+            self._beside_text = read_beside(self._path)
             self._beside = self._public.head(self._beside_text)
         except FileNotFoundError:
             return
@@ -203,6 +206,10 @@ class ChainCheck:
         if before is None:
             self._first = entry
             wanted_seq, wanted_hash = self.begins_after + 1, begins_hash
+            if entry.seq <= self.begins_after:
+                # Pruning was broken off. What is left leads on to the record that the stub
+                # names, or somebody else put it there.
+                wanted_seq, wanted_hash = entry.seq, entry.prev_hash if entry.seq > 1 else FIRST_PREV_HASH
         else:
             wanted_seq, wanted_hash = before.seq + 1, before.hash
         if entry.seq != wanted_seq:
@@ -214,9 +221,11 @@ class ChainCheck:
             self._problem(entry.seq, f"{gap} before it")
         elif entry.prev_hash != wanted_hash:
             self._problem(entry.seq, "it does not follow the record before it")
+        if entry.seq == self.begins_after and entry.hash != begins_hash:
+            self._problem(entry.seq, "it is not the record that the stub names")
         try:
             whole = entry.hash == entry_hash(
-                prev_hash=entry.prev_hash, chain_id=self._id, seq=entry.seq, text=entry.text
+                prev_hash=entry.prev_hash, chain_id=self.id, seq=entry.seq, text=entry.text
             )
         except UnicodeEncodeError:
             whole = False
@@ -245,7 +254,7 @@ class ChainCheck:
         except BadSignature as error:
             self._problem(entry.seq, f"the head does not hold: {error}")
             return
-        if (head.chain_id, head.seq, head.hash) != (self._id, entry.seq - 1, entry.prev_hash):
+        if (head.chain_id, head.seq, head.hash) != (self.id, entry.seq - 1, entry.prev_hash):
             self._problem(entry.seq, "the head names another record than the one before it")
         if head.occasion is Occasion.CONTINUE and (
             self._head is None or self._head.occasion is not Occasion.STOP or self._since
@@ -256,7 +265,7 @@ class ChainCheck:
                 places = f"seq {first} was" if first == last else f"seq {first} to {last} were"
                 places += " signed only afterwards"
             self._found.note(
-                self._id, entry.seq, f"a process ended before it without a stop, as one does that is killed: {places}"
+                self.id, entry.seq, f"a process ended before it without a stop, as one does that is killed: {places}"
             )
         elif self._head is not None and self._head.occasion is Occasion.STOP and head.occasion is not Occasion.CONTINUE:
             self._problem(entry.seq, _AFTER_STOP)
@@ -271,7 +280,7 @@ class ChainCheck:
             if self._count > 1 or self.begins_after:
                 self._problem(0, f"its last head, `{head_file(self._path).name}`, is gone")
         elif self._beside is not None:
-            if self._beside.chain_id != self._id:
+            if self._beside.chain_id != self.id:
                 self._problem(0, f"its last head is that of chain `{self._beside.chain_id}`")
             elif last.seq <= self._beside.seq:
                 self._problem(
@@ -281,7 +290,7 @@ class ChainCheck:
         if not stopped and not live:
             every = self._head.every if self._head else 0
             self._found.note(
-                self._id,
+                self.id,
                 last.seq,
                 f"it ends without a stop, as where its process was killed: up to {every} "
                 "records behind the last head may be missing, and only a copy elsewhere would show it",
@@ -291,7 +300,7 @@ class ChainCheck:
         """Return the chain as it was verified."""
         first, last = self._first, self._last
         return ProvenChain(
-            chain_id=self._id,
+            chain_id=self.id,
             records=self._count,
             first_seq=first.seq if first else 0,
             last_seq=last.seq if last else 0,

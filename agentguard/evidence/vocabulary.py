@@ -86,6 +86,7 @@ _JUDGED: Final[tuple[Place, ...]] = ("decision", "record")
 _CALL: Final[tuple[Place, ...]] = ("decision", "execution", "record")
 _LIFE: Final[tuple[Place, ...]] = ("decision", "execution", "run", "record")
 _ENDED: Final[tuple[Place, ...]] = ("run", "record")
+_SHOWN: Final[tuple[Place, ...]] = ("decision", "execution", "run")
 
 ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.decision.id", "string", _CALL, "The decision; the caller is told the same id."),
@@ -120,10 +121,10 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.resource.type", "string", _JUDGED, "The resource's Cedar type."),
     _row("agentguard.resource.id", "string", _JUDGED, "Its id; for a type declared private, a keyed digest."),
     _row("agentguard.arguments.digest", "string", _JUDGED, "Keyed HMAC-SHA-256 over what was judged."),
-    _row("agentguard.evidence.chain_id", "string", ("decision",), "The ledger's chain."),
-    _row("agentguard.evidence.seq", "int", ("decision",), "The record's place in the chain, from 1."),
-    _row("agentguard.evidence.hash", "string", ("decision",), "The record's SHA-256, hex."),
-    _row("agentguard.evidence.prev_hash", "string", ("decision",), "The hash of the record before it, hex."),
+    _row("agentguard.evidence.chain_id", "string", _SHOWN, "The ledger's chain."),
+    _row("agentguard.evidence.seq", "int", _SHOWN, "The record's place in the chain, from 1."),
+    _row("agentguard.evidence.hash", "string", _SHOWN, "The record's SHA-256, hex."),
+    _row("agentguard.evidence.prev_hash", "string", _SHOWN, "The hash of the record before it, hex."),
     _row(
         "agentguard.evidence.head", "string", ("record",), "How far the chain went, signed by the server's key (JWS)."
     ),

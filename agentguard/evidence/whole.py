@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from agentguard.evidence.chainfile import ChainReader, NotAChain, follow
-from agentguard.evidence.heads import head_file, signed_head
+from agentguard.evidence.heads import head_file, read_beside, signed_head
 
 if TYPE_CHECKING:
     from agentguard.evidence.chainfile import ChainWriter
@@ -36,7 +36,7 @@ def require_whole(writer: ChainWriter, public: PublicHeadKey) -> None:
                 raise NotAChain(message)
             public.head(signed)
             return
-        signed = beside.read_text("ascii", "replace").strip()
+        signed = read_beside(writer.path)
         head = public.head(signed)
         tail: Entry | None = None
         for entry in reader.entries(after=max(head.seq - 1, 0)):

@@ -59,6 +59,16 @@ def stopped_chain(folder: Path, *, calls: int = 5, **options: Any) -> Path:
     return path
 
 
+def killed(ledger: SQLiteLedger) -> None:
+    """Let go of a chain as the system does for a process that is killed."""
+    ledger._over.set()
+    with ledger._lock:
+        ledger._let_go()
+        assert ledger._claim is not None
+        ledger._claim.release()
+        ledger._closed = True
+
+
 def tamper(path: Path, *statements: str) -> None:
     """Change a chain's file behind the back of whoever keeps it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

@@ -12,7 +12,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext
 from agentguard.errors import Refusal
 from agentguard.evidence import runs
 from agentguard.evidence.ledger import Entry, MemoryLedger
-from agentguard.evidence.record import record
+from agentguard.evidence.record import SpanOf, record
 from agentguard.evidence.runs import LiveRuns
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.vocabulary import AttributeValue, RecordKind
@@ -87,7 +87,7 @@ class Following:
         )
 
     def _keep(
-        self, attributes: Mapping[str, AttributeValue], *, at: float, trace: tuple[str, str] | None = None
+        self, attributes: Mapping[str, AttributeValue], *, at: float, trace: SpanOf | tuple[str, str] | None = None
     ) -> None:
         self.disk.append(record(RecordKind.RUN, attributes, at=at, trace=trace))
 

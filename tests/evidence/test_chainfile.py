@@ -85,7 +85,7 @@ def test_something_else_is_not_a_chain(content: bytes, message: str, tmp_path: P
 
 def test_a_folder_is_not_a_chain(tmp_path: Path) -> None:
     """SQLite cannot open it either."""
-    with pytest.raises(NotAChain, match="damaged or locked"):
+    with pytest.raises(NotAChain, match="it is not a file"):
         ChainReader(tmp_path)
 
 

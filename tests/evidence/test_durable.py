@@ -11,14 +11,20 @@ import anyio
 import pytest
 
 from agentguard.errors import ConfigurationError, Refusal
-from agentguard.evidence import durable, heads, tending
+from agentguard.evidence import chainfile, durable, heads, tending
 from agentguard.evidence.chainfile import NotAChain, chain_files, read_chain
 from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.heads import HeadKey, PublicHeadKey, signed_head
 from agentguard.evidence.ledger import Entry, verify_chain
 from agentguard.evidence.verify import verify_folder
 from agentguard.model import Reason
-from tests.evidence.chains import NOW, cut_behind, decision, ledger_in, stopped_chain, tamper, verified
+from tests.evidence.chains import NOW, cut_behind, decision, killed, ledger_in, stopped_chain, tamper, verified
+
+
+@pytest.fixture(autouse=True)
+def looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look each time whether the file is in its place."""
+    monkeypatch.setattr(chainfile, "_LOOK", 0.0)
 
 
 def kinds(path: Path | None) -> list[str]:
@@ -165,16 +171,6 @@ def test_a_chain_whose_last_head_is_another_is_not_continued(change: dict[str, o
 
     assert chain_of(ledger) != path
     ledger.close()
-
-
-def killed(ledger: SQLiteLedger) -> None:
-    """Let go of a chain as the system does for a process that is killed."""
-    ledger._over.set()
-    with ledger._lock:
-        ledger._let_go()
-        assert ledger._claim is not None
-        ledger._claim.release()
-        ledger._closed = True
 
 
 def test_a_chain_whose_writer_was_killed_is_continued(tmp_path: Path) -> None:
@@ -724,3 +720,20 @@ def test_a_fork_of_a_closed_ledger_has_nothing_to_leave(tmp_path: Path) -> None:
 
     with refused("the ledger was closed"):
         ledger.append(decision(1))
+
+
+def test_whether_the_file_is_in_its_place_is_not_asked_for_each_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once in a moment: it costs as much as half of the rest."""
+    monkeypatch.setattr(chainfile, "_LOOK", 0.01)
+    now = 0.0
+    ledger = ledger_in(tmp_path, monotonic=lambda: now)
+    chain_of(ledger).unlink()
+    ledger.append(decision(1))
+
+    now = 0.01
+    with refused("the file was removed"):
+        ledger.append(decision(2))
+
+    ledger.close()

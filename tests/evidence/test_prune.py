@@ -110,14 +110,18 @@ def test_an_outcome_whose_decision_was_pruned_is_in_order(tmp_path: Path) -> Non
     young = decision_id(NOW + 1, b"0" * 10)
     now = NOW - 86401.0
     ledger = ledger_in(tmp_path, clock=lambda: now)
-    ledger.append(record(RecordKind.DECISION, {"agentguard.decision.id": old}, at=now))
+    allowed = {"agentguard.decision.id": old, "agentguard.decision.effect": "allow"}
+    ledger.append(record(RecordKind.DECISION, allowed, at=now))
     now = NOW
-    for one in (old, young):
-        ledger.append(record(RecordKind.OUTCOME, {"agentguard.decision.id": one}, at=now))
+    ledger.append(record(RecordKind.OUTCOME, {"agentguard.decision.id": old}, at=now))
     ledger.close()
 
     prune(tmp_path, older_than=NOW - 1, pause=0)
+    assert verified(tmp_path) == []
 
+    ledger = ledger_in(tmp_path)
+    ledger.append(record(RecordKind.OUTCOME, {"agentguard.decision.id": young}, at=now))
+    ledger.close()
     assert [problem.rpartition("its decision ")[2] for problem in verified(tmp_path)] == [
         f"{young} is not on record before it"
     ]

@@ -15,7 +15,7 @@ from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.kept import Kept, UnfitRecordError, kept_of, visible
 from agentguard.evidence.ledger import Entry
 from agentguard.evidence.otlp import records_of_line
-from agentguard.evidence.reading import read_sources
+from agentguard.evidence.reading import VIEW_ALONE, read_sources
 from agentguard.model import canonical_json
 from tests.evidence.history import NINE_THIRTY, History, an_hour, any_value, export_line, run_of
 from tests.world import make_world
@@ -391,17 +391,28 @@ async def test_the_spans_of_a_real_guard_read_as_its_records(tmp_path: Path) -> 
         await client.call_tool("read", {"record_id": "r1"})
         await client.call_tool("read", {"record_id": "r9"})
         await client.call_tool("export", {"max_rows": 501})
+    run = world.records()[0]
+    world.state.store.revoke(
+        issuer=run["agentguard.invocation.issuer"], run_id=run["agentguard.run.id"], reason="seen enough"
+    )
+    world.guard._enforcer._runs.settle()  # type: ignore[union-attr]
     kept = [kept_of(one) for one in world.state.ledger if one.record["kind"] in SPANS]  # type: ignore[attr-defined]
+    (ended,) = (one for one in map(kept_of, world.state.ledger) if one.text("agentguard.run.state") == "revoked")  # type: ignore[call-overload]
     ours = [made for made in world.exporter.get_finished_spans() if made.name.startswith("agentguard.")]
 
     records, told = read(export(tmp_path, *otlp_of(ours)))
 
     assert told == []
-    alone = {"openinference.span.kind", "gen_ai.operation.name"}
     shown = {
-        (record.kind, record.span_id): {name: value for name, value in record.attributes.items() if name not in alone}
+        (record.kind, record.span_id): {
+            name: value for name, value in record.attributes.items() if name not in VIEW_ALONE
+        }
         for record in records
         if record.kind in SPANS
     }
     assert shown == {(record.kind, record.span_id): record.attributes for record in kept}
     assert len(kept) == 4
+    (exported,) = (record for record in records if record.kind == "run")
+    assert exported.text("agentguard.run.reason") == "seen enough"
+    assert {name: value for name, value in exported.attributes.items() if name not in VIEW_ALONE} == ended.attributes
+    assert (exported.trace_id, exported.span_id) == (ended.trace_id, ended.span_id)

@@ -6,6 +6,7 @@ import pytest
 
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.record import (
+    SpanOf,
     arguments_digest,
     call_attributes,
     decision_attributes,
@@ -141,7 +142,8 @@ def test_an_execution_shows_who_ran_what_and_how_it_came_out() -> None:
 
     assert_in_table(shown, "execution", "record")
     constants = {"openinference.span.kind", "gen_ai.operation.name"}
-    assert {name for name, row in TABLE.items() if "execution" in row.on} - constants == set(shown)
+    rows = {name for name, row in TABLE.items() if "execution" in row.on and ".evidence." not in name}
+    assert rows - constants == set(shown)
     assert shown["error.type"] == "TimeoutError"
     assert shown["agentguard.execution.outcome"] == "withheld"
     assert shown["agentguard.execution.reason"] == "revoked"
@@ -285,6 +287,31 @@ def test_a_record_holds_its_kind_time_trace_and_named_inputs() -> None:
         "trace_id": "t" * 32,
         "span_id": "s" * 16,
         "inputs": {"n": 1},
+    }
+
+
+def test_a_record_keeps_what_its_span_can_be_built_from() -> None:
+    """What is not known of the span is left out."""
+    whole = SpanOf("t" * 32, "s" * 16, "p" * 16, "agentguard.run mailer", 7, ("x-y",))
+    bare = SpanOf("t" * 32, "s" * 16, "", "agentguard.execute read")
+    ids = {"trace_id": "t" * 32, "span_id": "s" * 16}
+
+    assert record(RecordKind.RUN, {}, at=0.0, trace=whole) == {
+        "kind": "run",
+        "time_unix_nano": 0,
+        "attributes": {},
+        **ids,
+        "span_name": "agentguard.run mailer",
+        "parent_span_id": "p" * 16,
+        "start_time_unix_nano": 7,
+        "links": ("x-y",),
+    }
+    assert record(RecordKind.OUTCOME, {}, at=0.0, trace=bare) == {
+        "kind": "outcome",
+        "time_unix_nano": 0,
+        "attributes": {},
+        **ids,
+        "span_name": "agentguard.execute read",
     }
 
 

@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from opentelemetry.trace import INVALID_SPAN_CONTEXT
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, TraceFlags
 
 from agentguard.errors import Refusal
+from agentguard.evidence.followed import Life
 from agentguard.evidence.runs import LiveRuns, runs_of_issuer
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.vocabulary import ATTRIBUTES
 from agentguard.lifecycle.store import Kind, MemoryStore, RunState
 from agentguard.limits import Limits
 from agentguard.model import Grade, Invocation, Reason
+from agentguard.testing import unsafe_invocation
 from tests.evidence.exporting import tracing
 from tests.evidence.following import Following, StillThread, run, still
 from tests.tokens import ISSUER, NOW, Clock
@@ -104,7 +106,8 @@ def test_end_of_a_run_shows_every_row_of_the_table(following: Following) -> None
     following.runs.settle()
 
     (span,) = following.exporter.get_finished_spans()
-    assert {row.name for row in ATTRIBUTES if "run" in row.on} == set(span.attributes or {})
+    rows = {row.name for row in ATTRIBUTES if "run" in row.on and ".evidence." not in row.name}
+    assert rows == set(span.attributes or {})
     assert set(following.records()[1]["attributes"]) <= {row.name for row in ATTRIBUTES if "record" in row.on}
 
 
@@ -648,3 +651,14 @@ def test_thread_does_not_keep_alive_what_it_follows() -> None:
     thread.join(10)
 
     assert not thread.is_alive()
+
+
+def test_a_run_is_linked_to_the_decisions_that_arrive_somewhere() -> None:
+    """A sampler drops those that a caller wants unseen; what is forwarded passes it by."""
+    unsampled = SpanContext(7, 8, is_remote=False, trace_flags=TraceFlags(0))
+    life = Life(unsafe_invocation("reader"), 0.0)
+    for decision in (unsampled, INVALID_SPAN_CONTEXT):
+        life.link(decision)
+        life.link(decision, forwarded=True)
+
+    assert list(life.decisions) == [unsampled]

@@ -1,10 +1,11 @@
 """The three kinds of spans: their names, their place, their status and what they never say."""
 
 import pytest
+from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode, TraceFlags
 
-from agentguard.evidence.record import run_attributes
+from agentguard.evidence.record import SpanOf, run_attributes
 from agentguard.evidence.spans import Spans, trace_ids
 from agentguard.evidence.vocabulary import ATTRIBUTES
 from tests.evidence.exporting import tracing
@@ -103,11 +104,92 @@ def test_the_record_can_name_its_span() -> None:
 
 def test_without_a_provider_there_is_no_span_to_name() -> None:
     """The API's own no-op spans cost nothing and have no ids."""
-    with Spans().authorize("read_record") as span:
-        pass
-    span.end({"agentguard.decision.effect": "allow"})
+    nothing = otel_context.attach(otel_context.Context())
+    try:
+        with Spans().authorize("read_record") as span:
+            pass
+        span.end({"agentguard.decision.effect": "allow"})
+    finally:
+        otel_context.detach(nothing)
 
     assert span.trace_ids is None
+    assert span.kept() is None
+
+
+def test_a_record_keeps_what_its_span_can_be_built_from() -> None:
+    """Its ids, its name, what it stands under and links to, and when it began."""
+    provider, _ = tracing()
+    spans = Spans(provider)
+    with provider.get_tracer("sdk").start_as_current_span("tools/call read_record") as call:
+        decision = spans.authorize("read_record")
+    run = spans.run("mailer", {}, started_at=1, decisions=[decision.context])
+
+    parent = call.get_span_context()
+    assert decision.kept(started_at=1.5) == SpanOf(
+        trace_id=f"{parent.trace_id:032x}",
+        span_id=f"{decision.context.span_id:016x}",
+        parent_span_id=f"{parent.span_id:016x}",
+        span_name="agentguard.authorize read_record",
+        start_time_unix_nano=1_500_000_000,
+    )
+    kept = run.kept()
+    assert isinstance(kept, SpanOf)
+    assert (kept.parent_span_id, kept.start_time_unix_nano) == ("", None)
+    assert kept.links == (f"{decision.context.trace_id:032x}-{decision.context.span_id:016x}",)
+
+
+def test_a_span_with_the_ids_of_the_one_above_is_no_span_of_its_own() -> None:
+    """The API's no-op tracer hands on what the caller sent: only the trace is known then."""
+    remote = SpanContext(7, 8, is_remote=True, trace_flags=TraceFlags(1))
+    above = otel_context.attach(trace.set_span_in_context(trace.NonRecordingSpan(remote)))
+    try:
+        span = Spans().authorize("read_record")
+    finally:
+        otel_context.detach(above)
+
+    assert span.kept() == (f"{7:032x}", f"{8:016x}")
+
+
+@pytest.mark.parametrize("flags", [0, 1])
+def test_where_the_ledger_is_forwarded_spans_have_ids_and_go_nowhere(flags: int) -> None:
+    """They stand in the caller's trace, and whether the tool is traced is for the caller to say."""
+    provider, exporter = tracing()
+    spans = Spans(provider, forwarded=True)
+    remote = SpanContext(7, 8, is_remote=True, trace_flags=TraceFlags(flags))
+    above = otel_context.attach(trace.set_span_in_context(trace.NonRecordingSpan(remote)))
+    try:
+        with spans.authorize("read_record") as decision:
+            pass
+        with spans.execute("read_record") as execution:
+            assert trace.get_current_span().get_span_context() == execution.context
+    finally:
+        otel_context.detach(above)
+    for span in (decision, execution):
+        span.end({"agentguard.decision.effect": "allow"})
+
+    assert exporter.get_finished_spans() == ()
+    assert {span.context.trace_id for span in (decision, execution)} == {7}
+    assert len({8, decision.context.span_id, execution.context.span_id}) == 3
+    assert {span.context.trace_flags for span in (decision, execution)} == {flags}
+    kept = execution.kept()
+    assert isinstance(kept, SpanOf)
+    assert kept.parent_span_id == f"{8:016x}"
+
+
+def test_where_nobody_traces_the_forwarded_spans_of_a_call_share_a_trace() -> None:
+    """And those of another call have another one."""
+    spans = Spans(forwarded=True)
+    nothing = otel_context.attach(otel_context.Context())
+    try:
+        decision = spans.authorize("read_record")
+        execution = spans.execute("read_record", beside=decision.context)
+        other, run = spans.authorize(None), spans.run("mailer", {}, started_at=1)
+    finally:
+        otel_context.detach(nothing)
+
+    assert decision.context.trace_id == execution.context.trace_id
+    assert len({one.context.trace_id for one in (decision, other, run)}) == 3
+    assert all(one.context.is_valid and one.context.trace_flags.sampled for one in (decision, execution, other, run))
 
 
 def test_an_invalid_context_has_no_ids() -> None:

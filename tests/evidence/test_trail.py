@@ -269,3 +269,74 @@ def test_refused_tokens_are_not_forgotten_while_the_ledger_is_broken() -> None:
 
     (entry,) = mended
     assert entry.record["attributes"]["agentguard.tokens.refused"] == 2
+
+
+def test_each_decision_of_a_call_has_a_span_of_its_own() -> None:
+    """One that names several resources has a record for each, and no two records share a span."""
+    world = World()
+    trace = world.trail.begin("read", {})
+    for number, name in enumerate(("r1", "r2")):
+        world.now += number
+        trace.resource = EntityUid("Record", name)
+        trace.decided(ALLOW)
+    world.now += 1
+    trace.close()
+
+    first, second = world.exporter.get_finished_spans()
+    records = [entry.record for entry in world.ledger]
+    assert [record["span_id"] for record in records] == [f"{s.context.span_id:016x}" for s in (first, second)]
+    assert [(s.attributes or {})["agentguard.resource.id"] for s in (first, second)] == ["r1", "r2"]
+    assert {record["span_name"] for record in records} == {"agentguard.authorize read"}
+    assert [record["start_time_unix_nano"] for record in records] == [
+        1_800_000_000_000_000_000,
+        1_800_000_001_000_000_000,
+    ]
+
+
+def test_a_decision_that_may_be_recorded_or_not_leaves_its_span_to_no_other() -> None:
+    """A disk may have kept what it reported as failed."""
+    world = World()
+    kept = world.ledger.append
+
+    def keep_and_fail(record: Mapping[str, object]) -> Entry:
+        kept(record)
+        raise Refusal(Reason.EVIDENCE_UNAVAILABLE, "input/output error")
+
+    before = get_current_span()
+    trace = world.trail.begin("read", {})
+    world.ledger.append = keep_and_fail  # type: ignore[method-assign]
+    with pytest.raises(Refusal):
+        trace.decided(ALLOW)
+    world.ledger.append = kept  # type: ignore[method-assign]
+    trace.decided(DENY)
+    trace.close()
+
+    (shown,) = world.exporter.get_finished_spans()
+    first, second = (entry.record["span_id"] for entry in world.ledger)
+    assert first != second == f"{shown.context.span_id:016x}"
+    assert get_current_span() is before
+
+
+def test_a_clock_that_was_set_back_begins_no_span_after_its_end() -> None:
+    """The record says when it was decided; the begin gives way."""
+    world = World()
+    trace = world.trail.begin("read", {})
+    world.now -= 10
+    trace.decided(DENY)
+    trace.close()
+
+    (entry,) = world.ledger
+    assert entry.record["start_time_unix_nano"] == entry.record["time_unix_nano"]
+
+
+def test_what_became_of_a_call_that_never_ran_has_no_span_of_its_own() -> None:
+    """Its record has the decision's ids, and no name."""
+    world = World()
+    trace = world.trail.begin("read", {})
+    trace.invocation = unsafe_invocation("reader")
+    trace.decided(ALLOW)
+    trace.ended(Outcome.CANCELLED, reason=Reason.REVOKED)
+
+    decision, outcome = (entry.record for entry in world.ledger)
+    assert (outcome["trace_id"], outcome["span_id"]) == (decision["trace_id"], decision["span_id"])
+    assert "span_name" not in outcome
