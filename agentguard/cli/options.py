@@ -88,7 +88,7 @@ StoreOption = Annotated[
         metavar="FILE|URL",
         envvar=STORE_VARIABLE,
         show_envvar=False,
-        help=f"Where runs are on record: a file, or valkey://…; else local. {STORE_VARIABLE} says it out of sight of ps.",
+        help=f"Where runs are on record: a file, or valkey://…; else local. {STORE_VARIABLE} hides it from ps.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="Write JSON.")]
