@@ -18,7 +18,7 @@ export NO_MKDOCS_2_WARNING := 1
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(READY)  ## a guarded server, two agents, and why each call was allowed or denied
+demo: $(READY)  ## a guarded server, three agents, and why each call was allowed or denied
 	@$(BIN)/python -m examples.records.demo
 
 test: $(READY)  ## every quick test, with branch coverage at 100 %

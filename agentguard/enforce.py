@@ -100,13 +100,13 @@ class Enforcer:
             spans=setting.trail.spans,
         )
 
-    async def preflight(self, call: Call, action: str, tool: GuardedTool | None) -> None:
+    async def preflight(self, call: Call, action: str, tool: GuardedTool | Refusal) -> None:
         """Deny, before an argument is looked at, what no argument could make allowed.
 
         Args:
             call: The request.
             action: The action that the caller named.
-            tool: What it names, or None if it names nothing guarded.
+            tool: What it names, or why that is nothing guarded: for the log and no caller.
 
         Raises:
             Denial: In the same words for what is never allowed, what is not
@@ -119,8 +119,8 @@ class Enforcer:
             invocation = await call.identify()
             self._check_alive(invocation)
             # 2. Preflight.
-            if tool is None:
-                raise Refusal(Reason.UNGUARDED, "nothing of this name is guarded")
+            if isinstance(tool, Refusal):
+                raise tool
             wanted = self._principal(invocation)
             entities = await self._s.loaders.load(wanted, known=policies.static_uids, tool=None) if wanted else ()
             denial = never(invocation, action, policies, entities)
@@ -129,7 +129,7 @@ class Enforcer:
             # The caller's words are those for a tool that does not exist; the record has the policies.
             raise Denial(replace(denial, advice=None))
         except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, the call is denied
-            trace = self._s.trail.begin(action, call.facts, known=tool is not None)
+            trace = self._s.trail.begin(action, call.facts, known=not isinstance(tool, Refusal))
             trace.invocation, trace.policies = invocation, policies
             denied = self._deny(trace, error)
         raise denied

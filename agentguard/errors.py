@@ -71,6 +71,9 @@ class Refusal(AgentGuardError):  # noqa: N818  a step's answer, which becomes a 
         super().__init__("refused")
         self.reason = reason
         self.detail = detail
+        # A traceback shows it to whoever runs the code; the text, which a framework may pass
+        # to a caller, stays as it is.
+        self.add_note(f"{reason}: {detail}" if detail else str(reason))
 
 
 class OAuthError(AgentGuardError):

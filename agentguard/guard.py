@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from agentguard.adapters.mcp import Adapter, BearerVerifier, auth_settings, is_server
+from agentguard.adapters.mcp import Adapter, BearerVerifier, UnjudgedDenial, auth_settings, is_server
 from agentguard.call import ACTING, Call, Denial, Rule
 from agentguard.enforce import Enforcer, Setting
 from agentguard.errors import AccessDenied, ConfigurationError, PolicyError
@@ -359,7 +359,7 @@ class Guard:
                 self._call.reset(direct)
         if self._enforcer is None or guarded.rule is None or call is None:
             _LOG.error("denied: `%s` was called %s", guarded.function.__name__, self._why_not(guarded))
-            raise AccessDenied(Decision(effect=Effect.DENY, reason=Reason.UNAUTHENTICATED))
+            raise UnjudgedDenial(Decision(effect=Effect.DENY, reason=Reason.UNAUTHENTICATED))
         outermost = call.open and call.depth == 0
         # A validator may call guarded functions too: that is not yet the tool itself.
         call.entered |= guarded.rule is call.rule

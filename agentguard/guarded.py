@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 import anyio.to_thread
 from pydantic.fields import FieldInfo
 
-from agentguard.adapters.mcp import ANSWERS, SYNTHETIC_CONTEXT, Injected
+from agentguard.adapters.injected import SYNTHETIC_CONTEXT, Injected
+from agentguard.adapters.mcp import ANSWERS
 from agentguard.call import Call, Rule
 from agentguard.errors import AccessDenied, ConfigurationError
 from agentguard.model import EntityUid

@@ -210,6 +210,11 @@ class Decision:
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def printable(text: str) -> str:
+    """Return *text* with what is no sign of its own replaced: an id must not begin a line of the log."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
 def canonical_json(value: object) -> str:
     """Return JSON with sorted keys, no blanks, ASCII alone: one text for one value.
 

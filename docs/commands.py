@@ -31,7 +31,7 @@ fields stay as they are.
 | Exit status | Says |
 | --- | --- |
 | 0 | done |
-| 1 | refused, or something was found: the run was ended already, the store cannot be used, no such run |
+| 1 | refused, or something was found: the agent was ended, the store cannot be used, no such run on record |
 | 2 | could not run: a mistake on the command line or in the set-up, told in one line |
 | 130 | interrupted with Ctrl-C |
 
@@ -81,7 +81,7 @@ def _param(param: Any) -> str:
     says = param.help or ""
     if param.required:
         says += " Required."
-    elif isinstance(param.default, str) and param.default:
+    elif param.default and isinstance(param.default, (str, int)) and not param.is_flag:
         says += f" Default: `{param.default}`."
     # As typer shows a default that it does not know itself.
     says = re.sub(r" +\[default: (\w+)\]", r" Default: \1.", says)

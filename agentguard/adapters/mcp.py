@@ -9,7 +9,6 @@ other module.
 
 from __future__ import annotations
 
-import inspect
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
@@ -18,16 +17,10 @@ from urllib.parse import unquote
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
-from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.mcpserver.resolve import (
-    build_resolver_plans,
-    find_resolved_parameters,
-    resolve_arguments,
-    returns_input_required,
-)
-from mcp.server.mcpserver.utilities.context_injection import find_context_parameter
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, InputRequiredResult, TextContent, ToolAnnotations
+from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, TextContent, ToolAnnotations
 from pydantic import ValidationError
 from typing_extensions import TypeIs
 
@@ -52,9 +45,6 @@ if TYPE_CHECKING:
     from agentguard.limits import Limits
     from agentguard.model import Decision, Invocation
 
-SYNTHETIC_CONTEXT: Final = "agentguard_context"
-"""The parameter that asks the SDK for the `Context` that resolvers need."""
-
 
 class NestedDenial(MCPError, AccessDenied):  # noqa: N818  it is one decision's answer
     """A denied call inside a tool.
@@ -66,6 +56,16 @@ class NestedDenial(MCPError, AccessDenied):  # noqa: N818  it is one decision's 
     def __init__(self, decision: Decision) -> None:
         AccessDenied.__init__(self, decision)
         self.error = ErrorData(code=INVALID_PARAMS, message=str(self.args[0]))
+
+
+class UnjudgedDenial(ToolError, AccessDenied):  # noqa: N818  it is one decision's answer
+    """A denied call that no guard could judge.
+
+    An `AccessDenied`; and a `ToolError`, which the SDK answers without a traceback in the log.
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        AccessDenied.__init__(self, decision)
 
 
 class Answers:
@@ -86,68 +86,6 @@ class Answers:
 ANSWERS: Final = Answers()
 
 UNFIT: Final = Refusal(Reason.INVALID_ARGUMENT, "the arguments do not fit the tool's schema")
-UNGUARDED: Final = Refusal(Reason.UNGUARDED, "nothing of this name is guarded")
-
-
-@dataclass(frozen=True, slots=True)
-class Injected:
-    """The parameters of a tool that its caller does not give.
-
-    Attributes:
-        context: The `Context` parameter, if there is one.
-        resolved: The ``Resolve`` parameters. They are hidden from the SDK, which would
-            run them before any decision, and filled after step 6.
-    """
-
-    context: str | None
-    resolved: Mapping[str, Any]
-    plans: Mapping[Any, Any]
-
-    @classmethod
-    def of(cls, function: Callable[..., object]) -> Injected:
-        """Find them in the function's signature.
-
-        Raises:
-            ConfigurationError: If the tool asks its caller in two ways at once.
-        """
-        resolved = find_resolved_parameters(function)
-        if resolved and returns_input_required(function):
-            message = (
-                f"tool `{function.__name__}` has Resolve parameters and returns InputRequiredResult: "
-                "one call can ask its caller in one way, keep one of them"
-            )
-            raise ConfigurationError(message)
-        context = find_context_parameter(function)
-        names = set(inspect.signature(function).parameters) - {context} - set(resolved)
-        return cls(context, resolved, build_resolver_plans(resolved, names))
-
-    @property
-    def names(self) -> frozenset[str]:
-        """All of them."""
-        return frozenset(self.resolved) | ({self.context} if self.context else frozenset())
-
-    def visible(self, signature: inspect.Signature) -> inspect.Signature:
-        """Return the signature to show to the SDK."""
-        parameters = [p for p in signature.parameters.values() if p.name not in self.resolved]
-        if self.resolved and self.context is None:
-            kind = inspect.Parameter.KEYWORD_ONLY
-            parameters.append(inspect.Parameter(SYNTHETIC_CONTEXT, kind, annotation=Context))
-        return signature.replace(parameters=parameters)
-
-    async def fill(self, given: dict[str, Any], arguments: Mapping[str, object]) -> InputRequiredResult | None:
-        """Run the resolvers and add what they give to *given*; or return the question to ask.
-
-        Raises:
-            Exception: Whatever a resolver raises.
-        """
-        if not self.resolved:
-            return None
-        context = given.pop(SYNTHETIC_CONTEXT) if self.context is None else given[self.context]
-        filled = await resolve_arguments(self.resolved, self.plans, arguments, context)
-        if isinstance(filled, InputRequiredResult):
-            return filled
-        given.update(filled)
-        return None
 
 
 class BearerVerifier:
@@ -257,6 +195,7 @@ class Adapter:
         self._audience = stdio_audience(server.name)
         self._rules: Mapping[str, tuple[Callable[..., object], Rule]] = {}
         self._methods: Mapping[str, Rule] = {}
+        self._bare: frozenset[str] = frozenset()
         self._enforcer: Enforcer | None = None
 
     def registered(self) -> list[Registered]:
@@ -275,6 +214,7 @@ class Adapter:
         self._enforcer = enforcer
         self._rules = rules
         self._methods = methods
+        self._bare = frozenset(tool.name for tool in self.registered()) - rules.keys()
         self.server.middleware.append(self)
         manager = self.server._tool_manager  # noqa: SLF001
         bare = manager.call_tool
@@ -283,7 +223,7 @@ class Adapter:
             # Middleware is not in the way of a nested call, nor of a message that other
             # middleware rewrote: a tool that nobody guards is stopped where all calls pass.
             if self._rule(name) is None:
-                raise NestedDenial(await enforcer.refuse(self._current.get(), name, UNGUARDED, known=False))
+                raise NestedDenial(await enforcer.refuse(self._current.get(), name, self._unguarded(name), known=False))
             return await bare(name, arguments, context, convert_result)
 
         manager.call_tool = call_tool  # type: ignore[method-assign]
@@ -310,7 +250,7 @@ class Adapter:
         enforcer, rule = self._judge(), self._rule(name)
         call.rule = rule
         try:
-            await enforcer.preflight(call, name, None if rule is None else rule.tool)
+            await enforcer.preflight(call, name, self._unguarded(name) if rule is None else rule.tool)
         except Denial as denial:
             return ANSWERS.denied(denial.decision)
         try:
@@ -356,6 +296,15 @@ class Adapter:
         # By identity: the name alone is fooled by removing a tool and adding another.
         tool = self.server._tool_manager.get_tool(name)  # noqa: SLF001
         return found if tool is not None and tool.fn is function else None
+
+    def _unguarded(self, name: str) -> Refusal:
+        """Return why nothing is guarded under a name. The log alone tells the cases apart."""
+        why = "nothing of this name is guarded"
+        if name in self._bare:
+            why = f"tool `{name}` is not guarded: put @guard.tool below @server.tool()"
+        elif self.server._tool_manager.get_tool(name) is not None:  # noqa: SLF001
+            why = f"`{name}` was registered after guard.attach(server): register it before"
+        return Refusal(Reason.UNGUARDED, why)
 
     def _call(self, ctx: ServerRequestContext[Any, Any]) -> Call:
         request, meta = ctx.request, ctx.meta

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-from contextlib import closing
+import time
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 import uvicorn
 
-from agentguard.cli.options import open_issuer
+from agentguard.cli.options import open_issuer, open_store
 from agentguard.cli.output import result, say
 from agentguard.cli.registry import Registry, read_registry
 from agentguard.errors import ConfigurationError
-from agentguard.lifecycle.store import Store
+from agentguard.lifecycle.store import MemoryStore, Store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agentguard.lifecycle.clients import Client
     from agentguard.lifecycle.issuer import Issuer
 
@@ -46,20 +50,45 @@ def issuer(
     Example: `agentguard issuer --issuer https://issuer.example --issuer-key issuer.pem --store runs.db --clients FILE`
     """
     registry = read_registry(clients, issuer=issuer)
-    opened = open_issuer(issuer=issuer, issuer_key=issuer_key, store=store, audience=audience)
+    opens = _store_as_it_is if check else open_store
+    opened = open_issuer(issuer=issuer, issuer_key=issuer_key, store=store, audience=audience, opens=opens)
     with closing(cast("Store", opened.store)) as used:
         app = opened.app(clients=registry.clients, trusted=registry.trusted)
         used.require_healthy()
         if check:
             result("\n".join(_lines(opened, registry, f"{host}:{port}")))
             return
-        with _listening(host, port) as listening:
-            say(f"agentguard: serving {issuer} on {host}:{port}, for {len(registry.clients)} clients")
+        with _listening(host, port) as listening, _logging():
+            number = len(registry.clients)
+            say(f"agentguard: serving {issuer} on {host}:{port}, for {number} client{'s' * (number != 1)}")
             # No headers of a proxy are believed: nothing here depends on where a request came from.
             config = uvicorn.Config(
                 app, log_level="warning", access_log=False, lifespan="off", proxy_headers=False, ws="none"
             )
             uvicorn.Server(config).run(sockets=[listening])
+
+
+def _store_as_it_is(text: str) -> Store:
+    """Return the store; where it is a file that is not there yet, whoever only looks makes none."""
+    if "://" in text or Path(text).exists():
+        return open_store(text)
+    return MemoryStore(clock=time.time)
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Write the log to standard error: why a request was refused, and which runs began and ended."""
+    log = logging.getLogger("agentguard")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+        log.removeHandler(handler)
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -86,5 +115,7 @@ def _client(client: Client, usual: str | None) -> str:
         word for word, allowed in (("exchange", client.may_exchange), ("introspect", client.may_introspect)) if allowed
     )
     audiences = ", ".join(sorted(client.audiences or [str(usual)]))
-    scopes = ", ".join(sorted(client.scopes)) or "none"
-    return f"client   {client.client_id}: may {may}, for {audiences}, scopes {scopes}, runs up to {client.longest} s"
+    line = f"client   {client.client_id}: may {may}, for {audiences}"
+    if not client.may_exchange:
+        return line
+    return f"{line}, scopes {', '.join(sorted(client.scopes)) or 'none'}, runs up to {client.longest} s"

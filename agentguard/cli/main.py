@@ -11,7 +11,7 @@ from typer.exceptions import TyperException
 
 from agentguard.cli.evidence import app as evidence
 from agentguard.cli.issuer import issuer
-from agentguard.cli.output import REFUSED, refused, result, say
+from agentguard.cli.output import REFUSED, USAGE, refused, result, say
 from agentguard.cli.revoke import revoke
 from agentguard.cli.run import RunCommand, run
 from agentguard.cli.runs import runs
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 START = "Start"
 LIVE = "Live"
+SERVE = "Serve"
 EVIDENCE = "Evidence"
 
 app = typer.Typer(
@@ -36,7 +37,7 @@ app.command(rich_help_panel=START, cls=RunCommand, options_metavar="[OPTIONS] --
 app.command(rich_help_panel=START)(token)
 app.command(rich_help_panel=LIVE)(runs)
 app.command(rich_help_panel=LIVE)(revoke)
-app.command(rich_help_panel=LIVE)(issuer)
+app.command(rich_help_panel=SERVE)(issuer)
 app.add_typer(evidence, name="evidence", rich_help_panel=EVIDENCE)
 
 
@@ -82,3 +83,8 @@ def _status(arguments: Sequence[str] | None) -> int:
     except Refusal as refusal:
         say(f"agentguard: {refused(refusal)}")
         return REFUSED
+    except OSError as error:
+        say(f"agentguard: {error.strerror or error}")
+        # What is left in the stream would fail again at the exit, and change its status.
+        sys.stdout = None
+        return USAGE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 
 import typer
 from rich.console import Console
@@ -25,7 +25,7 @@ USAGE: Final = 2
 _WIDTH: Final = 200
 
 _REFUSED: Final = {
-    Reason.REVOKED: "this run, or its agent, user, task or issuer, was ended",
+    Reason.REVOKED: "the run cannot begin",
     Reason.EXPIRED: "the run's time is over",
     Reason.STORE_UNAVAILABLE: "the store cannot be used",
     Reason.EVIDENCE_UNAVAILABLE: "the evidence cannot be written",
@@ -39,7 +39,8 @@ def result(text: str) -> None:
 
 def result_json(value: object) -> None:
     """Write a result for a program, in fixed form whatever is at the other end."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    # ASCII alone: what steers a terminal exists beyond it too, and any locale can write it.
+    typer.echo(json.dumps(value, indent=2))
 
 
 def printable(text: str) -> str:
@@ -54,14 +55,23 @@ def terminal() -> Console:
 
 
 def say(text: str) -> None:
-    """Say something beside the result."""
-    typer.echo("\n".join(printable(line) for line in text.split("\n")), err=True)
+    """Say something beside the result, if somebody is there to read it."""
+    try:
+        typer.echo("\n".join(printable(line) for line in text.split("\n")), err=True)
+    except OSError:
+        # What is left in the stream would fail again at the exit, and change its status.
+        sys.stderr = None
 
 
 def hint(text: str) -> None:
     """Say something to a person alone, if one is there."""
-    if sys.stdout.isatty():
+    if on_terminal(sys.stdout):
         say(text)
+
+
+def on_terminal(stream: TextIO | None) -> bool:
+    """Return whether a person is at the other end; a stream that was closed is None."""
+    return stream is not None and stream.isatty()
 
 
 def confirmed(question: str) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from agentguard.cli.options import JsonOption, StoreOption, open_store, seconds
-from agentguard.cli.output import REFUSED, confirmed, fail, printable, result, result_json, say
+from agentguard.cli.output import REFUSED, confirmed, fail, on_terminal, printable, result, result_json, say
 from agentguard.errors import ConfigurationError
 from agentguard.lifecycle.ended import Ended, Kind
 from agentguard.lifecycle.local import ISSUER
@@ -84,18 +84,32 @@ def revoke(
             _revoke_run(opened, name, issuer=issuer, local=store is None, reason=reason, as_json=as_json)
             return
         whose = _issuer(opened.runs(), issuer, local=store is None)
-        what = "all runs" if kind is Kind.ISSUER else f"{kind} `{name}`"
+        what = f"{kind} `{printable(name or whose)}`" + (f" of `{whose}`" if name and whose != ISSUER else "")
         ended = Ended(issuer=whose, kind=kind, name=name, cutoff=None if cutoff is None else cutoff + _LEEWAY)
         live = _live(opened)
-        _confirm(f"{what} of {whose}: {_count(live, ended)} live, {_scope(later=later_too)}", yes=yes)
+        if not yes:
+            _confirm(ended, what, _count(live, ended))
         opened.revoke_all(issuer=whose, kind=kind, name=name, issued_before=cutoff, reason=reason)
         stopped = _stopped(opened, live)
     if as_json:
         result_json(_described(whose, kind, name, stopped, cutoff=cutoff, known=True))
         return
-    result(f"ended {_runs(len(stopped))} of {what}")
+    result(_told_of_many(ended, what, len(stopped)))
     if not later_too and before is None:
-        say(f"a run that begins from {_LEEWAY} s from now on is not concerned: --later-too ends those as well")
+        say(
+            f"runs that begin in the next {_LEEWAY} s are ended too; later ones are not: --later-too ends those as well"
+        )
+
+
+def _told_of_many(ended: Ended, what: str, stopped: int) -> str:
+    """Return how many runs were seen to end; where there was none, that what is out is worth nothing."""
+    if stopped:
+        return f"ended {_runs(stopped)} of {what}"
+    if ended.cutoff is None:
+        refused = "what is issued is refused, for good"
+    else:
+        refused = f"what was issued before {datetime.fromtimestamp(ended.cutoff, UTC):%Y-%m-%d %H:%M:%S} UTC is refused"
+    return f"no live run of {what} is on record here: {refused}"
 
 
 def _revoke_run(store: Store, name: str, *, issuer: str | None, local: bool, reason: str, as_json: bool) -> None:
@@ -110,6 +124,11 @@ def _revoke_run(store: Store, name: str, *, issuer: str | None, local: bool, rea
     stopped = _stopped(store, live)
     if as_json:
         result_json(_described(whose, Kind.RUN, run_id, stopped, cutoff=None, known=record is not None))
+    if record is None and issuer is not None and not any(known.issuer == issuer for known in records):
+        # That issuer's runs are on record elsewhere, if at all: nothing is amiss.
+        if not as_json:
+            result(f"run {run_id} of {issuer} is not on record here: its tokens are refused from now on")
+        return
     if record is None:
         fail(
             f"no run `{run_id}` of `{whose}` is on record here; it is revoked all the same, should there be one: "
@@ -133,7 +152,10 @@ def _find(records: Sequence[RunRecord], name: str, issuer: str | None) -> RunRec
     """Return the run that is meant: by its id, or by how its id begins if that is enough to tell."""
     ours = [record for record in records if issuer in (None, record.issuer)]
     exact = [record for record in ours if record.run_id == name]
-    found = exact or [record for record in ours if len(name) >= _LEAST_PREFIX and record.run_id.startswith(name)]
+    found = exact or [record for record in ours if record.run_id.startswith(name)]
+    if found and not exact and len(name) < _LEAST_PREFIX:
+        message = f"a short id wants {_LEAST_PREFIX} characters or more, got `{name}`: give more of it"
+        raise ConfigurationError(message)
     if len(found) > 1:
         message = f"`{name}` wants to name one run, got {len(found)}: give the whole id, and --issuer"
         raise ConfigurationError(message)
@@ -160,9 +182,13 @@ def _moment(text: str | None, now: float) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return now - seconds(text)
+        return max(0.0, now - seconds(text.removesuffix(" ago")))
     if moment.tzinfo is None:
         message = f"--before wants a time with its zone, got `{text}`: add Z for UTC"
+        raise ConfigurationError(message)
+    if moment.timestamp() > now:
+        # Nobody who asks for it wants to end what is yet to begin without being told so.
+        message = f"--before wants a time that has passed, got `{text}`: for runs that are yet to begin, --later-too"
         raise ConfigurationError(message)
     return moment.timestamp()
 
@@ -182,17 +208,12 @@ def _stopped(store: Store, live: Sequence[RunRecord]) -> list[RunRecord]:
     return [record for record in live if (record.issuer, record.run_id) in revoked]
 
 
-def _scope(*, later: bool) -> str:
-    return "and every later one, for good" if later else "as far as they have begun"
-
-
-def _confirm(what: str, *, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        message = f"ending {what}, wants a confirmation, got no terminal to ask on: add --yes"
+def _confirm(ended: Ended, what: str, count: int) -> None:
+    later = ", and every later one, for good" if ended.cutoff is None else ""
+    if not on_terminal(sys.stdin):
+        message = f"this ends {_runs(count)} of {what}{later}: confirm with --yes, there is no terminal to ask on"
         raise ConfigurationError(message)
-    if not confirmed(f"End {what}?"):
+    if not confirmed(f"End {_runs(count)} of {what}{later}?"):
         fail("given up: nothing was ended", REFUSED)
 
 

@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 from agentguard.cli.options import (
+    STORE_VARIABLE,
     AgentOption,
     AudienceOption,
     EndsInOption,
@@ -38,7 +39,16 @@ from agentguard.cli.options import (
 from agentguard.cli.output import fail, refused, say
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.identity.sources import TOKEN_VARIABLE
-from agentguard.lifecycle.child import Child, exit_status, hold_signals, how, mark_of, unstartable, waiting_to_end
+from agentguard.lifecycle.child import (
+    Child,
+    exit_status,
+    fill_streams,
+    hold_signals,
+    how,
+    mark_of,
+    unstartable,
+    waiting_to_end,
+)
 from agentguard.lifecycle.guardian import Guardian
 from agentguard.lifecycle.states import COMPLETED
 from agentguard.limits import Limits
@@ -55,6 +65,7 @@ OURS: Final = 125
 """Exit status of a mistake or a failure of ours; every other is the command's."""
 
 _LEEWAY: Final = Limits().leeway_seconds
+_NOT_HANDED_ON: Final = frozenset({STORE_VARIABLE, TOKEN_VARIABLE})
 _SHORTEST, _LONGEST = 10, 900
 _OVER: Final = {Reason.EXPIRED: "is over", Reason.REVOKED: "was ended"}
 
@@ -74,7 +85,7 @@ class RunCommand(TyperCommand):
         own = args[: args.index("--")] if "--" in args else args
         if "--" not in args and not {"-h", "--help"} & set(args):
             fail(_without_dashes(args), OURS)
-        if own == args[:-1]:
+        if args[len(own) + 1 :][:1] in ([], [""]) and own != args:
             fail("`agentguard run` wants a command after `--`, got none: add the program and its arguments", OURS)
         try:
             return super().parse_args(ctx, args)
@@ -139,6 +150,7 @@ def run(
         if not tool and text is None:
             message = "a run wants --tool or --grant, got neither: say what it may call"
             raise ConfigurationError(message)
+        fill_streams()
         held = hold_signals()
         with ExitStack() as undo:
             # Both before there is a store, and with it a thread that a fork would leave behind.
@@ -148,6 +160,7 @@ def run(
             undo.callback(guardian.dismiss)
             guardian.tell(pid=child.pid, mark=mark_of(child.pid))
             opened = open_issuer(issuer=issuer, issuer_key=issuer_key, store=store, audience=server_uri)
+            used = undo.enter_context(closing(cast("Store", opened.store)))
             begun = _begun(
                 opened,
                 guardian,
@@ -163,7 +176,7 @@ def run(
             )
             # From here on there is a run to end.
             undo.pop_all()
-        with closing(cast("Store", opened.store)):
+        with closing(used):
             status = _supervised(begun, child, guardian)
     raise typer.Exit(status)
 
@@ -219,8 +232,8 @@ def _carried_out(run: Run, child: Child, guardian: Guardian) -> tuple[int, str]:
     if (number := waiting_to_end()) is not None:
         child.give_up()
         return exit_status(-number), f"{COMPLETED}: {how(-number)} before the command was started"
-    # An outer run's token is not for this command.
-    child.start({name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE} | own)
+    # An outer run's token is not for this command, and neither is a store's password.
+    child.start({name: value for name, value in os.environ.items() if name not in _NOT_HANDED_ON} | own)
     try:
         ended = child.wait(each_second=_watch(run))
     except OSError as error:

@@ -14,6 +14,7 @@ from rich.text import Text
 from agentguard.cli.options import JsonOption, StoreOption, open_store
 from agentguard.cli.output import hint, printable, result, result_json, terminal
 from agentguard.errors import ConfigurationError
+from agentguard.identity.sources import STDIO_AUDIENCE
 from agentguard.lifecycle.states import COMPLETED, RunState
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ _STYLES: Final = {
 # What names a run well enough for `agentguard revoke`; the whole id where there is room.
 _SHORT: Final = 12
 _WIDE: Final = 110
-_COLUMNS: Final = ("agent", "user", "task", "age", "left", "calls", "state", "run")
+_COLUMNS: Final = ("agent", "user", "task", "server", "age", "left", "calls", "state", "run")
+# Shown where there is room, as is the whole id.
+_ROOMY: Final = "server"
 _NUMBERS: Final = frozenset({"age", "left", "calls"})
 # What says nothing any more when it is cut.
 _WHOLE: Final = _NUMBERS | {"run"}
@@ -58,7 +61,7 @@ def runs(
     Example: `agentguard runs --all`
     """
     console = terminal()
-    if watch and (as_json or not console.is_terminal):
+    if watch and (as_json or not console.is_terminal or console.is_dumb_terminal):
         message = "--watch repaints a terminal, got none, or --json: leave one out"
         raise ConfigurationError(message)
     with closing(open_store(store, existing=True)) as opened:
@@ -74,7 +77,7 @@ def runs(
         result_json([_described(record) for record in records])
         return
     if not records:
-        hint("no run is on record" if everything else "no live runs")
+        hint("no run is on record here" if everything else "no live run is on record here")
         return
     with console.capture() as drawn:
         console.print(table(records, now=time.time(), width=console.width))
@@ -107,34 +110,37 @@ def table(records: Sequence[RunRecord], *, now: float, width: int) -> Table:
         now: Unix seconds.
         width: The columns that there are.
     """
+    wide = width >= _WIDE
+    columns = [name for name in _COLUMNS if wide or name != _ROOMY]
     rows = [
-        (
+        [
             Text(f"{'  ' * (depth - 1)}└ {printable(record.agent)}" if depth else printable(record.agent)),
             Text(printable(record.user or "")),
             Text(printable(record.task or "")),
+            *([Text(printable(record.audience.removeprefix(STDIO_AUDIENCE)))] if wide else []),
             Text(duration(now - record.issued_at)),
             Text(duration(record.ends_at - now) if record.state.live else ""),
             Text(str(record.calls)),
             Text(_state(record), style=_STYLES[record.state]),
-            Text(printable(record.run_id)[: None if width >= _WIDE else _SHORT]),
-        )
+            Text(printable(record.run_id)[: None if wide else _SHORT]),
+        ]
         for depth, record in _as_tree(records)
     ]
-    widths = [max(len(name), *(row[column].cell_len for row in rows)) for column, name in enumerate(_COLUMNS)]
-    for column in _fit(widths, width - _GAP * (len(widths) - 1)):
+    widths = [max(len(name), *(row[column].cell_len for row in rows)) for column, name in enumerate(columns)]
+    for column in _fit(columns, widths, width - _GAP * (len(widths) - 1)):
         widths[column] -= 1
     drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
-    for name, wide in zip(_COLUMNS, widths, strict=True):
+    for name, size in zip(columns, widths, strict=True):
         number = name in _NUMBERS
-        drawn.add_column(name, width=wide, no_wrap=True, justify="right" if number else "left", overflow="ellipsis")
+        drawn.add_column(name, width=size, no_wrap=True, justify="right" if number else "left", overflow="ellipsis")
     for row in rows:
         drawn.add_row(*row)
     return drawn
 
 
-def _fit(widths: Sequence[int], room: int) -> Iterator[int]:
+def _fit(columns: Sequence[str], widths: Sequence[int], room: int) -> Iterator[int]:
     """Yield which column gives up one place, until all fit: a name, and the widest of them."""
-    left = [0 if name in _WHOLE else wide for name, wide in zip(_COLUMNS, widths, strict=True)]
+    left = [0 if name in _WHOLE else wide for name, wide in zip(columns, widths, strict=True)]
     for _ in range(sum(widths) - room):
         column = left.index(max(left))
         if left[column] <= _LEAST:
@@ -183,6 +189,7 @@ def _described(record: RunRecord) -> dict[str, object]:
         "user": record.user,
         "task": record.task,
         "purpose": record.purpose,
+        "audience": record.audience,
         "ancestors": list(record.ancestors),
         "state": record.state.value,
         "reason": record.reason,

@@ -26,7 +26,6 @@ from agentguard.evidence.record import record, run_attributes
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.lifecycle.ended import Ended, run_of
 from agentguard.lifecycle.states import RunState
-from agentguard.limits import Limits
 from agentguard.model import Grade, Reason
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from agentguard.evidence.spans import Spans
     from agentguard.evidence.vocabulary import AttributeValue
     from agentguard.lifecycle.store import Store
+    from agentguard.limits import Limits
     from agentguard.model import Invocation
 
 _LOG: Final = logging.getLogger("agentguard")
@@ -73,7 +73,8 @@ class _Owed:
 class LiveRuns:
     """The runs that one guard or one issuer follows. Safe to share between threads.
 
-    Past `Limits.followed_runs` no further run is followed until one of them is over.
+    Past `Limits.followed_runs` no further run is followed until one of them is over: a
+    guard goes on with its decisions on record, an issuer begins no run.
 
     Args:
         store: Tells of what was ended; None if nobody does.
@@ -111,13 +112,14 @@ class LiveRuns:
         """Keep that a run came into *state*, and follow it.
 
         Raises:
-            Refusal: EVIDENCE_UNAVAILABLE; or STORE_UNAVAILABLE, if the store cannot tell
-                whether it was ended meanwhile.
+            Refusal: EVIDENCE_UNAVAILABLE, if it cannot be kept, or its end could not be; or
+                STORE_UNAVAILABLE, if the store cannot tell whether it was ended meanwhile.
         """
         with self._lock:
+            if not self._has_room(invocation):
+                raise Refusal(Reason.EVIDENCE_UNAVAILABLE, f"{len(self)} runs are followed: no end of a further one is")
             self._record(invocation, state)
-            if self._has_room(invocation):
-                self._follow(invocation)
+            self._follow(invocation)
 
     def follow(self, invocation: Invocation) -> None:
         """Follow a run that was begun elsewhere, if it still lives, and its end is not on record.
@@ -330,7 +332,7 @@ class LiveRuns:
             return min(_LOOK_SECONDS, max(0.0, first - self._clock()))
 
 
-def runs_of_issuer(ledger: Ledger, store: Store | None, clock: Callable[[], float]) -> LiveRuns:
+def runs_of_issuer(ledger: Ledger, store: Store | None, clock: Callable[[], float], limits: Limits) -> LiveRuns:
     """Return what follows the runs that an issuer begins."""
 
     def keep(
@@ -338,7 +340,7 @@ def runs_of_issuer(ledger: Ledger, store: Store | None, clock: Callable[[], floa
     ) -> Entry:
         return ledger.append(record(RecordKind.RUN, attributes, at=at, trace=trace))
 
-    return LiveRuns(store=store, keep=keep, clock=clock, limits=Limits())
+    return LiveRuns(store=store, keep=keep, clock=clock, limits=limits)
 
 
 def _follow_to_the_end(of: weakref.ref[LiveRuns], wake: Event) -> None:

@@ -12,6 +12,7 @@ from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
+from agentguard.evidence.denied import denied
 from agentguard.evidence.ledger import evidence_attributes
 from agentguard.evidence.record import (
     arguments_digest,
@@ -287,9 +288,7 @@ class Trace:
 
     def _take(self, named: Decision) -> Decision:
         if not named.allowed:
-            # Errors name policies and types, never a value.
-            why = "; ".join(named.errors) or ", ".join(named.policy_ids) or "-"
-            _LOG.info("denied `%s`, decision %s, %s: %s", self._known or "?", named.id, named.reason, why)
+            _LOG.info("%s", denied(named, tool=self._known, invocation=self.invocation))
         self._trail.metrics.decided(named, tool=self._known, seconds=perf_counter() - self._began)
         self.decision = named
         return named

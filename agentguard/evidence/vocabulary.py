@@ -94,7 +94,12 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.decision.reason", "string", (*_JUDGED, "metric"), "Why, one of the closed list of reasons."),
     _row("agentguard.policy.version", "string", _JUDGED, "Digest of everything that decides; empty: nothing asked."),
     _row("agentguard.policy.label", "string", _JUDGED, "A name for people, beside the version."),
-    _row("agentguard.policy.ids", "string[]", _JUDGED, "The `@id`s of the determining policies, sorted."),
+    _row(
+        "agentguard.policy.ids",
+        "string[]",
+        _JUDGED,
+        "The `@id`s that decided, sorted, then `grant:N` for the grant of run N of the chain; the root is 0.",
+    ),
     _row("agentguard.policy.id", "string", _JUDGED, "The first of them, to group by."),
     _row("agentguard.policy.activated_at", "int", _JUDGED, "When these policies came into force, unix time.", unit="s"),
     _row("agentguard.policy.refused", "string", ("record",), "Why a change of them was not taken: file, line and fix."),

@@ -247,6 +247,9 @@ class TrustedIssuer:
             ConfigurationError: An option that does not fit.
         """
         check_part("url", url, r"https?://[^?#\s]+[^/?#\s]", "`https://sso.example.com`")
+        if "/realms/" in url:
+            message = f"`url` is without `/realms/…`, got `{url}`: give what stands before it, and the realm as realm="
+            raise ConfigurationError(message)
         check_part("realm", realm, r"[^/?#\s]+", "the realm's name")
         return cls(
             issuer=f"{url}/realms/{realm}",

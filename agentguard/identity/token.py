@@ -170,9 +170,9 @@ class _Reading:
         named = self.claims.get("aud")
         several = named if isinstance(named, list) else [named]
         if audience not in several or not all(isinstance(name, str) for name in several):
-            refuse("`aud` does not name this server")
+            refuse(f"`aud` does not name this server, which is `{audience}`")
         if not (self.trusted.several_audiences or {audience, *several} <= {audience, *self.trusted.other_audiences}):
-            refuse("`aud` names other servers too, which this issuer's configuration does not allow")
+            refuse("`aud` names other servers too, which this issuer's configuration does not allow (other_audiences=)")
 
     def _check_times(self, now: float) -> tuple[int, int]:
         issued_at, expires_at = required_moment(self.claims, "iat"), required_moment(self.claims, "exp")
@@ -208,7 +208,9 @@ class _Reading:
             return None if user in {agent, client} else user
         nobody = self._fits(dialect.nobody, client)
         if nobody is self._fits(dialect.somebody, client):
-            refuse("the claims do not tell whether the token acts for a user")
+            looked = {*dialect.nobody, *dialect.somebody}
+            absent = _listed(looked - self.claims.keys()) or "none"
+            refuse(f"the claims do not tell whether the token acts for a user: {_listed(looked)}; absent: {absent}")
         return None if nobody else required_id(self.claims, dialect.user_claim)
 
     def _fits(self, patterns: Mapping[str, str], client: str) -> bool:

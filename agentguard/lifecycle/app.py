@@ -25,7 +25,7 @@ from agentguard.lifecycle.asked import EXCHANGE, reject
 from agentguard.lifecycle.clients import Clients
 from agentguard.lifecycle.exchange import OUTAGES, Exchange
 from agentguard.lifecycle.inquiry import introspect, revoke
-from agentguard.model import Reason
+from agentguard.model import Reason, printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -168,6 +168,7 @@ class _Service:
         self, request: Request, answer: Callable[[Client, Form], Awaitable[Mapping[str, object] | None]]
     ) -> Response:
         """Authenticate the client and answer it; whatever goes wrong is an error of the RFC's."""
+        client: Client | None = None
         try:
             form = await _form(request)
             client = await self._clients.authenticate(form[0])
@@ -176,6 +177,7 @@ class _Service:
             # Nobody reads it; and whoever hangs up must not fill the log.
             return Response(status_code=400)
         except OAuthError as error:
+            _log_refused(request, client, error)
             return _error(request, error.error, error.description)
         except Refusal as refusal:
             if refusal.reason in OUTAGES | {Reason.UNAUTHENTICATED}:
@@ -191,6 +193,15 @@ class _Service:
     def _failed(request: Request, error: Exception) -> Response:
         _LOG.error("%s stopped with %s", request.url.path, type(error).__name__, exc_info=error)
         return JSONResponse({"error": "server_error"}, status_code=500, headers=_NO_STORE)
+
+
+def _log_refused(request: Request, client: Client | None, error: OAuthError) -> None:
+    """Log why a request was refused, which the answer does not say where a token or a client is not accepted."""
+    cause = error.__cause__
+    why = f": {cause.reason}: {cause.detail}" if isinstance(cause, Refusal) else ""
+    whose = "" if client is None else f" of client `{client.client_id}`"
+    line = f"refused a request{whose} at {request.url.path}, {error.error}: {error.description}{why}"
+    _LOG.info("%s", printable(line))
 
 
 def _base(issuer: str) -> tuple[str, str]:

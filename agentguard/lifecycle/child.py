@@ -62,6 +62,20 @@ class Caught(NamedTuple):
     by_system: bool
 
 
+def fill_streams() -> None:
+    """Put the null device in the place of each standard stream that is closed, for this process alone.
+
+    A pipe would get its number otherwise, and be taken for the stream. A command finds it
+    closed, as it was.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free, which is this one.
+            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+
 def hold_signals() -> set[int]:
     """Keep the signals that concern a child waiting, in this thread and in those it starts.
 
@@ -150,7 +164,9 @@ class Child:
             # It is not reaped yet, so the id is still its own. What the system sent to the
             # group has reached it: Ctrl-C twice would kill what meant to tidy up.
             if caught is not None and not caught.by_system:
-                os.kill(self.pid, caught.number)
+                # It may have become another user's, as with `sudo`.
+                with suppress(PermissionError):
+                    os.kill(self.pid, caught.number)
             each_second()
         with os.fdopen(self._report, "rb") as report:
             if number := int(report.read() or 0):
@@ -185,8 +201,12 @@ def next_signal(seconds: float) -> Caught | None:
     wait = getattr(signal, "sigtimedwait", None)
     if wait is not None:
         found = wait(_HELD, seconds)
+        if found is None:
+            return None
         # Linux: above zero the kernel sent it by itself, as a terminal's key or a child's end.
-        return None if found is None else Caught(found.si_signo, found.si_code > 0)
+        # That its terminal is gone it tells the leader of the session alone.
+        alone = found.si_signo == signal.SIGHUP and os.getsid(0) == os.getpid()
+        return Caught(found.si_signo, found.si_code > 0 and not alone)
     # macOS does not tell who sent a signal: in the foreground it was the terminal.
     if not (waiting := signal.sigpending() & _HELD):
         time.sleep(_SHORT_PAUSE)

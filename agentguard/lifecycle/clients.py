@@ -6,7 +6,6 @@ that both sides know is never accepted, and neither is no authentication at all.
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -23,11 +22,10 @@ from agentguard.model import Reason, canonical_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from agentguard.identity.assertion import Assertion
+    from agentguard.identity.assertion import Assertion, Claimed
     from agentguard.identity.keys import Keys
     from agentguard.lifecycle.store import Store
 
-_LOG: Final = logging.getLogger("agentguard")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]+")
 _ASSERTION_SECONDS: Final = range(1, 3_600 + 1)
 _NOT_AUTHENTICATED: Final = "client authentication failed"
@@ -154,7 +152,6 @@ class Clients:
         except Refusal as refusal:
             if refusal.reason is Reason.STORE_UNAVAILABLE:
                 raise
-            _LOG.info("a client could not be authenticated: %s", refusal.detail)
             raise OAuthError(error="invalid_client", description=_NOT_AUTHENTICATED) from refusal
 
     async def _authenticated(self, parameters: Mapping[str, str]) -> Client:
@@ -162,9 +159,19 @@ class Clients:
         if "client_secret" in parameters or parameters.get("client_assertion_type") != ASSERTION_TYPE:
             raise Refusal(Reason.UNAUTHENTICATED, "it did not use private_key_jwt")
         claimed = peek_assertion(assertion)
+        try:
+            return await self._proved(assertion, claimed, parameters)
+        except Refusal as refusal:
+            # For the log: nobody else learns whose name it was.
+            detail = f"as client `{claimed.client_id}`: {refusal.detail}"
+            raise Refusal(refusal.reason, detail) from refusal
+
+    async def _proved(self, assertion: str, claimed: Claimed, parameters: Mapping[str, str]) -> Client:
         client = self._clients.get(claimed.client_id)
-        if client is None or parameters.get("client_id", claimed.client_id) != claimed.client_id:
+        if client is None:
             raise Refusal(Reason.UNAUTHENTICATED, "there is no such client")
+        if parameters.get("client_id", claimed.client_id) != claimed.client_id:
+            raise Refusal(Reason.UNAUTHENTICATED, "client_id names another one than its assertion")
         keys = await client.keys.get(claimed.key_id)
         proved = verify_assertion(
             assertion,

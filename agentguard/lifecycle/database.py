@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from agentguard.errors import ConfigurationError
-from agentguard.lifecycle.tables import SCHEMA
+from agentguard.lifecycle.tables import ADD_AUDIENCE, HAS_AUDIENCE, SCHEMA
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,9 @@ def prepare(path: Path) -> None:
     except OSError as error:
         message = f"`{path}` cannot be made: {os.strerror(error.errno or 0)}: name a file in a folder that we may write"
         raise ConfigurationError(message) from error
+    if not stat.S_ISREG(file):
+        message = f"`{path}` wants a file, got something else: name another"
+        raise ConfigurationError(message)
     if folder & 0o022:
         message = (
             f"`{path.parent}` wants a folder that nobody else can write to, got mode {folder & 0o777:o}: chmod 700"
@@ -115,6 +119,18 @@ def _recognise(connection: sqlite3.Connection) -> None:
     if version != _VERSION:
         message = f"file has version {version} of the schema, wanted {_VERSION}"
         raise sqlite3.DatabaseError(message)
+    _complete(connection)
+
+
+def _complete(connection: sqlite3.Connection) -> None:
+    """Add what a store of ours does not have yet; a process that knows nothing of it goes on."""
+    if connection.execute(HAS_AUDIENCE).fetchone() == (1,):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    # Another process may have been first.
+    if connection.execute(HAS_AUDIENCE).fetchone() == (0,):
+        connection.execute(ADD_AUDIENCE)
+    connection.execute("COMMIT")
 
 
 def _write_schema(connection: sqlite3.Connection) -> None:

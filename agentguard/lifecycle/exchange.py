@@ -23,7 +23,7 @@ from agentguard.lifecycle.asked import read_asked, reject
 from agentguard.lifecycle.facts import OWN_CLAIMS
 from agentguard.lifecycle.lasting import begun
 from agentguard.limits import Limits
-from agentguard.model import Reason
+from agentguard.model import Reason, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -69,6 +69,7 @@ class _Request:
     client: Client
     asked: Asked
     agent: str
+    acts_for: str | None
 
     @property
     def holder(self) -> str | None:
@@ -118,30 +119,26 @@ class Exchange:
         if not client.may_exchange:
             reject("unauthorized_client", "this client may not exchange tokens")
         try:
-            run = await self._run(client, asked)
+            actor = None if asked.actor is None else await self._verified(asked.actor)
+        except Refusal as refusal:
+            raise _not_accepted(refusal, "actor_token") from refusal
+        try:
+            run = await self._run(client, asked, actor)
         except ConfigurationError as error:
             # Names what was asked for, and what there is to have; no token is among it.
             raise OAuthError(error="invalid_request", description=str(error)) from error
         except Refusal as refusal:
-            if refusal.reason in OUTAGES | {Reason.UNAUTHENTICATED}:
-                raise
-            _LOG.info("a token was not exchanged: %s: %s", refusal.reason, refusal.detail)
-            description = (
-                _ENDED if refusal.reason is Reason.REVOKED else f"subject_token or actor_token {_NOT_ACCEPTED}"
-            )
-            # RFC 8693 section 2.2.2: this code, and not `invalid_grant`.
-            raise OAuthError(error="invalid_request", description=description) from refusal
+            raise _not_accepted(refusal, "subject_token") from refusal
         return Exchanged(issued=run.issued, facts=run.facts, kind=asked.kind)
 
-    async def _run(self, client: Client, asked: Asked) -> Run:
-        actor = None if asked.actor is None else await self._verified(asked.actor)
+    async def _run(self, client: Client, asked: Asked, actor: Invocation | None) -> Run:
         if actor is not None and actor.client_id != client.client_id:
             reject("invalid_request", "actor_token wants to be one of this client's own")
         agent = client.client_id if actor is None else actor.agent
         # Who is named like a client may end what stems from that client's runs.
         if agent != client.client_id and agent in self._clients:
             reject("invalid_request", "actor_token names an agent that is another client")
-        request = _Request(client=client, asked=asked, agent=agent)
+        request = _Request(client=client, asked=asked, agent=agent, acts_for=None if actor is None else actor.user)
         grant = asked.grant
         if peek(asked.subject, _LIMITS).issuer != self._issuer.issuer:
             subject = await self._verified(asked.subject)
@@ -151,9 +148,13 @@ class Exchange:
             if subject.user is None and subject.client_id != client.client_id:
                 reject("invalid_request", "subject_token names no user, and is another client's own")
             _check_may_act(unverified(asked.subject, _LIMITS)[1], client, actor)
-            return await begun(lambda: self._root(request, grant, subject))
+            run = await begun(lambda: self._root(request, grant, subject))
+            _log_begun(client, run, "began")
+            return run
         if grant is not None:
-            return await begun(lambda: self._child(request, grant))
+            run = await begun(lambda: self._child(request, grant))
+            _log_begun(client, run, f"was handed on from run `{run.invocation.ancestors[-1].run_id}`")
+            return run
         if actor is not None:
             reject("invalid_request", "authorization_details is missing: say what the actor may call")
         return await anyio.to_thread.run_sync(self._renewed, request)
@@ -167,6 +168,7 @@ class Exchange:
     def _root(self, request: _Request, grant: Grant, subject: Invocation) -> Run:
         """Begin a run for whom *subject* names."""
         client, asked = request.client, request.asked
+        _check_acts_for(request, subject.user)
         claims = unverified(asked.subject, _LIMITS)[1]
         scopes = asked.scopes or frozenset()
         _check_scopes(scopes, client.scopes, "this client may have")
@@ -194,6 +196,7 @@ class Exchange:
         client, asked = request.client, request.asked
         parent = self._issuer.resume(asked.subject)
         _check_kept(parent, client, asked)
+        _check_acts_for(request, parent.facts.user)
         scopes = asked.scopes or frozenset()
         _check_scopes(scopes, client.scopes, "this client may have")
         _check_scopes(scopes, parent.facts.scopes, "the run that is handed on has")
@@ -220,6 +223,7 @@ class Exchange:
         if asked.scopes not in {None, run.facts.scopes} or asked.ends_in is not None:
             reject("invalid_request", "a renewal keeps scopes and end: leave out scope and ends_in")
         run.renew()
+        _LOG.debug("client `%s` renewed the token of run `%s`", client.client_id, run.id)
         return run
 
     def _target(self, client: Client, targets: frozenset[str]) -> str:
@@ -233,6 +237,26 @@ class Exchange:
         if target not in allowed:
             reject("invalid_target", "this client may not have tokens for that audience or resource")
         return target
+
+
+def _not_accepted(refusal: Refusal, name: str) -> OAuthError:
+    """Return the answer to a token that is not accepted, in the same words whatever is wrong with it.
+
+    Raises:
+        Refusal: It may be accepted later.
+    """
+    if refusal.reason in OUTAGES | {Reason.UNAUTHENTICATED}:
+        raise refusal
+    description = _ENDED if refusal.reason is Reason.REVOKED else f"{name} {_NOT_ACCEPTED}"
+    # RFC 8693 section 2.2.2: this code, and not `invalid_grant`.
+    return OAuthError(error="invalid_request", description=description)
+
+
+def _log_begun(client: Client, run: Run, how: str) -> None:
+    facts = run.facts
+    whose = "nobody" if facts.user is None else f"user `{facts.user}`"
+    line = f"run `{run.id}` {how}: agent `{facts.agent}` for {whose}, over in {facts.ends_at - facts.began} s"
+    _LOG.info("%s", printable(f"{line}, asked for by client `{client.client_id}`"))
 
 
 def _check_trusted(trusted: InvocationVerifier, issuer: str) -> None:
@@ -256,12 +280,21 @@ def _check_may_act(claims: Mapping[str, object], client: Client, actor: Invocati
     """Refuse who is not meant, where the subject token says who may act (RFC 8693 section 4.4)."""
     if "may_act" not in claims:
         return
-    meant = claims["may_act"]
+    given = claims["may_act"]
+    meant: dict[str, object] = given if isinstance(given, dict) else {}
     names = {"client_id": client.client_id, "sub": client.client_id}
-    if actor is not None:
+    if meant and actor is not None:
         names = {"client_id": actor.client_id, "sub": actor.subject, "iss": actor.issuer}
-    if not isinstance(meant, dict) or not meant.items() <= names.items() or not meant:
+        # Another issuer's actor may have the same name.
+        meant = {"iss": claims["iss"], **meant}
+    if not meant or not meant.items() <= names.items():
         reject("invalid_request", "subject_token says that somebody else may act")
+
+
+def _check_acts_for(request: _Request, user: str | None) -> None:
+    """Refuse an actor whom somebody else sent: the run would not say so."""
+    if request.acts_for not in {None, user}:
+        reject("invalid_request", "actor_token acts for another user than subject_token")
 
 
 def _check_kept(run: Run, client: Client, asked: Asked) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from agentguard.errors import ConfigurationError
 from agentguard.lifecycle.ended import Kind, named, run_of
 from agentguard.lifecycle.states import RunRecord
 from agentguard.limits import Limits
@@ -94,6 +95,18 @@ class Issued:
     expires_at: int
 
 
+def whole_seconds(name: str, given: object) -> int:
+    """Return a time that is given in seconds.
+
+    Raises:
+        ConfigurationError: It is no whole number.
+    """
+    if type(given) is not int:
+        message = f"`{name}` wants seconds, a whole number, got `{given}`: write 3600 for an hour"
+        raise ConfigurationError(message)
+    return given
+
+
 def as_facts(claims: Mapping[str, object], invocation: Invocation) -> Facts:
     """Return what a token of our own says of its run.
 
@@ -151,8 +164,8 @@ class Signer(Protocol):
         ...
 
 
-def as_record(invocation: Invocation) -> RunRecord:
-    """Return a run as a store records it: by the ids that its issuer gave."""
+def as_record(invocation: Invocation, *, audience: str = "") -> RunRecord:
+    """Return a run, for the server *audience*, as a store records it: by the ids that its issuer gave."""
     return RunRecord(
         issuer=invocation.issuer,
         run_id=run_of(invocation)[1],
@@ -162,6 +175,7 @@ def as_record(invocation: Invocation) -> RunRecord:
         user=named(invocation, Kind.USER),
         task=named(invocation, Kind.TASK),
         purpose=invocation.purpose,
+        audience=audience,
         ancestors=tuple(run_of(link)[1] for link in invocation.ancestors),
     )
 

@@ -51,6 +51,7 @@ def revoke(issuer: Issuer, client: Client, token: str) -> None:
     if client.client_id != invocation.client_id and client.client_id not in above:
         reject("invalid_grant", "token was issued to another client")
     run.end(f"revoked by client {client.client_id}")
+    _LOG.info("client `%s` ended run `%s`", client.client_id, run.id)
 
 
 def introspect(issuer: Issuer, client: Client, token: str) -> dict[str, object]:

@@ -10,12 +10,13 @@ from agentguard.errors import ConfigurationError
 from agentguard.evidence.runs import runs_of_issuer
 from agentguard.identity.token import TrustedIssuer
 from agentguard.lifecycle.delegation import bounds_of, read_bounds, read_scopes
-from agentguard.lifecycle.facts import TOKEN_SECONDS, Facts
+from agentguard.lifecycle.facts import TOKEN_SECONDS, Facts, whole_seconds
 from agentguard.lifecycle.keys import KeyRing
 from agentguard.lifecycle.lasting import lasting
 from agentguard.lifecycle.runs import Run
 from agentguard.lifecycle.signing import TokenSigner
 from agentguard.lifecycle.states import RunState
+from agentguard.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,6 +52,7 @@ class Issuer:
         key: KeySource | None = None,
         store: Store | None = None,
         ledger: Ledger | None = None,
+        limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Set up an issuer.
@@ -64,6 +66,7 @@ class Issuer:
                 shares its file or its server. `run` wants one.
             ledger: Where the evidence of its runs is kept: that they began, how they ended,
                 and how long they lasted. Without that of its beginning, no run begins.
+            limits: How many live runs are followed for that; no further one is begun.
             clock: Gives unix seconds.
 
         Raises:
@@ -74,7 +77,7 @@ class Issuer:
         self.store = store
         self._clock = clock
         trusted = TrustedIssuer(issuer=issuer)
-        self._lives = None if ledger is None else runs_of_issuer(ledger, store, clock)
+        self._lives = None if ledger is None else runs_of_issuer(ledger, store, clock, limits or Limits())
         self._keys = KeyRing(key, lingers=trusted.max_lifetime + trusted.leeway, clock=clock)
         self._signer = TokenSigner(issuer=issuer, keys=self._keys, leeway=trusted.leeway, store=store, clock=clock)
 
@@ -130,7 +133,7 @@ class Issuer:
             tools: The tools that it may call.
             arguments: For a tool, the values that an argument may have; a call without that
                 argument is not permitted.
-            grant: Cedar text instead, or, beside *tools*, as well: then both bind.
+            grant: Cedar text instead; given together with *tools*, a call has to satisfy both.
             ends_in: Seconds to the run's absolute end, which renewing its token never moves.
             audience: Another server than the issuer's usual one.
             claims: Further claims, for policies that read them.
@@ -193,14 +196,14 @@ class Issuer:
             grant=bounds.text,
             audience=self._audience(audience, "run"),
             began=began,
-            ends_at=began + ends_in,
+            ends_at=began + whole_seconds("ends_in", ends_in),
             user=user,
             client=client,
             task=task,
             purpose=purpose,
             scopes=read_scopes(scopes),
             claims=dict(claims or {}),
-            token_lifetime=token_lifetime,
+            token_lifetime=whole_seconds("token_lifetime", token_lifetime),
         )
         return Run(facts, bounds, sign=self._signer.sign, store=store, clock=self._clock, lives=self._lives)
 
@@ -301,14 +304,14 @@ class Issuer:
             grant=grant,
             audience=self._audience(audience, "mint"),
             began=now,
-            ends_at=now + ends_in,
+            ends_at=now + whole_seconds("ends_in", ends_in),
             user=user,
             task=task,
             purpose=purpose,
             scopes=read_scopes(scopes),
             claims=dict(claims or {}),
             ancestors=tuple(ancestors),
-            token_lifetime=token_lifetime,
+            token_lifetime=whole_seconds("token_lifetime", token_lifetime),
         )
         issued = self._signer.sign(facts, now=now)
         if self._lives is not None:

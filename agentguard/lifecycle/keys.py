@@ -39,6 +39,9 @@ KeySource = PrivateKey | str | bytes | Mapping[str, object]
 _WANTED: Final = "a private key on P-256 or Ed25519, as PEM, JWK or object"
 _COORDINATE: Final = 32
 
+# How long a run may last that a key signed for before this process began, as far as we care.
+_UNKNOWN_RUNS_SECONDS: Final = 86_400
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SigningKey:
@@ -129,6 +132,21 @@ def _text(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
+@dataclass(slots=True, eq=False)
+class _Used:
+    """A key, with the moments until which it is needed, unix seconds.
+
+    Attributes:
+        key: The key.
+        tokens: Until when a token of it may be accepted.
+        runs: Until when a run may last that one of its tokens names.
+    """
+
+    key: SigningKey
+    tokens: float
+    runs: float
+
+
 class KeyRing:
     """The key that signs now, and the earlier ones whose tokens may still be valid.
 
@@ -141,32 +159,35 @@ class KeyRing:
         clock: Gives unix seconds.
     """
 
-    __slots__ = ("_clock", "_coming", "_current", "_last", "_lingers", "_lock", "_retired")
+    __slots__ = ("_clock", "_coming", "_current", "_lingers", "_lock", "_retired")
 
     def __init__(self, key: KeySource | None, *, lingers: int, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lingers = lingers
         self._lock = Lock()
-        self._coming: tuple[SigningKey, float, float] | None = None
-        self._retired: dict[str, tuple[SigningKey, float]] = {}
-        self._current, self._last = self._begin(key)
+        self._coming: tuple[_Used, float] | None = None
+        self._retired: dict[str, _Used] = {}
+        self._current = self._begin(key)
 
-    def _begin(self, key: KeySource | None) -> tuple[SigningKey, float]:
+    def _begin(self, key: KeySource | None) -> _Used:
         if key is None:
-            return read_signing_key(generate_private_key(SECP256R1())), float("-inf")
+            return _Used(read_signing_key(generate_private_key(SECP256R1())), float("-inf"), float("-inf"))
         # A key that was there before us has signed what we know nothing of.
-        return read_signing_key(key), self._clock() + self._lingers
+        now = self._clock()
+        return _Used(read_signing_key(key), now + self._lingers, now + _UNKNOWN_RUNS_SECONDS)
 
-    def use(self, until: float) -> SigningKey:
+    def use(self, until: float, *, run_until: float) -> SigningKey:
         """Return the key that signs now, for a token that is accepted until then.
 
         Args:
             until: Unix seconds, leeway included.
+            run_until: The end of the token's run, likewise.
         """
         with self._lock:
             self._settle()
-            self._last = max(self._last, until)
-            return self._current
+            self._current.tokens = max(self._current.tokens, until)
+            self._current.runs = max(self._current.runs, run_until)
+            return self._current.key
 
     def rotate(self, key: KeySource | None, *, after: float = 0) -> None:
         """Sign with another key; the present one stays published while a token of it is valid.
@@ -178,32 +199,44 @@ class KeyRing:
         Raises:
             ConfigurationError: It cannot sign, or is the one that signs now.
         """
-        coming, last = self._begin(key)
+        coming = self._begin(key)
         with self._lock:
             self._settle()
-            if coming.key_id == self._current.key_id:
+            if coming.key.key_id == self._current.key.key_id:
                 message = "`rotate` wants another key than the one that signs now, got the same: generate a new one"
                 raise ConfigurationError(message)
-            self._coming = (coming, last, self._clock() + after)
+            self._coming = (coming, self._clock() + after)
             self._settle()
 
     def published(self) -> list[dict[str, object]]:
         """Return the public halves as JWKs, the one that signs now first."""
+        return self._public(lambda used, now: now < used.tokens)
+
+    def remembered(self) -> list[dict[str, object]]:
+        """Return those, and the ones whose tokens are over while a run that they name may last.
+
+        Good for ending such a run, and for nothing else.
+        """
+        return self._public(lambda used, now: now < max(used.tokens, used.runs))
+
+    def _public(self, needed: Callable[[_Used, float], bool]) -> list[dict[str, object]]:
         with self._lock:
             self._settle()
+            now = self._clock()
             coming = [self._coming[0]] if self._coming else []
-            keys = [self._current, *coming, *(key for key, _ in self._retired.values())]
+            retired = [used for used in self._retired.values() if needed(used, now)]
             # By id: one that is to come may have been here before.
-            return list({key.key_id: dict(key.public) for key in keys}.values())
+            keys = {used.key.key_id: dict(used.key.public) for used in (self._current, *coming, *retired)}
+            return list(keys.values())
 
     def _settle(self) -> None:
-        """Take the next key when its time has come; forget those whose last token is over."""
+        """Take the next key when its time has come; forget those that nothing needs any more."""
         now = self._clock()
-        if self._coming is not None and not now < self._coming[2]:
-            key, last, _ = self._coming
+        if self._coming is not None and not now < self._coming[1]:
+            coming, _ = self._coming
             self._coming = None
-            self._retired[self._current.key_id] = (self._current, self._last)
-            _, earlier = self._retired.pop(key.key_id, (key, last))
-            self._current, self._last = key, max(last, earlier)
-        for key_id in [key_id for key_id, (_, last) in self._retired.items() if not now < last]:
-            del self._retired[key_id]
+            self._retired[self._current.key.key_id] = self._current
+            earlier = self._retired.pop(coming.key.key_id, coming)
+            self._current = _Used(coming.key, max(coming.tokens, earlier.tokens), max(coming.runs, earlier.runs))
+        for used in [used for used in self._retired.values() if not now < max(used.tokens, used.runs)]:
+            del self._retired[used.key.key_id]

@@ -48,10 +48,23 @@ def local_folder(environ: Mapping[str, str] | None = None) -> Path:
 
     Args:
         environ: The environment; this process's own if left out.
+
+    Raises:
+        ConfigurationError: The user has no home.
     """
     # As the XDG Base Directory Specification has it: a path that is not absolute is ignored.
     given = Path((os.environ if environ is None else environ).get("XDG_STATE_HOME", ""))
-    return (given if given.is_absolute() else Path.home() / ".local" / "state") / "agentguard"
+    return (given if given.is_absolute() else _home() / ".local" / "state") / "agentguard"
+
+
+def _home() -> Path:
+    # A container's user may have no entry that names one.
+    with suppress(RuntimeError):
+        home = Path.home()
+        if home.is_absolute():
+            return home
+    message = "the local issuer wants a home, got none: set XDG_STATE_HOME or HOME to an absolute path"
+    raise ConfigurationError(message)
 
 
 def local_issuer(folder: Path | None = None, *, audience: str | None = None, store: Store | None = None) -> Issuer:
@@ -114,6 +127,17 @@ class UnsafeLocalIssuer:
             _LOG.warning("evidence is kept in memory: it is lost when this process ends")
             ledger = MemoryLedger()
         return State(store=self.store, ledger=ledger, key=os.urandom(32))
+
+    def issuer(self, *, audience: str | None = None) -> Issuer:
+        """Return the issuer that begins runs with this key, and keeps them in this store.
+
+        Args:
+            audience: The server that its tokens are for, on this host.
+
+        Raises:
+            ConfigurationError: The audience is not on this host.
+        """
+        return local_issuer(self.folder, audience=audience, store=self.store)
 
     def has(self, store: object) -> bool:
         """Return whether *store* is the file that this issuer's runs are ended in."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 import sys
+from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from agentguard.model import Invocation
 
 _FOR_EVER: Final = math.inf
+
+# What lies beyond has no date: the year 9999.
+_LAST: Final = 253_402_300_000.0
 
 # How much is forgotten at once: whoever ends a run meanwhile waits for it.
 _AT_ONCE: Final = 1_000
@@ -116,8 +120,27 @@ class Mirror:
             Refusal: `REVOKED`, or `STORE_UNAVAILABLE`.
         """
         self.require_fresh()
-        if any(self.link_ended(link) for link in chain) or not all(self._horizon < link.ends_at for link in chain):
-            raise Refusal(Reason.REVOKED, "what the run is for, or a run above it, was ended")
+        for link in chain:
+            if self.link_ended(link):
+                raise Refusal(Reason.REVOKED, self._why(link))
+            if not self._horizon < link.ends_at:
+                what = f"run `{_shown(link.run_id)}` ends before what is forgotten: look at the clocks"
+                raise Refusal(Reason.REVOKED, what)
+
+    def _why(self, link: Link) -> str:
+        """Return by what *link* was ended, and until when, for whoever begins runs."""
+        wide = self._wide.get(link.issuer, {})
+        cutoffs = {kind: ended.get(named(link, kind) or "", (-math.inf, 0.0))[0] for kind, ended in wide.items()}
+        # What lasts longest: after that another run may begin.
+        kind = max(cutoffs, key=cutoffs.__getitem__, default=Kind.RUN)
+        cutoff = cutoffs.get(kind, -math.inf)
+        if not link.issued_at < cutoff:
+            return f"run `{_shown(link.run_id)}` was ended"
+        runs = "this issuer" if kind is Kind.ISSUER else f"{kind} `{_shown(str(named(link, kind)))}`"
+        if not cutoff < _LAST:
+            return f"every run of {runs} is ended, for good"
+        until = datetime.fromtimestamp(math.ceil(cutoff), UTC)
+        return f"runs of {runs} that begin before {until:%Y-%m-%d %H:%M:%S} UTC are ended: begin one after that"
 
     def end(self, ended: Ended, revocation: Revocation, keep: Callable[[Ended, Revocation], None]) -> None:
         """End something for good: here, where *keep* keeps it, and for everyone who is to be told.
@@ -257,6 +280,11 @@ class Mirror:
         if errors:
             message = "a run was ended, and some who were told of it failed"
             raise ExceptionGroup(message, errors)
+
+
+def _shown(name: str) -> str:
+    # A line break in it would begin another line of a log.
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
 
 
 def _finite(moment: float) -> float | None:

@@ -18,7 +18,7 @@ from agentguard.adapters.client import carry
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.identity.sources import TOKEN_FILE_VARIABLE
 from agentguard.lifecycle.delegation import check_child, read_bounds, read_scopes
-from agentguard.lifecycle.facts import as_ancestor, as_record
+from agentguard.lifecycle.facts import as_ancestor, as_record, whole_seconds
 from agentguard.lifecycle.lasting import GIVEN_UP, lasting
 from agentguard.lifecycle.states import COMPLETED, RunState
 from agentguard.lifecycle.tokenfile import TokenFile
@@ -107,7 +107,7 @@ class Run:
         self._issued = issued or sign(facts, now=facts.began)
         # On record before anybody has a token; a token that got no further is forgotten here.
         if issued is None:
-            store.record_run(as_record(self._issued.invocation))
+            store.record_run(as_record(self._issued.invocation, audience=facts.audience))
         if lives is not None and issued is None:
             self._record_beginning(lives)
         elif lives is not None:
@@ -294,7 +294,7 @@ class Run:
         with self._lock:
             began = max(int(self._require_alive()), self.facts.began)
             left = self.facts.ends_at - began
-            seconds = left if ends_in is None else ends_in
+            seconds = left if ends_in is None else whole_seconds("ends_in", ends_in)
             check_child(self.invocation, self._bounds, bounds, wanted, (seconds, left))
             facts = replace(
                 self.facts,

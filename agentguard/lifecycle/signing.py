@@ -84,7 +84,7 @@ class TokenSigner:
         for name in sorted(OWN_CLAIMS & further.keys()):
             message = f"`claims` wants claims that mint does not write itself, got `{name}`: leave it out"
             raise ConfigurationError(message)
-        key = self._keys.use(expires_at + self._leeway)
+        key = self._keys.use(expires_at + self._leeway, run_until=facts.ends_at + self._leeway)
         header = {"alg": key.algorithm, "kid": key.key_id, "typ": "at+jwt"}
         payload = json.dumps({**own, **further}, separators=(",", ":"), allow_nan=False).encode()
         token = _JWS.encode(payload, key.private, algorithm=key.algorithm, headers=header)
@@ -108,7 +108,8 @@ class TokenSigner:
         audience = required_id(claims, "aud")
         # Whoever ends the run need not agree with us on the time, either way.
         now = required_moment(claims, "iat") if expired else self._clock()
-        keys, _ = read_key_set({"keys": self._keys.published()})
+        # A run outlives its tokens, and the key that signed one of them.
+        keys, _ = read_key_set({"keys": self._keys.remembered() if expired else self._keys.published()})
         invocation = self._verified(token, {}, keys, audience, now)
         # From here on the claims are ours. Again with the further ones, whose names only they tell.
         facts = as_facts(claims, invocation)

@@ -51,6 +51,7 @@ class RunRecord:
         user: On whose behalf.
         task: The task.
         purpose: The purpose.
+        audience: The server that it is for; empty where it was not recorded.
         ancestors: The runs that it stems from, root first; same issuer.
         state: Where it stands; a store says.
         used_at: When a guard first saw it.
@@ -67,6 +68,7 @@ class RunRecord:
     user: str | None = None
     task: str | None = None
     purpose: str | None = None
+    audience: str = ""
     ancestors: tuple[str, ...] = ()
     state: RunState = RunState.ISSUED
     used_at: float | None = None

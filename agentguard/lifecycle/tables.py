@@ -26,9 +26,14 @@ SCHEMA: Final = (
     """CREATE TABLE runs (
         issuer TEXT NOT NULL, run_id TEXT NOT NULL, agent TEXT NOT NULL, user TEXT, task TEXT, purpose TEXT,
         issued_at INTEGER NOT NULL, ends_at REAL NOT NULL, ancestors TEXT NOT NULL, state TEXT NOT NULL,
-        reason TEXT NOT NULL, ended_at REAL, used_at REAL, calls INTEGER NOT NULL, PRIMARY KEY (issuer, run_id))""",
+        reason TEXT NOT NULL, ended_at REAL, used_at REAL, calls INTEGER NOT NULL, audience TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY (issuer, run_id))""",
     "CREATE INDEX runs_ends_at ON runs (ends_at)",
 )
+
+# The first stores had no column for it. That needs no other version: each statement names its columns.
+HAS_AUDIENCE: Final = "SELECT count(*) FROM pragma_table_info('runs') WHERE name = 'audience'"
+ADD_AUDIENCE: Final = "ALTER TABLE runs ADD COLUMN audience TEXT NOT NULL DEFAULT ''"
 
 # How much longer the file keeps what may be forgotten: a process whose clock is behind
 # must still find it when it starts.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Final
@@ -18,9 +19,11 @@ from agentguard.errors import Refusal
 from agentguard.model import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _LOG: Final = logging.getLogger("agentguard")
+_NAME: Final = "token"
+_NEW: Final = "token.new"
 _OVER: Final = frozenset({Reason.EXPIRED, Reason.REVOKED})
 
 
@@ -54,7 +57,7 @@ class TokenFile:
         else:
             self._folder = folder
             folder.mkdir(mode=0o700)
-        self.path = self._folder / "token"
+        self.path = self._folder / _NAME
         try:
             self._write(text)
             # A thread: a blocked event loop must not leave a child without its token.
@@ -99,13 +102,24 @@ class TokenFile:
             # A renewal that was under way when the run ended must not bring the file back.
             if self._removed.is_set() or text == self._held:
                 return
-            new = self._folder / "token.new"
-            new.unlink(missing_ok=True)
-            file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with open(file, "w", encoding="ascii") as opened:  # noqa: PTH123  made with its mode, not given it after
-                opened.write(text)
-            new.replace(self.path)
+            with _opened(self._folder) as place:
+                with suppress(FileNotFoundError):
+                    os.unlink(_NEW, dir_fd=place)
+                file = os.open(_NEW, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=place)
+                with open(file, "w", encoding="ascii") as opened:  # noqa: PTH123  made with its mode, not given it after
+                    opened.write(text)
+                os.rename(_NEW, _NAME, src_dir_fd=place, dst_dir_fd=place)
             self._held = text
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """Open the folder itself: a link in its place would have us write and remove elsewhere."""
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield place
+    finally:
+        os.close(place)
 
 
 def take_away(folder: Path) -> None:
@@ -115,8 +129,10 @@ def take_away(folder: Path) -> None:
         folder: The folder of the file.
     """
     try:
-        for name in ("token", "token.new"):
-            (folder / name).unlink(missing_ok=True)
+        with _opened(folder) as place:
+            for name in (_NEW, _NAME):
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=place)
         folder.rmdir()
     except FileNotFoundError:
         pass

@@ -17,7 +17,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, Unpack
 from urllib.parse import urlsplit
 
-import redis
+try:
+    import redis
+except ModuleNotFoundError:
+    _HINT = "pip install 'agentguard[valkey]', or from a clone pip install -e 'path/to/agentguard[valkey]'"
+    _MISSING = f"ValkeyStore wants the client of Valkey, got none: {_HINT}"
+    raise ModuleNotFoundError(_MISSING, name="redis") from None
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -90,7 +95,7 @@ class ValkeyStore:
         self._followed = False
         self._unwritten = Unwritten(clock)
         self._write_at = monotonic() + _SELDOM
-        self._only_reads = False
+        self._only_reads = self._told = False
         self._closed = False
         place = urlsplit(url)
         # Never the whole URL: it may hold a password.
@@ -158,8 +163,10 @@ class ValkeyStore:
     def _write_late(self, now: float) -> None:
         """Write what could not be written and what guards counted, and let go of what is over."""
         self._write_at = now + _SELDOM
+        lacking = False
         try:
             with self._unwritten.taken() as (ends, calls):
+                lacking = bool(ends or calls)
                 while ends:
                     self._end(*ends[0])
                     del ends[0]
@@ -168,14 +175,16 @@ class ValkeyStore:
                     del calls[run]
                 self._prune()
         except Refusal as refusal:
-            if _forbidden(refusal.__cause__):
+            self._only_reads = _forbidden(refusal.__cause__)
+            if self._only_reads:
                 # Each try would be a line in the log of the server's own.
                 self._write_at = now + _FORBIDDEN_SECONDS
-                if not self._only_reads:
+                # Whoever only asks has nothing to write, and misses nothing.
+                if lacking and not self._told:
                     _LOG.warning("%s may only be read by this user: calls of runs are not counted here", self._name)
-            self._only_reads = _forbidden(refusal.__cause__)
+            self._told = self._only_reads and (self._told or lacking)
         else:
-            self._only_reads = False
+            self._only_reads = self._told = False
 
     def _prune(self) -> None:
         now = self._clock()

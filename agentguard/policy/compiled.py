@@ -7,6 +7,8 @@ each action: a call then costs the same with ten policies and with ten thousand.
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +25,7 @@ from agentguard.policy.slicing import PolicyIndex, Scope
 from agentguard.request import principal_entities, principal_uid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from agentguard.limits import Limits
     from agentguard.model import Decision, Invocation
@@ -41,6 +43,9 @@ _KEPT_GRANTS: Final = 1_000
 # slice counts as some more of them.
 _KEPT_POLICIES: Final = 50_000
 _SLICE_POLICIES: Final = 10
+
+_NUMBERED: Final = re.compile(r"^for policy `policy[0-9]+`, ")
+_NO_ACTION: Final = re.compile(r'unrecognized action `Action::"(?P<action>[^`"]*)"`')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +283,7 @@ class PolicySet:
         except (ConfigurationError, ValueError) as error:
             return f"the grant is not valid: {error}"
         if not validation.validation_passed:
-            return f"the grant is not valid here: {validation.errors[0].error}"
+            return _misfit(validation.errors[0].error, self._actions)
         if any(literal.asked and literal.uid.type in self._solid for literal in found):
             return "the grant asks about an entity that the request does not bring"
         return Grant(text, handle)
@@ -286,6 +291,16 @@ class PolicySet:
     def missing(self, uids: set[Uid]) -> set[str]:
         """Return the types of those of *uids* whose absence would change an answer."""
         return {type_ for type_, _ in uids if type_ in self._solid}
+
+
+def _misfit(message: str, tools: Iterable[str]) -> str:
+    """Return what Cedar has against a grant, without the number that it gives to policies that have no name."""
+    message = _NUMBERED.sub("", message)
+    if (found := _NO_ACTION.fullmatch(message)) is None:
+        return f"the grant is not valid here: {message}"
+    close = difflib.get_close_matches(found["action"], sorted(tools), n=1)
+    fix = f"did you mean `{close[0]}`?" if close else "grant tools that this server has"
+    return f"the grant names `{found['action']}`, which is no tool here: {fix}"
 
 
 def _action(tool: GuardedTool, schema: SchemaTexts, known: Sequence[Mapping[str, object]]) -> Action:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from agentguard.policy.lexer import Statement
 
+GROUPS: Final = frozenset({"tools/call", "read-only", "destructive", "open-world", "idempotent"})
+"""The groups of actions: every tool's, and one for each hint of its annotations."""
+
 _LIMITS: Final = Limits()
 _NAME: Final = shape_of(str, where="a name")
 _VALUES: Final = {kind: shape_of(kind, where="a value") for kind in (str, int, bool)}
@@ -42,13 +45,21 @@ def grant_text(
         Cedar text: one permit for the tools without *arguments*, and one for each other.
 
     Raises:
-        ConfigurationError: If a list is empty, a tool has arguments but is not among
-            *tools*, a value is none that Cedar holds, or the text is too large.
+        ConfigurationError: If a list is empty, a name is that of a group of actions, a tool
+            has arguments but is not among *tools*, a value is none that Cedar holds, or the
+            text is too large.
     """
     arguments = arguments or {}
+    if isinstance(tools, str):
+        message = f"`tools` wants a list of names, got the text `{tools}`: put it into brackets"
+        raise ConfigurationError(message)
     names = list(dict.fromkeys(tools))
     if not names:
         message = "a grant wants at least one tool, got none: name what the run may call"
+        raise ConfigurationError(message)
+    # Beside another name, a group would stand for every tool in it.
+    if groups := sorted(GROUPS.intersection(names)):
+        message = f"a grant lists tools, got the group `{groups[0]}`: name each tool, or write the grant in Cedar"
         raise ConfigurationError(message)
     stray = sorted(set(arguments) - set(names))
     if stray:
@@ -77,6 +88,9 @@ def _permit(tools: Sequence[str], arguments: Mapping[str, Sequence[str | int | b
 
 
 def _one_of(argument: str, values: Sequence[str | int | bool]) -> dict[str, object]:
+    if isinstance(values, str):
+        message = f"the values of argument `{argument}` want a list, got the text `{values}`: put it into brackets"
+        raise ConfigurationError(message)
     kinds = {type(value) for value in values}
     kind = kinds.pop() if len(kinds) == 1 else None
     if kind not in _VALUES:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.errors import ConfigurationError, PolicyError
 from agentguard.policy.fragments import OURS, EntityType, Fragment, read_fragment
+from agentguard.policy.grants import GROUPS
 from agentguard.policy.values import Field, quoted, record_of
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ __all__ = [
     "read_fragment",
     "schema_texts",
 ]
-
-GROUPS: Final = frozenset({"tools/call", "read-only", "destructive", "open-world", "idempotent"})
-"""The groups of actions: every tool's, and one for each hint of its annotations."""
 
 METHODS: Final = {"resources/read": "uri", "prompts/get": "name"}
 """Methods of the protocol that are actions of their own, on the server; and the argument that each judges."""

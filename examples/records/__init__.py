@@ -1,1 +1,1 @@
-"""A clinic's patient records, served to two agents."""
+"""A clinic's patient records, served to three agents."""

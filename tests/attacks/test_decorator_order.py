@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ async def test_unguarded_tool_is_denied(tmp_path: Path, caplog: pytest.LogCaptur
             world.ran.append("naked")
             return "ran"
 
+    caplog.set_level(logging.INFO, "agentguard")
     world = make_world(tmp_path, extend=extend)
 
     async with Client(world.server) as client:
@@ -65,13 +67,19 @@ async def test_unguarded_tool_is_denied(tmp_path: Path, caplog: pytest.LogCaptur
 
     assert world.ran == []
     assert "tool `naked` is not guarded" in caplog.text
+    denied = [line.partition(", unguarded: ")[2] for line in caplog.messages if line.startswith("denied a call to ")]
+    assert denied == [
+        "tool `naked` is not guarded: put @guard.tool below @server.tool()",
+        "nothing of this name is guarded",
+    ]
     assert meta(naked) | {"id": ""} == meta(absent) | {"id": ""}
     assert [record["agentguard.decision.reason"] for record in world.records()] == ["unguarded", "unguarded"]
 
 
-async def test_tool_that_was_swapped_after_attach_is_denied(tmp_path: Path) -> None:
+async def test_tool_that_was_swapped_after_attach_is_denied(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A name alone is fooled by removing a tool and adding another one under it."""
     world = make_world(tmp_path)
+    caplog.set_level(logging.INFO, "agentguard")
     world.server.remove_tool("export")
 
     @world.server.tool(name="export")
@@ -85,6 +93,7 @@ async def test_tool_that_was_swapped_after_attach_is_denied(tmp_path: Path) -> N
     assert world.ran == []
     assert meta(result)["reason"] == "denied"
     assert world.records()[-1]["agentguard.decision.reason"] == "unguarded"
+    assert "`export` was registered after guard.attach(server): register it before" in caplog.text
 
 
 def test_function_under_two_names_is_refused(tmp_path: Path) -> None:

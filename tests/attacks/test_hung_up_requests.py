@@ -23,7 +23,10 @@ async def test_client_that_hangs_up_leaves_no_error(path: str, caplog: pytest.Lo
         "query_string": b"",
         "headers": [(b"content-type", b"application/x-www-form-urlencoded")],
     }
-    incoming = [{"type": "http.request", "body": b"a=", "more_body": True}, {"type": "http.disconnect"}]
+    incoming: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b"a=", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
     outgoing: list[MutableMapping[str, Any]] = []
 
     async def receive() -> dict[str, Any]:

@@ -102,6 +102,8 @@ async def test_guard_that_was_never_attached_denies_every_call(
     assert result.is_error
     assert world.ran == []
     assert "never attached: call guard.attach(server)" in caplog.text
+    assert text(result) == "Error executing tool read: access denied"
+    assert not any(record.exc_info for record in caplog.records)
 
 
 async def test_denial_deep_inside_reaches_a_direct_caller(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ its own and that no record names: ending the application's runs would not reach 
 
 import pytest
 
-from tests.lifecycle.service import ACCESS_TOKEN, Service, make_subject, refusal
+from agentguard.lifecycle.asked import ACCESS_TOKEN
+from tests.lifecycle.service import Service, make_subject, refusal
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import pytest
 
 from agentguard.cli.main import main
 
+TERM = "xterm-256color"
+
 
 @dataclass(frozen=True, slots=True)
 class Ran:
@@ -59,7 +61,7 @@ def agentguard(*arguments: str, typed: str | None = None, terminal: bool = False
         patch.setattr(sys, "stdin", stdin)
         patch.setattr(sys, "stdout", stdout)
         patch.setattr(sys, "stderr", stderr)
-        patch.setenv("TERM", "xterm-256color")
+        patch.setenv("TERM", TERM)
         with pytest.raises(SystemExit) as left:
             main(arguments)
     return Ran(int(left.value.code or 0), stdout.getvalue(), stderr.getvalue())

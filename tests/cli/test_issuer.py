@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -48,6 +49,7 @@ claims = {{ groups = "strings", level = "integer" }}
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with a key, and the keys of a client and of a trusted issuer."""
     pem = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "issuer.pem").touch(mode=0o600)
     (tmp_path / "issuer.pem").write_bytes(pem)
     (tmp_path / "planner.json").write_text(json.dumps(make_jwks(PLANNER_KEY, "planner")))
     (tmp_path / "corp.json").write_text(json.dumps(make_jwks(KEY)))
@@ -76,9 +78,22 @@ def test_check_prints_what_would_be_served(place: Path) -> None:
     assert ran.stdout.splitlines() == [
         f"{ISSUER} on 127.0.0.1:8080",
         f"client   planner: may exchange, for {AUDIENCE}, scopes read, runs up to 7200 s",
-        f"client   records: may introspect, for {AUDIENCE}, scopes none, runs up to 3600 s",
+        f"client   records: may introspect, for {AUDIENCE}",
         f"trusted  {CORP}",
     ]
+
+
+def test_check_leaves_nothing_behind(place: Path) -> None:
+    """A store that is not there yet is not made; one that is there is looked at."""
+    before = sorted(place.iterdir())
+
+    assert agentguard(*arguments("--check")).status == 0
+    assert sorted(place.iterdir()) == before
+
+    (place / "store.db").write_text("no store at all")
+    ran = agentguard(*arguments("--check"))
+    assert (ran.status, ran.stdout) == (2, "")
+    assert "store.db" in ran.stderr
 
 
 def test_issuer_that_trusts_nobody_is_fine(place: Path) -> None:
@@ -244,13 +259,31 @@ def test_served_issuer_gives_tokens_until_it_is_told_to_stop(place: Path) -> Non
             # Said once the socket listens, so what comes now waits for it.
             assert process.stderr.readline() == f"agentguard: serving {url} on 127.0.0.1:{port}, for 2 clients\n"
             answer = httpx2.post(f"{url}/token", data=asked(url), timeout=30, trust_env=False)
+            wrong = {**asked(url), "subject_token": make_subject(aud="https://elsewhere.example")}
+            refused = httpx2.post(f"{url}/token", data=wrong, timeout=30, trust_env=False)
         finally:
             process.send_signal(signal.SIGTERM)
-        stdout, _ = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=30)
 
     assert answer.status_code == 200, answer.text
     assert answer.json()["token_type"] == "Bearer"
+    began, why = stderr.splitlines()
+    assert f" INFO run `{answer.json()['run']}` began: agent `planner` for user `alice`, over in " in began
+    assert "elsewhere" not in refused.text
+    assert why.endswith(f"invalid_token: `aud` does not name this server, which is `{url}`")
     assert (stdout, process.returncode) == ("", -signal.SIGTERM)
+
+
+def test_single_client_is_no_plural(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line at the start is read by people; the log's own handler goes when serving ends."""
+    (place / "clients.toml").write_text('[[client]]\nclient_id = "planner"\njwks = "planner.json"')
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+    before = list(logging.getLogger("agentguard").handlers)
+
+    ran = agentguard(*arguments("--port", str(free_port())))
+
+    assert ran.stderr.endswith(", for 1 client\n")
+    assert logging.getLogger("agentguard").handlers == before
 
 
 def test_serving_ends_with_the_server_and_closes_the_store(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

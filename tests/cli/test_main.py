@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any, Final
@@ -15,6 +19,7 @@ from typer.main import get_command
 from agentguard import ConfigurationError, Reason, Refusal
 from agentguard.cli import main as command_line
 from agentguard.cli import runs
+from agentguard.cli.output import result_json, say
 from tests.cli.commands import agentguard
 
 COMMANDS: Final[dict[str, Any]] = get_command(command_line.app).commands  # type: ignore[attr-defined]
@@ -45,12 +50,13 @@ def test_help_lists_the_commands_by_what_they_are_for() -> None:
     assert ran.status == 0
     assert max(len(line) for line in lines) <= 80
     assert "\x1b" not in ran.stdout
-    start, live, evidence = (
-        next(n for n, line in enumerate(lines) if f" {group} " in line) for group in ("Start", "Live", "Evidence")
+    start, live, serve, evidence = (
+        next(n for n, line in enumerate(lines) if f" {group} " in line)
+        for group in ("Start", "Live", "Serve", "Evidence")
     )
     where = {name: next(n for n, line in enumerate(lines) if line.startswith(f"│ {name} ")) for name in COMMANDS}
-    assert start < where["run"] < where["token"] < live < where["runs"] < where["revoke"] < where["issuer"] < evidence
-    assert evidence < where["evidence"]
+    assert start < where["run"] < where["token"] < live < where["runs"] < where["revoke"]
+    assert where["revoke"] < serve < where["issuer"] < evidence < where["evidence"]
 
 
 @pytest.mark.parametrize("words", sorted(EVERY), ids=" ".join)
@@ -64,6 +70,16 @@ def test_help_of_a_command_teaches_by_one_example_that_parses(words: tuple[str, 
     _, *arguments = shlex.split(example)
     assert tuple(arguments[: len(words)]) == words
     assert EVERY[words].make_context(words[-1], arguments[len(words) :]) is not None
+
+
+@pytest.mark.parametrize("command", ["run", "token"])
+def test_help_says_which_options_are_needed_though_none_is_by_itself(command: str) -> None:
+    """One of two is: each of them says so."""
+    says = {param.name: param.help for param in COMMANDS[command].params}
+
+    for one, other in (("tool", "grant"), ("audience", "server")):
+        assert says[one].endswith(f" This or --{other} is needed.")
+        assert says[other].endswith(f" This or --{one} is needed.")
 
 
 def test_command_without_arguments_shows_its_help() -> None:
@@ -149,3 +165,55 @@ def test_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ZeroDivisionError):
         command_line.main(["runs"])
+
+
+class Full(io.StringIO):
+    """A stream that takes nothing: a disk that is full, or a reader that has gone."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def write(self, text: str) -> int:
+        """Refuse."""
+        raise OSError(self._number, os.strerror(self._number))
+
+
+def test_result_that_cannot_be_written_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line. Nothing is left that Python would write again at its end."""
+    monkeypatch.setattr(sys, "stdout", Full(errno.ENOSPC))
+    with pytest.raises(SystemExit) as left:
+        command_line.main(["runs", "--json"])
+
+    assert left.value.code == 2
+    assert sys.stdout is None
+    assert capsys.readouterr().err == "agentguard: No space left on device\n"
+
+
+def test_message_that_nobody_reads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what a command does nor its status."""
+    monkeypatch.setattr(sys, "stderr", Full(errno.EPIPE))
+    with pytest.raises(SystemExit) as left:
+        command_line.main(["runs", "--wrong"])
+
+    assert left.value.code == 2
+    assert sys.stderr is None
+    say("again")
+
+
+def test_closed_standard_output_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has no stream for it then."""
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as left:
+        command_line.main(["runs"])
+
+    assert left.value.code == 0
+
+
+def test_json_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A name may hold what does, also beyond ASCII."""
+    result_json({"user": "\x9b31m\u202e\x1b[0m"})
+
+    assert capsys.readouterr().out == '{\n  "user": "\\u009b31m\\u202e\\u001b[0m"\n}\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from agentguard import Kind, RunRecord, SQLiteStore
+from agentguard.cli.main import main
 from agentguard.lifecycle.local import ISSUER
 from tests.cli.commands import agentguard
 from tests.lifecycle.stores import invocation
@@ -85,12 +87,37 @@ def test_beginning_of_an_id_that_names_several_ends_none(store: SQLiteStore) -> 
     assert live(store) == ALL
 
 
-def test_few_characters_are_a_whole_id(store: SQLiteStore) -> None:
-    """A slip of the keyboard ends nothing that lives."""
-    ran = agentguard("revoke", "bbbb")
+def test_few_characters_of_an_id_are_too_short(store: SQLiteStore) -> None:
+    """A slip of the keyboard ends nothing that lives, and nothing of it is kept."""
+    ran = agentguard("revoke", "bbbbbbb")
 
-    assert ran.status == 1
+    assert ran.status == 2
+    assert ran.stderr == "agentguard: a short id wants 8 characters or more, got `bbbbbbb`: give more of it\n"
     assert live(store) == ALL
+    assert store.revocation(issuer=ISSUER, run_id="bbbbbbb") is None
+
+
+def test_short_id_that_is_whole_is_no_short_form_of_another(store: SQLiteStore) -> None:
+    """An issuer may call its runs what it likes."""
+    store.record_run(record("child-2"))
+
+    assert agentguard("revoke", "child").stdout == "ended run child of helper\n"
+    assert live(store) == {*ALL, "child-2"} - {"child"}
+
+
+def test_run_of_an_issuer_that_records_none_here_is_revoked(store: SQLiteStore) -> None:
+    """No typing error is likely where nothing was to be on record; a script goes on."""
+    ran = agentguard("revoke", "a-jti", "--issuer", "https://elsewhere.example")
+
+    assert (ran.status, ran.stderr) == (0, "")
+    assert ran.stdout == (
+        "run a-jti of https://elsewhere.example is not on record here: its tokens are refused from now on\n"
+    )
+    store.sync()
+    assert store.ended(invocation("a-jti", issuer="https://elsewhere.example"))
+
+    told = agentguard("revoke", "another", "--issuer", "https://elsewhere.example", "--json")
+    assert (told.status, told.json["known"], told.json["ended"]) == (0, False, [])
 
 
 def test_run_that_is_not_on_record_is_revoked_all_the_same(store: SQLiteStore) -> None:
@@ -142,9 +169,8 @@ def test_json_of_an_unknown_run_says_so(store: SQLiteStore) -> None:
         (("--agent", "reader"), "agent `reader`", {"aaaaaaaa-1", "aaaaaaaa-2", "child"}),
         (("--user", "alice"), "user `alice`", {"aaaaaaaa-1", "bbbbbbbb-1", "child"}),
         (("--task", "t2"), "task `t2`", {"bbbbbbbb-1"}),
-        (("--all",), "all runs", ALL - {"foreign"}),
-        (("--all", "--issuer", OTHER), "all runs", {"foreign"}),
-        (("--agent", "nobody"), "agent `nobody`", set()),
+        (("--all",), f"issuer `{ISSUER}`", ALL - {"foreign"}),
+        (("--all", "--issuer", OTHER), f"issuer `{OTHER}`", {"foreign"}),
     ],
 )
 def test_many_runs_are_ended_by_what_they_share(
@@ -155,13 +181,33 @@ def test_many_runs_are_ended_by_what_they_share(
 
     count = "1 live run" if len(gone) == 1 else f"{len(gone)} live runs"
     assert (ran.status, ran.stdout) == (0, f"ended {count} of {what}\n")
-    assert "--later-too ends those as well" in ran.stderr
+    assert ran.stderr == (
+        "runs that begin in the next 30 s are ended too; later ones are not: --later-too ends those as well\n"
+    )
     assert live(store) == ALL - gone
+
+
+def test_nothing_on_record_is_not_told_as_nothing_done(store: SQLiteStore) -> None:
+    """Another issuer's runs are not on record: what it has issued is refused all the same."""
+    ended = agentguard("revoke", "--user", "6e7c", "--issuer", "https://elsewhere.example", "--before", "5m", "--yes")
+    for_good = agentguard("revoke", "--user", "6e7c", "--later-too", "--yes")
+
+    assert (ended.status, for_good.status) == (0, 0)
+    assert re.fullmatch(
+        r"no live run of user `6e7c` of `https://elsewhere.example` is on record here: what was issued before "
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC "
+        r"is refused\n",
+        ended.stdout,
+    )
+    assert for_good.stdout == "no live run of user `6e7c` is on record here: what is issued is refused, for good\n"
+    store.sync()
+    assert store.ended(invocation("a", issuer="https://elsewhere.example", user="6e7c", issued_at=NOW - 400))
+    assert not store.ended(invocation("a", issuer="https://elsewhere.example", user="6e7c", issued_at=NOW))
 
 
 def test_runs_that_began_later_go_on(store: SQLiteStore) -> None:
     """The cutoff is a time, or how long ago; clocks may differ, so 30 seconds count in."""
-    for before in ("5m", datetime.fromtimestamp(NOW - 300, UTC).isoformat()):
+    for before in ("5m", "5m ago", datetime.fromtimestamp(NOW - 300, UTC).isoformat()):
         told = agentguard("revoke", "--agent", "reader", "--before", before, "--yes", "--json").json
         assert abs(told["issued_before"] - (NOW - 300)) < 60
         assert live(store) == ALL - {"aaaaaaaa-2"}
@@ -180,7 +226,18 @@ def test_agent_may_begin_again_unless_it_is_said_otherwise(store: SQLiteStore) -
     assert store.ended(later)
     refused = agentguard("token", "--agent", "reader", "--tool", "read", "--server", "records")
     assert refused.status == 1
-    assert "this run, or its agent, user, task or issuer, was ended" in refused.stderr
+    assert refused.stderr == "agentguard: the run cannot begin: every run of agent `reader` is ended, for good\n"
+
+
+def test_agent_that_begins_again_at_once_is_told_when_it_may(store: SQLiteStore) -> None:
+    """Within the leeway a new run cannot be told from one that was to be ended."""
+    agentguard("revoke", "--agent", "reader", "--yes")
+
+    refused = agentguard("token", "--agent", "reader", "--tool", "read", "--server", "records")
+
+    assert refused.status == 1
+    assert refused.stderr.startswith("agentguard: the run cannot begin: runs of agent `reader` that begin before ")
+    assert refused.stderr.endswith(" UTC are ended: begin one after that\n")
 
 
 def test_person_is_asked_before_many_runs_are_ended(store: SQLiteStore) -> None:
@@ -188,14 +245,22 @@ def test_person_is_asked_before_many_runs_are_ended(store: SQLiteStore) -> None:
     for typed in ("n\n", "\n", ""):
         ran = agentguard("revoke", "--agent", "reader", typed=typed)
         assert (ran.status, ran.stdout) == (1, "")
-        assert f"End agent `reader` of {ISSUER}: 3 live, as far as they have begun? [y/N]" in ran.stderr
+        assert "End 3 live runs of agent `reader`? [y/N]" in ran.stderr
         assert ran.stderr.endswith("agentguard: given up: nothing was ended\n")
     assert live(store) == ALL
 
     ran = agentguard("revoke", "--agent", "reader", "--later-too", typed="y\n")
     assert ran.status == 0
-    assert "3 live, and every later one, for good?" in ran.stderr
+    assert "End 3 live runs of agent `reader`, and every later one, for good? [y/N]" in ran.stderr
     assert live(store) == ALL - {"aaaaaaaa-1", "aaaaaaaa-2", "child"}
+
+
+def test_person_is_told_whose_runs_are_meant_where_it_is_another_issuer(store: SQLiteStore) -> None:
+    """Two issuers may have an agent of one name."""
+    ran = agentguard("revoke", "--agent", "reader", "--issuer", OTHER, typed="n\n")
+
+    assert f"End 1 live run of agent `reader` of `{OTHER}`? [y/N]" in ran.stderr
+    assert live(store) == ALL
 
 
 @pytest.mark.parametrize(
@@ -208,8 +273,14 @@ def test_person_is_asked_before_many_runs_are_ended(store: SQLiteStore) -> None:
         (("x", "--later-too"), "got them beside a run's id: leave them out"),
         (("--all", "--before", "5m", "--later-too"), "wants --before or --later-too, got both"),
         (("--all", "--before", "2026-11-24T10:00"), "--before wants a time with its zone, got `2026-11-24T10:00`"),
+        (("--all", "--before", "2999-11-24T10:00Z"), "--before wants a time that has passed, got `2999-11-24T10:00Z`"),
         (("--all", "--before", "yesterday"), "a duration wants a number and s, m, h or d, got `yesterday`"),
-        (("--all",), "wants a confirmation, got no terminal to ask on: add --yes"),
+        (("--all",), f"this ends 4 live runs of issuer `{ISSUER}`: confirm with --yes, there is no terminal to ask on"),
+        (("--agent", "reader"), "this ends 3 live runs of agent `reader`: confirm with --yes, there is no terminal"),
+        (
+            ("--agent", "reader", "--later-too"),
+            "this ends 3 live runs of agent `reader`, and every later one, for good",
+        ),
         (("--agent", "", "--yes"), "ending the runs of an issuer's agent wants a `name`"),
         (("aaaaaaaa-1", "--reason", "completed: by hand"), "which a run says of itself: use other words"),
         (("--all", "--yes", "--store", "nowhere.db"), "--store wants a file that is there"),
@@ -246,4 +317,25 @@ def test_run_that_is_revoked_meanwhile_by_somebody_else_counts_once(store: SQLit
     """Nothing is taken back, and nothing ends twice."""
     store.revoke_all(issuer=ISSUER, kind=Kind.AGENT, name="reader")
 
-    assert agentguard("revoke", "--agent", "reader", "--yes").stdout == "ended 0 live runs of agent `reader`\n"
+    assert (
+        "no live run of agent `reader` is on record here" in agentguard("revoke", "--agent", "reader", "--yes").stdout
+    )
+
+
+def test_closed_standard_input_is_no_terminal_to_ask_on(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has no stream for it then."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(SystemExit) as left:
+        main(["revoke", "--all"])
+
+    assert left.value.code == 2
+    assert live(store) == ALL
+
+
+def test_name_that_steers_a_terminal_is_told_without_it(store: SQLiteStore) -> None:
+    """A script may have it from an agent."""
+    ran = agentguard("revoke", "--task", "\x1b[31mred", "--before", "999999999d ago", "--yes")
+
+    assert ran.status == 0
+    assert "task `\ufffd[31mred`" in ran.stdout
+    assert live(store) == ALL

@@ -102,17 +102,18 @@ def test_run_ends_as_its_command_does(watching: Watching, folder: Path, script: 
 
 
 def test_run_says_all_that_was_asked_for(watching: Watching, folder: Path, tmp_path: Path) -> None:
-    """Each option reaches the token that the command finds in its file, and the outer token does not."""
+    """Each option reaches the token that the command finds in its file; an outer token and the store's URL do not."""
     grant = tmp_path / "grant.cedar"
     grant.write_text('permit (principal, action == Action::"read", resource);')
     claims = (
         "import base64, json, os; t = open(os.environ['AGENTGUARD_TOKEN_FILE']).read().split('.')[1];"
         f"open({str(tmp_path / 'claims')!r}, 'wb').write(base64.urlsafe_b64decode(t + '=='));"
-        "assert 'AGENTGUARD_TOKEN' not in os.environ"
+        "assert not {'AGENTGUARD_TOKEN', 'AGENTGUARD_STORE'} & os.environ.keys()"
     )
     options = ("--user", "alice", "--task", "t1", "--purpose", "close", "--scope", "a", "--scope", "b", "--ends-in")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGENTGUARD_TOKEN", "of an outer run")
+        patch.setenv("AGENTGUARD_STORE", str(folder / "store.db"))
         ran = agentguard(
             *("run", "--agent", "reader", "--grant", str(grant), "--audience", "http://127.0.0.1:8000/mcp", *options),
             *("2h", "--token-lifetime", "30s", "--", sys.executable, "-c", claims),
@@ -182,6 +183,14 @@ def test_mistake_is_one_line_with_the_fix_and_a_status_of_our_own(
     assert not folder.exists()
 
 
+def test_empty_command_is_none() -> None:
+    """The system would not start it."""
+    ran = agentguard(*LEAST, "--", "")
+
+    assert ran.status == 125
+    assert ran.stderr.startswith("agentguard: `agentguard run` wants a command after `--`, got none: ")
+
+
 def test_help_needs_no_command() -> None:
     """It says what the defaults are."""
     ran = agentguard("run", "--help")
@@ -232,8 +241,9 @@ def test_run_that_the_store_does_not_let_begin_starts_no_command(watching: Watch
     ran = agentguard(*SHELL, "echo started")
 
     assert (ran.status, ran.stdout) == (125, "")
-    assert ran.stderr.startswith("agentguard: this run, or its agent, user, task or issuer, was ended")
+    assert ran.stderr.startswith("agentguard: the run cannot begin: every run of agent `reader` is ended, for good")
     assert watching.dismissed
+    assert not [thread for thread in threading.enumerate() if str(folder) in thread.name]
 
 
 def test_store_that_cannot_be_used_starts_no_command(watching: Watching, tmp_path: Path) -> None:
@@ -411,6 +421,48 @@ def test_run_that_is_revoked_elsewhere_takes_its_token_away_and_not_its_command(
         assert started.wait() == 0
         assert not file.exists()
     assert the_run(folder).reason == "by hand"
+
+
+def leader_of(says: Any, terminal: str, folder: str) -> None:
+    """Be what `ssh -t` starts: the leader of a session that a terminal belongs to, and no shell between."""
+    os.setsid()
+    opened = os.open(terminal, os.O_RDWR)
+    for number in range(3):
+        os.dup2(opened, number)
+    os.close(opened)
+    os.environ["XDG_STATE_HOME"] = folder
+    try:
+        main([*SHELL, "trap 'exit 6' HUP; echo ready; while :; do sleep 0.01; done"])
+    except SystemExit as left:
+        says.send(("ended", left.code))
+
+
+def test_terminal_that_is_gone_ends_the_command_of_its_leader(tmp_path: Path) -> None:
+    """The system tells the leader of the session alone, which is us."""
+    ours, terminal = pty.openpty()
+    with other(leader_of, os.ttyname(terminal), str(tmp_path)) as leader:
+        seen = b""
+        while b"ready" not in seen:
+            seen += os.read(ours, 1024)
+        os.close(terminal)
+        os.close(ours)
+        assert leader.hear() == [("ended", 6)]
+
+
+def closed(says: Any, script: str, folder: str) -> None:
+    """Be what a daemon starts that has closed its streams."""
+    os.close(0)
+    os.environ["XDG_STATE_HOME"] = folder
+    main([*SHELL, script])
+
+
+def test_closed_standard_input_does_not_cost_the_guardian(folder: Path, tmp_path: Path) -> None:
+    """The lowest number is the next that a pipe gets."""
+    started = tmp_path / "started"
+    with other(closed, f"echo > {started}; kill -9 $PPID; while :; do sleep 0.01; done", str(tmp_path)):
+        while not started.exists():
+            os.sched_yield()
+        assert wait_for(folder, RunState.REVOKED).reason == "the process that supervised the command was killed"
 
 
 def job(says: Any, terminal: str, folder: str) -> None:

@@ -87,6 +87,16 @@ def test_wide_terminal_shows_the_whole_id() -> None:
     assert drawn(run("7f3a9c0b11d24e6f8a90b1c2d3e4f506"), width=120)[1].endswith("7f3a9c0b11d24e6f8a90b1c2d3e4f506")
 
 
+def test_wide_terminal_shows_the_server_that_a_run_is_for() -> None:
+    """By its URL, or by the name that `--server` takes."""
+    lines = drawn(
+        run("a", audience="http://127.0.0.1:8000/mcp"), run("b", audience="urn:agentguard:stdio:records"), width=120
+    )
+
+    assert lines[0].split() == ["agent", "user", "task", "server", "age", "left", "calls", "state", "run"]
+    assert [line.split()[1] for line in lines[1:]] == ["http://127.0.0.1:8000/mcp", "records"]
+
+
 def test_children_stand_below_the_run_that_they_stem_from() -> None:
     """Whatever the order in which they began; one whose parent is not listed stands alone."""
     lines = drawn(
@@ -170,8 +180,8 @@ def test_json_lists_live_runs_with_every_field(folder: Path) -> None:
     parent, child = agentguard("runs", "--json").json
 
     assert list(parent) == [
-        "run_id", "issuer", "agent", "user", "task", "purpose", "ancestors", "state", "reason", "issued_at", "ends_at",
-        "used_at", "ended_at", "calls",
+        "run_id", "issuer", "agent", "user", "task", "purpose", "audience", "ancestors", "state", "reason", "issued_at",
+        "ends_at", "used_at", "ended_at", "calls",
     ]  # fmt: skip
     assert (parent["run_id"], parent["state"], parent["calls"], parent["user"]) == ("parent", "active", 1, "alice")
     assert parent["ends_at"] - parent["issued_at"] == 300
@@ -214,8 +224,8 @@ def test_no_runs_are_nothing_for_a_program_and_a_word_for_a_person() -> None:
     assert agentguard("runs", "--json").json == []
     quiet = agentguard("runs")
     assert (quiet.status, quiet.stdout, quiet.stderr) == (0, "", "")
-    assert agentguard("runs", terminal=True).stderr == "no live runs\n"
-    assert agentguard("runs", "--all", terminal=True).stderr == "no run is on record\n"
+    assert agentguard("runs", terminal=True).stderr == "no live run is on record here\n"
+    assert agentguard("runs", "--all", terminal=True).stderr == "no run is on record here\n"
 
 
 def test_watching_wants_a_terminal() -> None:
@@ -223,6 +233,16 @@ def test_watching_wants_a_terminal() -> None:
     for ran in (agentguard("runs", "--watch"), agentguard("runs", "--watch", "--json", terminal=True)):
         assert ran.status == 2
         assert "--watch repaints a terminal" in ran.stderr
+
+
+def test_watching_wants_a_terminal_that_can_be_repainted() -> None:
+    """A dumb one would show nothing until the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.cli.commands.TERM", "dumb")
+        ran = agentguard("runs", "--watch", terminal=True)
+
+    assert ran.status == 2
+    assert "--watch repaints a terminal" in ran.stderr
 
 
 def interrupting_after(count: int) -> Callable[[float], None]:
@@ -277,3 +297,13 @@ def test_store_is_opened_by_its_file(tmp_path: Path) -> None:
     fill(tmp_path / "state")
 
     assert len(agentguard("runs", "--store", str(tmp_path / "state" / "store.db"), "--json").json) == 2
+
+
+def test_store_is_named_by_a_variable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command line is shown to everybody on the host, and a store's URL may have a password in it."""
+    monkeypatch.setenv("AGENTGUARD_STORE", str(tmp_path / "absent.db"))
+
+    ran = agentguard("runs")
+
+    assert ran.status == 2
+    assert f"--store wants a file that is there, got `{tmp_path / 'absent.db'}`" in ran.stderr

@@ -43,7 +43,7 @@ def test_person_is_asked_and_sees_what_was_ended() -> None:
     status, seen = on_a_terminal("y\n", "revoke", "--agent", "reader", "--reason", "by hand")
 
     assert status == 0
-    assert "1 live, as far as they have begun? [y/N]" in seen
+    assert "End 1 live run of agent `reader`? [y/N]" in seen
     assert "ended 1 live run of agent `reader`" in seen
     (run,) = agentguard("runs", "--all", "--json").json
     assert (run["state"], run["reason"]) == ("revoked", "by hand")

@@ -199,7 +199,7 @@ def test_valkey_without_its_client_names_the_extra(monkeypatch: pytest.MonkeyPat
     ran = agentguard("runs", "--store", "valkey://127.0.0.1:1")
 
     assert ran.status == 2
-    assert "pip install 'agentguard[valkey]'" in ran.stderr
+    assert "pip install 'agentguard[valkey]', or from a clone pip install -e 'path/to/agentguard[valkey]'" in ran.stderr
 
 
 def test_valkey_that_is_down_is_a_refusal() -> None:

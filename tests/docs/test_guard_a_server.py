@@ -113,7 +113,7 @@ async def test_denials_are_found_as_the_page_says(tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.INFO, "agentguard"):
         caplog.clear()
         for user, (tool, arguments) in calls.items():
-            with acting_as("support-agent", user=user, at=sunday):
+            with acting_as("support-agent", user=user, at=sunday, run_id="5d0c7f3a1b2c"):
                 async with Client(names["server"]) as client:
                     result = await client.call_tool(tool, arguments)
             assert result.meta is not None

@@ -15,8 +15,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+import anyio
 import pytest
 
+from agentguard import UnsafeLocalIssuer
 from agentguard.lifecycle.local import ISSUER, local_folder
 from tests.cli.commands import agentguard
 from tests.docs.pages import ROOT, blocks, changed, run_python, write_files
@@ -81,7 +83,7 @@ def test_page_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         port = free.getsockname()[1]
     changes = {":8000": f":{port}", "port=8000": f"port={port}"}
     write_files(PAGE, tmp_path)
-    for file in ("server.py", "agent.py"):
+    for file in ("server.py", "agent.py", "orchestrator.py"):
         (tmp_path / file).write_text(changed((tmp_path / file).read_text(), changes))
     commands = [step for block in blocks(PAGE, "console") for step in steps(block.text)]
     environ = {**os.environ}
@@ -89,9 +91,15 @@ def test_page_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with serving(tmp_path, port, environ):
         printed = [run(changed(command, changes), tmp_path, environ) for command, _ in commands]
 
+        local = UnsafeLocalIssuer()
+        with closing(local.store):
+            program = runpy.run_path(str(tmp_path / "orchestrator.py"))
+            answered = anyio.run(program["read_as_a_run"], local, "r1")
+
+    assert answered == "record r1"
     assert len(printed) == 5
     for (command, wanted), lines in zip(commands, printed, strict=True):
-        assert [plain(line) for line in lines] == [plain(line) for line in wanted], command
+        assert [plain(line) for line in lines] == [plain(changed(line, changes)) for line in wanted], command
 
 
 def test_facts_of_the_page_are_those_of_the_code() -> None:
@@ -120,3 +128,5 @@ def test_page_of_commands_is_what_the_commands_say() -> None:
     made = runpy.run_path(str(ROOT / "docs" / "commands.py"))
 
     assert made["PAGE"].read_text("utf-8") == made["commands_page"]()
+    assert "| `--port NUMBER` | The port. Default: `8080`. |" in made["commands_page"]()
+    assert "`--watch` | Repaint every second, until Ctrl-C. |" in made["commands_page"]()

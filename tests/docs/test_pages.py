@@ -6,18 +6,20 @@ import ast
 import json
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import anyio
-import httpx2
 import pytest
 from mcp import Client
+from typer.main import get_command
 
-from agentguard import Issuer, PolicyError, Reason
+from agentguard import Issuer, PolicyError, Reason, RunState
+from agentguard.cli.main import app
 from agentguard.denial import told
 from agentguard.evidence.ledger import verify_chain
 from agentguard.limits import Limits
@@ -27,7 +29,10 @@ from agentguard.policy.schema import GROUPS, GuardedTool, schema_texts
 from agentguard.policy.values import record_of
 from agentguard.testing import acting_as
 from examples.records.server import POLICIES, build
+from examples.records.stage import loopback_issuer
 from tests.docs.pages import PAGES, ROOT, blocks, run_python, without_ids, write_files
+from tests.tokens import KEY
+from tests.world import serving
 
 VOCABULARY_PAGE: Final = "docs/pages/reference/vocabulary.md"
 TESTING_PAGE: Final = "docs/pages/how-to/test-a-guarded-tool.md"
@@ -103,12 +108,27 @@ def test_make_targets_that_a_page_names_exist(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", sorted(set(pages_with("console")) - {TUTORIAL, LOCAL_PAGE, RUN_PAGE, ISSUER_PAGE}))
-def test_console_blocks_of_a_page_name_targets_of_make_alone(page: str) -> None:
-    """Other commands are those of pages whose own tests run them."""
-    commands = [line for block in blocks(page, "console") for line in block.text.splitlines() if line.startswith("$ ")]
+def test_console_blocks_of_a_page_name_targets_of_make_and_commands_alone(page: str) -> None:
+    """Other commands are those of pages whose own tests run them; ours have the options that they are shown with."""
+    lines = [line for block in blocks(page, "console") for line in block.text.splitlines() if line.startswith("$ ")]
+    ours = [shlex.split(line)[1:] for line in lines if line.startswith("$ agentguard ")]
 
-    assert commands
-    assert [command for command in commands if not command.startswith("$ make ")] == []
+    assert lines
+    assert [line for line in lines if not line.startswith(("$ make ", "$ agentguard "))] == []
+    for command in ours:
+        end = command.index("--") if "--" in command else len(command)
+        known = {option for parameter in command_of(command[1:end]).params for option in parameter.opts}
+        assert {part for part in command[1:end] if part.startswith("--")} <= known
+
+
+def command_of(words: Sequence[str]) -> Any:
+    """Return the command that these words begin with."""
+    found: Any = get_command(app)
+    for word in words:
+        if word not in getattr(found, "commands", {}):
+            break
+        found = found.commands[word]
+    return found
 
 
 @each_page
@@ -173,25 +193,6 @@ def test_ids_of_two_issuers_are_told_apart_as_the_page_says(
     run_python(TOKENS_PAGE, tmp_path)
 
     assert capsys.readouterr().out.splitlines()[-1] == "own|billing-agent"
-
-
-def test_issuer_of_its_own_process_keeps_its_key_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second start finds the first one's key, and the two documents lead a server to it."""
-    monkeypatch.chdir(tmp_path)
-    names = run_python(TOKENS_PAGE, tmp_path)
-    issuer = names["company_issuer"]
-
-    async def documents() -> tuple[dict[str, str], object]:
-        transport = httpx2.ASGITransport(names["app"])
-        async with httpx2.AsyncClient(transport=transport, base_url=issuer.issuer) as http:
-            found = (await http.get("/.well-known/oauth-authorization-server")).json()
-            return found, (await http.get(found["jwks_uri"])).json()
-
-    metadata, keys = anyio.run(documents)
-    again = Issuer(issuer=issuer.issuer, key=names["kept_key"](tmp_path / "issuer.pem"))
-    assert metadata["issuer"] == issuer.issuer
-    assert keys == issuer.jwks() == again.jwks()
-    assert (tmp_path / "issuer.pem").stat().st_mode & 0o077 == 0
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
@@ -259,6 +260,23 @@ def test_numbers_of_the_pages_are_the_limits() -> None:
     assert f"have at most {limits.grants_bytes // 1024} KiB" in profile
     assert f"more than {limits.string_bytes // 1024} KiB" in vocabulary
     assert f"It has {limits.loader_seconds} seconds." in loaders
+
+
+async def test_run_of_the_readme_reaches_its_server_and_ends_with_its_block(tmp_path: Path) -> None:
+    """Its issuer is one on loopback here, which shares the guard's store."""
+    async with loopback_issuer() as issuer:
+        names = run_python("README.md", tmp_path, {"https://issuer.example": issuer.issuer})
+        guard = names["guard"]
+        async with serving(names["server"]) as url:
+            shared = Issuer(
+                issuer=issuer.issuer, key=KEY, audience="https://records.example/mcp", store=guard.state.store
+            )
+            issuer.rotate(KEY)
+            await names["close_the_books"](shared, url)
+
+    (run,) = guard.state.store.runs()
+    assert (run.agent, run.user, run.task) == ("billing-agent", "alice", "invoice-42")
+    assert (run.state, run.calls) == (RunState.COMPLETED, 1)
 
 
 async def test_denial_that_the_readme_shows_is_what_an_agent_gets(tmp_path: Path) -> None:

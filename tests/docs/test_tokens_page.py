@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from agentguard import Grade, Reason, TrustedIssuer
-from tests.docs.pages import ROOT, run_python
+from agentguard import Grade, Reason, SQLiteStore, TrustedIssuer
+from agentguard.testing import unsafe_invocation
+from tests.cli.commands import agentguard
+from tests.docs.pages import ROOT, blocks, run_python
 from tests.docs.test_pages import TOKENS_PAGE, rows
 from tests.identity.goldens import GOLDENS
 from tests.tokens import make_foreign_claims, refusal_of, sign, verified
@@ -39,6 +44,26 @@ def test_table_of_presets_is_what_they_do(presets: dict[str, TrustedIssuer]) -> 
         ]
         assert all(one.earns["grade"] == "token" for one in plain)
         assert all(one.claims[token_id.strip("`")] == one.earns["run_id"] for one in plain)
+
+
+def test_commands_of_the_page_end_what_another_issuer_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token by its `jti`, and those of a user that are out, in the store that a guard asks."""
+    monkeypatch.chdir(tmp_path)
+    issuer = TrustedIssuer.keycloak(url="https://sso.example.com", realm="company").issuer
+    (shown,) = (block.text for block in blocks(TOKENS_PAGE, "sh"))
+    one, many = (shlex.split(line)[1:] for line in shown.splitlines())
+    now = time.time()
+    with closing(SQLiteStore("runs.db")) as store:
+        token = unsafe_invocation("bot", issuer=issuer, run_id=one[1], grade=Grade.TOKEN)
+        users = unsafe_invocation("bot", issuer=issuer, user=many[2], grade=Grade.TOKEN)
+        later = unsafe_invocation("bot", issuer=issuer, user=many[2], grade=Grade.TOKEN, at=now + 120)
+
+        assert agentguard(*one).status == 0
+        store.sync()
+        assert [store.ended(each) for each in (token, users, later)] == [True, False, False]
+        assert agentguard(*many).status == 0
+        store.sync()
+        assert [store.ended(each) for each in (token, users, later)] == [True, True, False]
 
 
 def test_dialect_that_the_page_shows_reads_the_tokens_that_it_describes(presets: dict[str, TrustedIssuer]) -> None:

@@ -444,22 +444,19 @@ def test_further_runs_are_not_followed_when_there_is_no_room(
         assert len(caplog.records) == 2
 
 
-def test_issuer_records_a_beginning_though_there_is_no_room_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without that nobody gets a token; its spans and its counts are the guards'."""
+def test_issuer_begins_no_run_whose_end_it_could_not_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever began many runs would blind it to the ends of the others; spans and counts are the guards'."""
     with still(monkeypatch):
         following = Following(most=1, spans=False)
-        for name in ("1", "2"):
-            following.runs.begin(run(name), RunState.ISSUED)
+        following.runs.begin(run("1"), RunState.ISSUED)
+        with pytest.raises(Refusal) as refused:
+            following.runs.begin(run("2"), RunState.ISSUED)
         following.runs.begin(run("1", seconds=10), RunState.ISSUED)
         following.runs.follow(run("3"))
         following.clock.now += 300
 
-        assert following.settled() == [
-            ("1", "issued", ""),
-            ("2", "issued", ""),
-            ("1", "issued", ""),
-            ("1", "expired", ""),
-        ]
+        assert refused.value.reason is Reason.EVIDENCE_UNAVAILABLE
+        assert following.settled() == [("1", "issued", ""), ("1", "issued", ""), ("1", "expired", "")]
         assert "agentguard.run.calls" not in following.records()[-1]["attributes"]
         assert "trace_id" not in following.records()[-1]
         assert following.exporter.get_finished_spans() == ()
@@ -547,7 +544,7 @@ def test_without_a_store_time_alone_ends_a_run(monkeypatch: pytest.MonkeyPatch) 
     clock = Clock()
     following = Following()
     with still(monkeypatch):
-        runs = runs_of_issuer(following.disk, None, clock)
+        runs = runs_of_issuer(following.disk, None, clock, Limits())
         runs.begin(run("1"), RunState.ISSUED)
         clock.now += 300
         runs.settle()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentguard import Invocation
+from agentguard import Invocation, Refusal
 from tests.identity.goldens import GOLDENS, Golden
 
 each_golden = pytest.mark.parametrize("golden", GOLDENS.values(), ids=GOLDENS)
@@ -41,6 +41,19 @@ def test_every_preset_has_a_golden_for_a_user_and_one_for_nobody() -> None:
     assert kinds == {
         (preset, nobody) for preset in ("entra", "okta", "auth0", "keycloak", "generic") for nobody in (True, False)
     }
+
+
+async def test_keycloak_without_the_account_s_name_is_refused_by_the_names_of_claims() -> None:
+    """Whoever reads the log knows which client scope is missing."""
+    golden = GOLDENS["keycloak-user"]
+
+    with pytest.raises(Refusal) as refused:
+        await golden.verified(golden.token(preferred_username=None))
+
+    assert refused.value.detail == (
+        "the claims do not tell whether the token acts for a user: `client_id`, `preferred_username`; "
+        "absent: `client_id`, `preferred_username`"
+    )
 
 
 async def test_user_of_okta_whose_login_is_a_client_s_id_is_still_a_user() -> None:

@@ -96,6 +96,11 @@ def test_preset_is_checked_like_any_other_configuration(preset: str) -> None:
         ("keycloak", {"url": "https://sso.example.com?", "realm": "company"}, "`url` wants"),
         ("keycloak", {"url": "https://sso.example.com", "realm": "company/x"}, "`realm` wants the realm's name"),
         ("keycloak", {"url": "https://sso.example.com", "realm": ""}, "`realm` wants"),
+        (
+            "keycloak",
+            {"url": "https://sso.example.com/realms/company", "realm": "company"},
+            "`url` is without `/realms/…`, got `https://sso.example.com/realms/company`: give what stands before it",
+        ),
         ("generic", {"issuer": ""}, "`issuer` wants"),
     ],
 )

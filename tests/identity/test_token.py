@@ -118,6 +118,24 @@ def test_several_audiences_are_accepted_where_the_configuration_says_so() -> Non
     assert verified(make_token(aud=[AUDIENCE, "other"]), trusted=trusted).run_id == "run-1"
 
 
+@pytest.mark.parametrize(
+    ("audience", "detail"),
+    [
+        ("other", f"`aud` does not name this server, which is `{AUDIENCE}`"),
+        (
+            [AUDIENCE, "other"],
+            "`aud` names other servers too, which this issuer's configuration does not allow (other_audiences=)",
+        ),
+    ],
+)
+def test_log_says_what_the_audience_should_be(audience: object, detail: str) -> None:
+    """The server's own name, and the option; never what the token has."""
+    with pytest.raises(Refusal) as refused:
+        verified(make_token(aud=audience))
+
+    assert refused.value.detail == detail
+
+
 def test_set_of_strings_as_a_claim_becomes_a_set() -> None:
     """A list is how JSON spells a set."""
     trusted = TrustedIssuer(issuer=ISSUER, claims={"groups": frozenset})

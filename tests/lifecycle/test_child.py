@@ -16,6 +16,7 @@ from agentguard.lifecycle.child import (
     Caught,
     Child,
     exit_status,
+    fill_streams,
     hold_signals,
     how,
     mark_of,
@@ -387,3 +388,57 @@ def test_without_proc_a_process_is_alive_or_not(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(os, "kill", forbidden)
     assert mark_of(1) == "alive"
+
+
+def test_closed_standard_stream_is_filled_for_this_process_alone() -> None:
+    """A pipe that got its number would be taken for the stream; the command finds it closed, as it was."""
+    saved = [os.dup(number) for number in range(3)]
+    try:
+        for closed in ((0,), (1, 2), (0, 1, 2)):
+            for number in closed:
+                os.close(number)
+            fill_streams()
+            found = [(os.path.samestat(os.fstat(n), Path(os.devnull).stat()), os.get_inheritable(n)) for n in closed]
+            for number, stream in enumerate(saved):
+                os.dup2(stream, number)
+            assert found == [(True, False)] * len(closed)
+    finally:
+        for stream in saved:
+            os.close(stream)
+
+
+def test_command_of_another_user_cannot_be_sent_a_signal(held: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that `sudo` started goes on, and so do we."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(child, "_PAUSE", 0.05)
+    running = start("sleep 0.1; exit 5", held)
+    send(signal.SIGTERM)
+    monkeypatch.setattr(os, "kill", refuse)
+
+    assert running.wait(each_second=bool) == 5
+
+
+class Sent:
+    """What `sigtimedwait` tells of a signal that the kernel sent."""
+
+    si_code = 128
+
+    def __init__(self, number: int) -> None:
+        self.si_signo = number
+
+
+@pytest.mark.parametrize(
+    ("number", "leader", "by_system"),
+    [(signal.SIGHUP, True, False), (signal.SIGHUP, False, True), (signal.SIGINT, True, True)],
+)
+def test_hang_up_that_reaches_the_leader_of_a_session_alone_is_handed_on(
+    held: set[int], number: int, leader: bool, by_system: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under `ssh -t` or `docker run -t`: nobody else would tell the command that its terminal is gone."""
+    monkeypatch.setattr(signal, "sigtimedwait", lambda *_: Sent(number), raising=False)
+    monkeypatch.setattr(os, "getsid", lambda _: os.getpid() if leader else 1)
+
+    assert next_signal(1) == Caught(number, by_system=by_system)

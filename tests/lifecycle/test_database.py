@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from agentguard.lifecycle import database
+from agentguard.errors import ConfigurationError
+from agentguard.lifecycle import database, tables
 from agentguard.lifecycle.database import connect, identity, prepare
+from tests.lifecycle.stores import record
 
 
 @pytest.fixture
@@ -78,6 +81,39 @@ def test_two_processes_that_make_a_store_at_once_make_one(path: Path) -> None:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
 
 
+def runs_before_they_had_an_audience(path: Path) -> None:
+    """Make a store as it was then, with one run."""
+    connection = connect(path, seconds=1).connection
+    with closing(connection):
+        tables.add_run(connection, record("a"))
+        connection.execute("ALTER TABLE runs DROP COLUMN audience")
+
+
+def test_store_from_before_runs_had_an_audience_is_read(path: Path) -> None:
+    """Its runs are for nobody knows what server, and later ones say which."""
+    runs_before_they_had_an_audience(path)
+
+    connection = connect(path, seconds=1).connection
+    with closing(connection):
+        tables.add_run(connection, record("b", audience="urn:x"))
+
+        assert [(run.run_id, run.audience) for run in tables.read_runs(connection)] == [("a", ""), ("b", "urn:x")]
+
+
+def test_two_processes_that_open_such_a_store_at_once_change_it_once(path: Path) -> None:
+    """The second finds the column that the first made."""
+    runs_before_they_had_an_audience(path)
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+
+        def first() -> None:
+            connect(path, seconds=1).connection.close()
+
+        database._complete(Between(connection, "BEGIN IMMEDIATE", first))  # type: ignore[arg-type]
+
+        assert [run.run_id for run in tables.read_runs(connection)] == ["a"]
+
+
 def test_an_opened_file_knows_whether_it_is_still_there(path: Path) -> None:
     """Another file of that name is not it."""
     opened = connect(path, seconds=1)
@@ -89,3 +125,13 @@ def test_an_opened_file_knows_whether_it_is_still_there(path: Path) -> None:
 
         assert not opened.is_at(path)
         assert identity(path) != opened.identity
+
+
+def test_what_is_no_file_is_refused_before_its_mode_is(tmp_path: Path) -> None:
+    """Whoever followed the advice for a mode would close a folder to themselves."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    (tmp_path / "folder").mkdir()
+
+    for name in ("pipe", "folder"):
+        with pytest.raises(ConfigurationError, match="wants a file, got something else: name another"):
+            prepare(tmp_path / name)

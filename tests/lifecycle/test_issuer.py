@@ -160,7 +160,7 @@ def test_run_without_a_store_to_end_it_in_is_refused() -> None:
         ({"tools": None}, "a run wants tools= or grant=, got neither"),
         ({"scopes": ["a b"]}, "a scope wants text without blanks"),
         ({"ends_in": 0}, "no server would accept this token"),
-        ({"ends_in": 1.5}, "no server would accept this token"),
+        ({"ends_in": 1.5}, "`ends_in` wants seconds, a whole number, got `1.5`"),
         ({"claims": {"iss": "x"}}, "`claims` wants claims that mint does not write itself, got `iss`"),
         ({"audience": "", "issuer": None}, "a token is for one server: pass audience= to `run`, or to the issuer"),
     ],

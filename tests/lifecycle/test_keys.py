@@ -132,12 +132,12 @@ def test_rotated_key_stays_until_the_last_token_that_it_signed_is_over() -> None
     """Until then its tokens are valid, and afterwards nobody needs it."""
     clock = Clock()
     ring = KeyRing(None, lingers=930, clock=clock)
-    first = ring.use(NOW + 330).key_id
-    ring.use(NOW + 100)
+    first = ring.use(NOW + 330, run_until=NOW + 330).key_id
+    ring.use(NOW + 100, run_until=NOW + 100)
 
     ring.rotate(EC)
 
-    second = ring.use(NOW + 400).key_id
+    second = ring.use(NOW + 400, run_until=NOW + 400).key_id
     assert second == read_signing_key(EC).key_id
     assert ids(ring) == [second, first]
     clock.now = NOW + 329.9
@@ -174,7 +174,7 @@ def test_key_that_comes_back_is_published_once_and_keeps_its_tokens() -> None:
     """Going back to an earlier key loses none of what it signed."""
     clock = Clock()
     ring = KeyRing(EC, lingers=10, clock=clock)
-    ring.use(NOW + 500)
+    ring.use(NOW + 500, run_until=NOW + 500)
     ring.rotate(ED)
 
     ring.rotate(EC)
@@ -189,17 +189,17 @@ def test_key_can_be_published_before_it_signs() -> None:
     """So that servers know it by the time its first token comes."""
     clock = Clock()
     ring = KeyRing(None, lingers=930, clock=clock)
-    old, new = ring.use(NOW + 330).key_id, read_signing_key(EC).key_id
+    old, new = ring.use(NOW + 330, run_until=NOW + 330).key_id, read_signing_key(EC).key_id
 
     ring.rotate(EC, after=30)
 
     assert ids(ring) == [old, new]
-    assert ring.use(NOW + 340).key_id == old
+    assert ring.use(NOW + 340, run_until=NOW + 340).key_id == old
     clock.now = NOW + 30
-    assert ring.use(NOW + 360).key_id == new
+    assert ring.use(NOW + 360, run_until=NOW + 360).key_id == new
     assert ids(ring) == [new, old]
     clock.now = NOW
-    assert ring.use(NOW + 330).key_id == new
+    assert ring.use(NOW + 330, run_until=NOW + 330).key_id == new
     clock.now = NOW + 340
     assert ids(ring) == [new]
 

@@ -152,6 +152,34 @@ async def test_http_server_on_loopback_takes_a_token_of_the_local_issuer(
     assert str(server.settings.auth.issuer_url) == AUDIENCE
 
 
+async def test_program_begins_runs_with_the_local_issuer_in_code(
+    tmp_path: Path, local: UnsafeLocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same key and the same store, so a guard elsewhere takes its tokens and sees the end."""
+    trusting = UnsafeLocalIssuer(local.folder)
+    issuer = local.issuer(audience=stdio_audience("records"))
+
+    async with issuer.run(agent="reader", tools=["read"]) as run, run.delegate(agent="helper", tools=["read"]) as child:
+        monkeypatch.setenv("AGENTGUARD_TOKEN", child.token())
+        server = make_server(guard(tmp_path, trusting, audience=None))
+        async with Client(server) as client:
+            allowed = await client.call_tool("read", {})
+            run.end()
+            trusting.store.sync()
+            denied = await client.call_tool("read", {})
+
+    assert issuer.store is local.store
+    assert not allowed.is_error
+    assert denied.is_error
+    trusting.store.close()
+
+
+def test_program_begins_no_runs_for_a_server_elsewhere(local: UnsafeLocalIssuer) -> None:
+    """No other host can ask the store, nor tell this key from another user's."""
+    with pytest.raises(ConfigurationError, match="is for stdio servers and URLs on loopback"):
+        local.issuer(audience="https://records.example/mcp")
+
+
 def test_guard_takes_an_issuer_as_url_or_in_full(tmp_path: Path) -> None:
     """The short form and its longer one trust the same tokens."""
     policies = write_policies(tmp_path, ALL, types=None)
@@ -175,3 +203,20 @@ def test_name_of_the_local_issuer_is_not_enough(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="wants an https URL"):
         Guard(policies, issuer=ISSUER, audience=AUDIENCE)
+
+
+@pytest.mark.parametrize("home", ["here", None])
+def test_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    """A folder that depends on where a program was started would be another's in no time."""
+
+    def find() -> Path:
+        if home is None:
+            message = "Could not determine home directory."
+            raise RuntimeError(message)
+        return Path(home)
+
+    monkeypatch.setattr(Path, "home", find)
+
+    with pytest.raises(ConfigurationError, match="wants a home, got none: set XDG_STATE_HOME or HOME"):
+        local_folder({})
+    assert local_folder({"XDG_STATE_HOME": "/state"}) == Path("/state/agentguard")

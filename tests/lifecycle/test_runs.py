@@ -5,8 +5,10 @@ import logging
 import os
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,7 @@ async def test_run_is_what_was_asked_for_and_completed_at_the_end_of_its_block(w
     assert refused(run.token) is Reason.REVOKED
     record = world.record(run.id)
     assert (record.state, record.reason) == (RunState.COMPLETED, "completed")
+    assert record.audience == AUDIENCE
     assert (record.agent, record.user, record.task, record.purpose) == (
         "billing-agent",
         "alice",
@@ -211,6 +214,31 @@ async def test_run_that_was_made_in_the_very_moment_of_the_cancellation_is_ended
             pytest.fail("the block was entered")
 
     assert [record.reason for record in world.store.runs()] == ["completed: given up before it began"]
+
+
+@pytest.mark.parametrize("given", ["1h", 3.5, True])
+def test_time_that_is_no_number_of_seconds_is_refused(world: World, given: Any) -> None:
+    """Wherever it is given, in one sentence."""
+    parent = world.begin()
+    wanted = f"wants seconds, a whole number, got `{given}`: write 3600 for an hour"
+
+    for asked in (world.begin, partial(parent.begin_child, agent="other", tools=["read"])):
+        with pytest.raises(ConfigurationError, match=f"`ends_in` {wanted}"):
+            asked(ends_in=given)
+    with pytest.raises(ConfigurationError, match=f"`token_lifetime` {wanted}"):
+        world.issuer.mint(agent="reader", grant=parent.facts.grant, token_lifetime=given)
+
+
+def test_traceback_of_a_refusal_says_why_and_its_text_does_not(world: World) -> None:
+    """Whoever runs the code reads the traceback; a framework may hand the text to a caller."""
+    run = world.begin()
+    run.end()
+
+    with pytest.raises(Refusal) as refusal:
+        run.token()
+
+    assert str(refusal.value) == "refused"
+    assert "revoked" in "".join(traceback.format_exception(refusal.value))
 
 
 def test_token_is_renewed_before_it_expires_and_the_end_stays(world: World) -> None:

@@ -366,7 +366,7 @@ def states(store: Store) -> dict[str, RunState]:
 def test_a_run_is_issued_then_active_then_completed(truth: Kept) -> None:
     """And says who it was for, and why it ended."""
     store = truth.open()
-    run = record("a", user="alice", task="t-1", purpose="close", ancestors=("x", "y"))
+    run = record("a", user="alice", task="t-1", purpose="close", ancestors=("x", "y"), audience="urn:x")
     store.record_run(run)
     assert store.runs() == (run,)
 

@@ -172,10 +172,11 @@ def test_folder_that_somebody_else_uses_stays_without_the_token(
 def test_file_is_looked_after_by_itself(temporary: Path) -> None:
     """A thread asks for the token again and again, until there is none."""
     tokens = Tokens()
+    others = set(threading.enumerate())
     TokenFile(tokens, every=0.001)
     for _ in range(3):
         assert tokens.asked.acquire(timeout=10)
-    (thread,) = (one for one in threading.enumerate() if one.name == "agentguard-token-file")
+    (thread,) = (one for one in set(threading.enumerate()) - others if one.name == "agentguard-token-file")
 
     tokens.answer = Refusal(Reason.REVOKED)
     thread.join(timeout=10)
@@ -198,3 +199,45 @@ def test_file_that_cannot_be_written_leaves_nothing(temporary: Path) -> None:
         TokenFile(Tokens("tökén"))
 
     assert list(temporary.iterdir()) == []
+
+
+def test_link_in_the_place_of_the_folder_is_not_followed(
+    idle: Callable[[Tokens], TokenFile], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program that exchanges it has us neither remove another folder's files nor put a token there."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("token", "token.new"):
+        (elsewhere / name).write_text("another's")
+    tokens = Tokens()
+    file = idle(tokens)
+    file.path.parent.rename(tmp_path / "moved")
+    file.path.parent.symlink_to(elsewhere)
+
+    tokens.answer = "second"
+    file.refresh()
+    file.remove()
+
+    assert "cannot be renewed now: NotADirectoryError" in caplog.text
+    assert "cannot be removed: Not a directory" in caplog.text
+    assert {found.name: found.read_text() for found in elsewhere.iterdir()} == {
+        "token": "another's",
+        "token.new": "another's",
+    }
+
+
+def test_what_cannot_be_removed_keeps_nothing_else_there(
+    idle: Callable[[Tokens], TokenFile], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder in the place of the file holds up a renewal, whose token does not stay."""
+    tokens = Tokens()
+    file = idle(tokens)
+    file.path.unlink()
+    file.path.mkdir()
+    tokens.answer = "second"
+    file.refresh()
+
+    file.remove()
+
+    assert [found.name for found in file.path.parent.iterdir()] == ["token"]
+    assert "cannot be removed" in caplog.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,6 +20,20 @@ from agentguard.model import Reason
 from tests.lifecycle.stores import ISSUER, Clock, invocation, record, served, told
 
 MANUAL = Path(__file__).parents[2] / "docs" / "pages" / "how-to" / "stores.md"
+
+
+def test_store_without_its_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In code as for the command, from the registry and from a clone."""
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "agentguard.lifecycle.valkey")
+
+    with pytest.raises(ModuleNotFoundError) as missing:
+        importlib.import_module("agentguard.lifecycle.valkey")
+
+    assert str(missing.value) == (
+        "ValkeyStore wants the client of Valkey, got none: pip install 'agentguard[valkey]', "
+        "or from a clone pip install -e 'path/to/agentguard[valkey]'"
+    )
 
 
 def let_in(admin: ValkeyStore, user: str, *rights: str) -> None:
@@ -301,6 +317,23 @@ def test_a_guard_that_may_only_read_does_not_try_to_write_again_and_again(
         assert {ended.name for ended in seen} == {"b", "c"}
         guard.close()
         assert [run.calls for run in admin.runs()] == [4]
+
+
+def test_whoever_only_asks_is_not_warned_that_nothing_is_counted(
+    server: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A command that lists the runs counts none, and that it may not write is as it should be."""
+    url = f"valkey://guard:secret@127.0.0.1:{server.port}"
+    with closing(store_on(server)) as admin:
+        let_in(admin, "guard")
+        admin.record_run(record("a"))
+        with closing(ValkeyStore(url, clock=Clock(), block=0.02)) as asking:
+            Waiting(asking).until(healthy=True)
+            assert [run.run_id for run in asking.runs()] == ["a"]
+
+        assert refusals(admin) == 1
+    assert asking._only_reads
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("right", ["+@read", "+@read +eval", "+@read +eval +@write -hexists -hsetnx"])

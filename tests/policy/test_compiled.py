@@ -117,7 +117,15 @@ def test_a_grant_stands_behind_the_organisations_policies(policies: PolicySet) -
         ("permit (principal, action, resource)", "the grant is not valid: "),
         ("#", "the grant is not valid: "),
         ("\ud800", "the grant is not valid: "),
-        (GRANT.replace("read", "delete"), "the grant is not valid here: for policy `policy0`, unrecognized action"),
+        (GRANT.replace("read", "reads"), "the grant names `reads`, which is no tool here: did you mean `read`?"),
+        (
+            GRANT.replace("read", "zap"),
+            "the grant names `zap`, which is no tool here: grant tools that this server has",
+        ),
+        (
+            GRANT.replace(";", " when { context.nothing };"),
+            "the grant is not valid here: attribute `nothing` in context",
+        ),
         (f'@id("x") {GRANT}', "the grant is not valid: "),
         (f"{GRANT} // {'x' * 4096}", "the grant is not valid: a grant holds at most 4096 bytes"),
         (

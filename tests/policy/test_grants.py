@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agentguard.errors import ConfigurationError
 from agentguard.limits import Limits
-from agentguard.policy.grants import check_grant, grant_text, listed_in
+from agentguard.policy.grants import GROUPS, check_grant, grant_text, listed_in
 
 LIMITS = Limits()
 ONE = grant_text(tools=["a"], arguments={"a": {"id": ["r1"]}})
@@ -65,7 +65,11 @@ def test_a_grant_for_bounded_tools_alone_has_one_permit_for_each() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(tool=st.text(min_size=1, max_size=40), argument=st.text(min_size=1, max_size=40), value=st.text(max_size=40))
+@given(
+    tool=st.text(min_size=1, max_size=40).filter(lambda name: name not in GROUPS),
+    argument=st.text(min_size=1, max_size=40),
+    value=st.text(max_size=40),
+)
 def test_no_name_or_value_becomes_policy_text(tool: str, argument: str, value: str) -> None:
     """Quotes, comments and all: what goes in is what Cedar compares with."""
     text = grant_text(tools=[tool], arguments={tool: {argument: [value]}})
@@ -81,6 +85,12 @@ def test_no_name_or_value_becomes_policy_text(tool: str, argument: str, value: s
     ("tools", "arguments", "what"),
     [
         ([], None, "at least one tool, got none"),
+        ("read", None, "`tools` wants a list of names, got the text `read`: put it into brackets"),
+        (
+            ["b"],
+            {"b": {"x": "csv"}},
+            "the values of argument `x` want a list, got the text `csv`: put it into brackets",
+        ),
         (["a"], {"b": {"x": [1]}}, "bounds arguments of `b`"),
         (["a"], {"a": {"x": []}}, "the values of argument `x`"),
         (["a"], {"a": {"x": [1, True]}}, "the values of argument `x`"),

@@ -1,0 +1,51 @@
+"""What the log says of a denial: whose call it was, and what there was against it.
+
+For whoever runs the server; the caller's own words are those of `denial`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from agentguard.model import Reason, printable
+
+if TYPE_CHECKING:
+    from agentguard.model import Decision, Invocation
+
+# As long as the commands show it.
+_SHORT: Final = 8
+
+_WHY: Final = {
+    Reason.GRANT: "the run's grant does not permit it",
+    Reason.NO_PERMIT: "no policy permits it",
+    Reason.EXPIRED: "the run's time is over",
+    Reason.REVOKED: "the run was ended",
+}
+
+# Reasons for which a decision says which link of the chain it was about.
+_OF_A_LINK: Final = frozenset(
+    {Reason.POLICY, Reason.NO_PERMIT, Reason.GRANT, Reason.POLICY_ERROR, Reason.APPROVAL_UNAVAILABLE}
+)
+
+
+def denied(decision: Decision, *, tool: str | None, invocation: Invocation | None) -> str:
+    """Return the line for a denial.
+
+    Args:
+        decision: The denial, with its id.
+        tool: The guarded tool that was called, if it was one.
+        invocation: Who called, if that is known.
+    """
+    what = "a call" if tool is None else f"`{tool}`"
+    whose = "" if invocation is None else f" to {_named(invocation)}"
+    # Errors name policies and types, never a value.
+    why = "; ".join(decision.errors) or ", ".join(decision.policy_ids) or _WHY.get(decision.reason, "nothing more")
+    above = ""
+    if invocation is not None and decision.reason in _OF_A_LINK and decision.link < len(invocation.ancestors):
+        above = f", for {_named(invocation.ancestors[decision.link])} above it"
+    return f"denied {what}{whose}, decision {decision.id}, {decision.reason}: {why}{above}"
+
+
+def _named(link: Invocation) -> str:
+    run = link.run_id.removeprefix(link.prefix)[:_SHORT]
+    return printable(f"agent `{link.agent}`, run `{link.prefix}{run}`")

@@ -1,0 +1,71 @@
+"""The log's line for a denial says whose call it was, and what there was against it."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentguard import Decision, Effect, Invocation, Reason
+from agentguard.evidence.denied import denied
+from agentguard.testing import unsafe_invocation
+
+PARENT = unsafe_invocation("planner", run_id="aaaaaaaaaaaa")
+CHILD = unsafe_invocation("reader", run_id="0123456789ab", ancestors=(PARENT,))
+
+
+def line(reason: Reason, invocation: Invocation | None = CHILD, tool: str | None = "read", **more: object) -> str:
+    """Return the line for a denial with this reason."""
+    decision = Decision(effect=Effect.DENY, reason=reason, id="01M8", **more)  # type: ignore[arg-type]
+    return denied(decision, tool=tool, invocation=invocation)
+
+
+@pytest.mark.parametrize(
+    ("reason", "why"),
+    [
+        (Reason.GRANT, "the run's grant does not permit it"),
+        (Reason.NO_PERMIT, "no policy permits it"),
+        (Reason.REVOKED, "the run was ended"),
+        (Reason.EXPIRED, "the run's time is over"),
+        (Reason.INTERNAL_ERROR, "nothing more"),
+    ],
+)
+def test_reason_without_more_to_say_has_words(reason: Reason, why: str) -> None:
+    """With the agent and as much of the run's id as the commands show."""
+    assert line(reason, link=1) == f"denied `read` to agent `reader`, run `01234567`, decision 01M8, {reason}: {why}"
+
+
+def test_errors_go_before_policies() -> None:
+    """A policy that failed is more to know than which one it was."""
+    assert line(Reason.POLICY, link=1, policy_ids=("a", "b")).endswith(", policy: a, b")
+    assert line(Reason.POLICY_ERROR, link=1, policy_ids=("a",), errors=("x", "y")).endswith(", policy_error: x; y")
+
+
+def test_link_above_is_named_where_it_was_its_turn() -> None:
+    """The child's own grant permits the call; that of the run above it does not."""
+    assert line(Reason.GRANT, link=0).endswith(
+        ", grant: the run's grant does not permit it, for agent `planner`, run `aaaaaaaa` above it"
+    )
+
+
+def test_denial_that_is_about_no_link_names_none() -> None:
+    """A loader that fails has nothing to do with who delegated."""
+    assert line(Reason.MISSING_ENTITY, errors=("gone",)).endswith("missing_entity: gone")
+
+
+def test_caller_that_is_not_known_is_left_out() -> None:
+    """Nor is a name repeated that the caller made up."""
+    assert (
+        line(Reason.UNAUTHENTICATED, None, None, errors=("why",))
+        == "denied a call, decision 01M8, unauthenticated: why"
+    )
+
+
+def test_issuers_alias_stays_before_the_short_id() -> None:
+    """Of several issuers' runs, the eight characters are the run's own."""
+    invocation = unsafe_invocation("own|reader", run_id="own|0123456789", prefix="own|")
+
+    assert "run `own|01234567`," in line(Reason.REVOKED, invocation)
+
+
+def test_id_cannot_begin_a_line() -> None:
+    """Whoever chooses an agent's name does not write the log."""
+    assert "\n" not in line(Reason.REVOKED, unsafe_invocation("x\ndenied `y`"))
