@@ -21,13 +21,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from agentguard.errors import ConfigurationError
-from agentguard.evidence.ledger import Ledger, MemoryLedger
 from agentguard.identity.issuers import TrustedIssuer
 from agentguard.identity.keys import FixedKeys
 from agentguard.identity.sources import STDIO_AUDIENCE
 from agentguard.lifecycle.issuer import Issuer
 from agentguard.lifecycle.sqlite import SQLiteStore
-from agentguard.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,18 +113,6 @@ class UnsafeLocalIssuer:
         self.keys = FixedKeys(issuer.jwks())
         self.store = SQLiteStore(self.folder / _STORE)
         _LOG.warning("the local issuer is trusted: whoever can read `%s` can be any agent", self.folder / _KEY)
-
-    def state(self, *, ledger: Ledger | None = None) -> State:
-        """Return state for a guard, with the store that this issuer's runs are ended in.
-
-        Args:
-            ledger: Where the evidence is kept. Without one, in memory: the process takes
-                it along when it ends.
-        """
-        if ledger is None:
-            _LOG.warning("evidence is kept in memory: it is lost when this process ends")
-            ledger = MemoryLedger()
-        return State(store=self.store, ledger=ledger, key=os.urandom(32))
 
     def issuer(self, *, audience: str | None = None) -> Issuer:
         """Return the issuer that begins runs with this key, and keeps them in this store.

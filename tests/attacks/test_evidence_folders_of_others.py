@@ -102,6 +102,29 @@ def test_a_call_that_ran_though_denied_is_not_pruned_away(tmp_path: Path) -> Non
     assert next(read_chain(path)).seq == 1
 
 
+def test_what_is_wrong_in_one_chain_keeps_no_other_one(tmp_path: Path) -> None:
+    """What has to go for good reasons goes, up to the chain that tells of something else."""
+    good = old_and_new(tmp_path)
+    with Path(good.with_suffix(".lock")).open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        other = ledger_in(tmp_path)
+    other.append(outcome(9))
+    other.close()
+
+    with pytest.raises(ConfigurationError, match="is not on record before it"):
+        prune(tmp_path, older_than=NOW - 1, pause=0)
+
+    assert next(read_chain(good)).seq == 4
+
+
+def test_a_copy_without_its_key_is_verified_with_one_that_was_kept(tmp_path: Path) -> None:
+    """There is nothing to take turns by, and nobody who prunes."""
+    stopped_chain(tmp_path / "state")
+    shutil.move(tmp_path / "state" / "head.jwk", tmp_path / "kept.jwk")
+
+    assert verify_folder(tmp_path / "state", key=tmp_path / "kept.jwk").holds
+
+
 def test_pruning_waits_for_whoever_verifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records that go while they are read would look as if somebody had removed them."""
     old_and_new(tmp_path)
@@ -199,7 +222,7 @@ def test_a_key_without_an_end_is_none(tmp_path: Path) -> None:
 def test_a_name_that_is_no_text_is_read_like_any_other(tmp_path: Path) -> None:
     """A file system takes any bytes."""
     path = stopped_chain(tmp_path)
-    shutil.copy(path, os.fsencode(tmp_path) + b"/\xff\x9b.db")
+    shutil.copy(path, tmp_path / os.fsdecode(b"\xff\x9b.db"))
     told: list[str] = []
 
     assert any("files were swapped or renamed" in problem for problem in verified(tmp_path))

@@ -51,7 +51,7 @@ def test_audience_that_is_not_on_this_host_is_refused(audience: str, policies: P
     local = UnsafeLocalIssuer(tmp_path / "local")
 
     with pytest.raises(ConfigurationError, match="the local issuer is for stdio servers and URLs on loopback"):
-        Guard(policies, issuer=local, audience=audience, state=local.state())
+        Guard(policies, issuer=local, audience=audience, state=state_of(local))
     with pytest.raises(ConfigurationError, match="the local issuer is for stdio servers and URLs on loopback"):
         local_issuer(tmp_path / "local", audience=audience)
     local.store.close()
@@ -62,7 +62,7 @@ def test_audience_on_this_host_is_taken(audience: str | None, policies: Path, tm
     """Loopback by name or number, and a process of one's own."""
     local = UnsafeLocalIssuer(tmp_path / "local")
 
-    guard = Guard(policies, issuer=local, audience=audience, state=local.state())
+    guard = Guard(policies, issuer=local, audience=audience, state=state_of(local))
 
     assert list(guard._verifier.issuers) == [ISSUER]
     local.store.close()
@@ -71,12 +71,17 @@ def test_audience_on_this_host_is_taken(audience: str | None, policies: Path, tm
 def test_server_that_others_reach_at_its_own_address_is_refused(policies: Path, tmp_path: Path) -> None:
     """A loopback audience behind a public address would vouch for calls from anywhere."""
     local = UnsafeLocalIssuer(tmp_path / "local")
-    guard = Guard(policies, issuer=local, audience=LOOPBACK, state=local.state())
+    guard = Guard(policies, issuer=local, audience=LOOPBACK, state=state_of(local))
 
     with pytest.raises(ConfigurationError, match=r"got `https://records\.example/mcp`"):
         guard.http_auth(resource_url="https://records.example/mcp")
     assert guard.http_auth()["auth"].resource_server_url is not None
     local.store.close()
+
+
+def state_of(local: UnsafeLocalIssuer) -> State:
+    """Return state with the local issuer's own store."""
+    return State(store=local.store, ledger=MemoryLedger(), key=bytes(32))
 
 
 def states(folder: Path) -> dict[str, State]:
@@ -92,16 +97,34 @@ def states(folder: Path) -> dict[str, State]:
 def test_guard_that_would_not_see_the_ends_of_local_runs_is_refused(policies: Path, tmp_path: Path) -> None:
     """A run that was revoked by a command would go on."""
     local = UnsafeLocalIssuer(tmp_path / "local")
-    wrong: dict[str, Any] = {**states(tmp_path), "none": None, "its parts": local}
-
-    for name, state in wrong.items():
-        with pytest.raises(ConfigurationError, match=r"pass state=local.state\(\), of the same") as refused:
+    for name, state in states(tmp_path).items():
+        with pytest.raises(ConfigurationError, match="pass state=") as refused:
             Guard(policies, issuer=local, audience=LOOPBACK, state=state)
         assert f"`{tmp_path}/local/store.db`" in str(refused.value), name
-    for state in wrong.values():
-        if isinstance(state, State):
-            state.store.close()
+        state.store.close()
     local.store.close()
+
+
+@pytest.mark.parametrize("state", [None, MemoryStore(clock=lambda: 0)])
+def test_what_is_no_state_at_all_is_refused(state: Any, policies: Path, tmp_path: Path) -> None:
+    """As by any guard."""
+    local = UnsafeLocalIssuer(tmp_path / "local")
+
+    with pytest.raises(ConfigurationError, match="pass state=FOLDER"):
+        Guard(policies, issuer=local, audience=LOOPBACK, state=state)
+    local.store.close()
+
+
+def test_folder_takes_the_store_in_which_local_runs_are_ended(policies: Path, tmp_path: Path) -> None:
+    """The evidence lies in the folder, and no second store does."""
+    local = UnsafeLocalIssuer(tmp_path / "local")
+
+    guard = Guard(policies, issuer=local, audience=LOOPBACK, state=tmp_path / "state")
+
+    assert guard.state.store is local.store
+    assert not (tmp_path / "state" / "store.db").exists()
+    assert list((tmp_path / "state" / "evidence").glob("*.db"))
+    guard.state.close()
 
 
 def test_store_of_the_same_file_is_taken_whatever_it_is_called(policies: Path, tmp_path: Path) -> None:
@@ -143,7 +166,7 @@ async def test_forger_of_the_local_name_is_refused(
 ) -> None:
     """The name proves nothing without the key."""
     local = UnsafeLocalIssuer(tmp_path / "local")
-    guard = Guard(policies, issuer=local, state=local.state())
+    guard = Guard(policies, issuer=local, state=state_of(local))
     server = MCPServer("records")
     ran = []
 

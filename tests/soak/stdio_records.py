@@ -17,8 +17,8 @@ ALL = '@id("all") permit (principal, action, resource);'
 
 def build(policies: Path) -> tuple[Guard, MCPServer]:
     """Return the server, not yet attached to its guard."""
-    local = UnsafeLocalIssuer()
-    guard = Guard(policies, issuer=local, audience=stdio_audience(NAME), state=local.state())
+    state = policies.with_name("state")
+    guard = Guard(policies, issuer=UnsafeLocalIssuer(), audience=stdio_audience(NAME), state=state)
     server = MCPServer(NAME)
 
     @server.tool()
