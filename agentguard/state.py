@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.ledger import Ledger, MemoryLedger
 from agentguard.lifecycle.sqlite import SQLiteStore
 from agentguard.lifecycle.store import MemoryStore, Store
-from agentguard.private import private_bytes, private_folder
+from agentguard.private import private_bytes, private_folder, write_whole
 
 if TYPE_CHECKING:
     from agentguard.evidence.durable import Durability
@@ -30,6 +31,7 @@ KEY: Final = "digest.key"
 
 _LOG: Final = logging.getLogger("agentguard")
 _KEY_BYTES: Final = 32
+_IGNORE: Final = ".gitignore"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,9 @@ def open_state(
     """
     path = Path(folder).absolute()
     private_folder(path)
+    # Where a folder lies in a checkout, its keys are not to be committed with the rest.
+    with suppress(OSError):
+        write_whole(path / _IGNORE, b"*\n", sync=False)
     key = private_bytes(path / KEY, lambda: os.urandom(_KEY_BYTES))
     opened = SQLiteStore(path / STORE) if store is None else store
     try:

@@ -33,8 +33,8 @@ too. What has no row here is not kept.
   denial, for a denial is an answer and not a fault.
 - **execution**: the span `agentguard.execute {tool}`, under which the tool's own spans stand.
 - **run**: the span `agentguard.run {agent}`, written when the run has ended.
-- **record**: a record in the ledger, of which the spans are a view. Where the ledger is forwarded, a record that is none of these is
-  a span too, `agentguard.evidence {kind}`, and each span names its record's place in the chain.
+- **record**: a record in the ledger, of which the spans are a view. Where the ledger is forwarded, a record that is
+  none of these is a span too, `agentguard.evidence {kind}`, and each span names its record's place in the chain.
 - **metric**: an attribute of a metric.
 """
 

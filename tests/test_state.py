@@ -72,6 +72,7 @@ def test_a_folder_keeps_the_state(tmp_path: Path) -> None:
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
     chain = second.ledger.path
     assert chain is not None
+    assert (tmp_path / "state" / ".gitignore").read_text() == "*\n"
     assert folders(tmp_path / "state") == {
         "store.db", "digest.key", "evidence/head.key", f"evidence/{chain.name}"
     }  # fmt: skip

@@ -20,12 +20,12 @@ from agentguard.cli.options import JsonOption, seconds
 from agentguard.cli.output import REFUSED, hint, printable, result, result_json, say, terminal
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.ocsf import ocsf_events
-from agentguard.evidence.proving import prove
 from agentguard.evidence.prune import prune as prune_folder
 from agentguard.evidence.reading import evidence_folder, read_sources
 from agentguard.evidence.report import report_page
 from agentguard.evidence.retell import story_of
 from agentguard.evidence.showing import Selection, is_quiet, part_of, row_of
+from agentguard.evidence.verify import prove
 from agentguard.evidence.words import count
 from agentguard.limits import Limits
 from agentguard.policy.source import read_folder

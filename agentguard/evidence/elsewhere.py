@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from agentguard.evidence.findings import Found
     from agentguard.evidence.ledger import Entry
+    from agentguard.evidence.proof import Found
 
 _LINE_BYTES: Final = 256 * 1024 * 1024
 

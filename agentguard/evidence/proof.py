@@ -1,8 +1,12 @@
-"""Whether the evidence holds, as a page shows it: what was verified, and what was found."""
+"""What a verification finds, and whether the evidence holds: the values alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
+
+# How many problems of one chain are told: past a first one many others mostly follow.
+_TOLD: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +55,43 @@ class Proof:
     notes: tuple[str, ...] = ()
     unproved: tuple[str, ...] = ()
     against: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        chain_id: In which chain; empty if in none.
+        seq: At which record; 0 if at none.
+        what: What it is.
+    """
+
+    chain_id: str
+    seq: int
+    what: str
+
+    def __str__(self) -> str:
+        where = f"chain {self.chain_id}, seq {self.seq}" if self.seq else f"chain {self.chain_id}"
+        return f"{where}: {self.what}" if self.chain_id else self.what
+
+
+@dataclass(slots=True)
+class Found:
+    """Everything that was found so far."""
+
+    problems: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+    _told: dict[str, int] = field(default_factory=dict)
+
+    def problem(self, chain_id: str, seq: int, what: str) -> None:
+        """Take something that cannot be if nobody touched the evidence."""
+        told = self._told[chain_id] = self._told.get(chain_id, 0) + 1
+        if told <= _TOLD:
+            self.problems.append(Finding(chain_id=chain_id, seq=seq, what=what))
+        elif told == _TOLD + 1:
+            self.problems.append(Finding(chain_id=chain_id, seq=0, what="and more, which are not told"))
+
+    def note(self, chain_id: str, seq: int, what: str) -> None:
+        """Take something that proves nothing."""
+        self.notes.append(Finding(chain_id=chain_id, seq=seq, what=what))

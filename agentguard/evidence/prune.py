@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.chainfile import NotAChain, chain_files, connect
 from agentguard.evidence.claim import unpruned
-from agentguard.evidence.findings import Found
 from agentguard.evidence.heads import BadSignature, HeadKey, Stub, read_beside
 from agentguard.evidence.order import Order
+from agentguard.evidence.proof import Found
 from agentguard.evidence.reading import evidence_folder
 from agentguard.evidence.verify import ChainCheck
 from agentguard.evidence.vocabulary import RecordKind

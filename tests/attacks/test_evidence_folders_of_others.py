@@ -14,13 +14,12 @@ from agentguard.errors import ConfigurationError, Refusal
 from agentguard.evidence.chainfile import NotAChain, read_chain
 from agentguard.evidence.kept import Kept
 from agentguard.evidence.otlp import _value
-from agentguard.evidence.proving import prove
 from agentguard.evidence.prune import prune
 from agentguard.evidence.reading import read_sources
 from agentguard.evidence.record import record
 from agentguard.evidence.showing import Selection, part_of
 from agentguard.evidence.trail import decision_id
-from agentguard.evidence.verify import verify_folder
+from agentguard.evidence.verify import prove, verify_folder
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.model import Reason
 from agentguard.private import private_folder

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import pytest
 from mcp import Client
 from typer.main import get_command
 
-from agentguard import Issuer, PolicyError, Reason, RunState
+from agentguard import Issuer, PolicyError, Reason, RunState, SQLiteStore
 from agentguard.cli.main import app
 from agentguard.denial import told
 from agentguard.evidence.ledger import verify_chain
@@ -274,7 +275,10 @@ async def test_run_of_the_readme_reaches_its_server_and_ends_with_its_block(tmp_
             issuer.rotate(KEY)
             await names["close_the_books"](shared, url)
 
-    (run,) = guard.state.store.runs()
+    # Written as late as it is let go of.
+    guard.state.close()
+    with closing(SQLiteStore(tmp_path / "state" / "store.db")) as store:
+        (run,) = store.runs()
     assert (run.agent, run.user, run.task) == ("billing-agent", "alice", "invoice-42")
     assert (run.state, run.calls) == (RunState.COMPLETED, 1)
 

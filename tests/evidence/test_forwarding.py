@@ -16,8 +16,8 @@ from agentguard.evidence.chainfile import chain_files, read_chain
 from agentguard.evidence.forwarding import read_forwarding
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.evidence.metrics import Metrics
-from agentguard.evidence.proving import prove
 from agentguard.evidence.reading import read_sources
+from agentguard.evidence.verify import prove
 from tests.evidence.exporting import metrics_of, tracing
 from tests.evidence.receiver import Receiver, attributes_of, export_line, receiving
 from tests.world import World, connected, make_world, write_policies

@@ -9,8 +9,8 @@ import pytest
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.chainfile import create, read_chain
 from agentguard.evidence.elsewhere import Delivered, read_export
-from agentguard.evidence.findings import Finding, Found
 from agentguard.evidence.heads import Head, HeadKey, Occasion, Stub
+from agentguard.evidence.proof import Finding, Found
 from agentguard.evidence.verify import verify_folder
 from tests.evidence.chains import (
     NOW,
