@@ -30,7 +30,7 @@ from anyio.lowlevel import checkpoint
 
 from agentguard.call import Denial
 from agentguard.cancelled import is_stray
-from agentguard.errors import Refusal
+from agentguard.errors import Refusal, raised
 from agentguard.evidence.runs import LiveRuns
 from agentguard.evidence.vocabulary import Outcome, RecordKind
 from agentguard.lifecycle.calls import LiveCalls
@@ -366,11 +366,6 @@ def _decision_of(error: BaseException) -> Decision:
     """Return the denial that *error* amounts to; what nobody expected is logged."""
     if isinstance(error, Refusal):
         return Decision(effect=Effect.DENY, reason=error.reason, errors=(error.detail,) if error.detail else ())
-    # Its text may hold an argument or a token: the type and the place must do.
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "an unknown place"
-    what = f"{type(error).__qualname__} was raised at {where}"
+    what = raised(error)
     _LOG.error("a call is denied, because %s", what)
     return Decision(effect=Effect.DENY, reason=Reason.INTERNAL_ERROR, errors=(what,))

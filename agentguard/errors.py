@@ -76,6 +76,20 @@ class Refusal(AgentGuardError):  # noqa: N818  a step's answer, which becomes a 
         self.add_note(f"{reason}: {detail}" if detail else str(reason))
 
 
+def raised(error: BaseException) -> str:
+    """Return what the log says of an exception: of a refusal why, of any other its class and where it was raised.
+
+    Its text, or that of its cause, may hold an argument, a token or a password.
+    """
+    if isinstance(error, Refusal):
+        return f"{error.reason}: {error.detail}" if error.detail else str(error.reason)
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place is not None else "an unknown place"
+    return f"{type(error).__qualname__} was raised at {where}"
+
+
 class OAuthError(AgentGuardError):
     """A client's request of the issuer was refused.
 

@@ -1,9 +1,36 @@
-"""What every test shares: the event loop that asynchronous tests run on."""
+"""What every test shares: the event loop that asynchronous tests run on, and a search for leaks."""
+
+from collections.abc import Generator
+from typing import Any
 
 import pytest
+
+from tests import leaks
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """Run asynchronous tests on asyncio, which is what MCP servers run on."""
     return "asyncio"
+
+
+def pytest_configure() -> None:
+    """Listen to what our code emits."""
+    leaks.listen()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    """Fail a test while which a token or another secret got out."""
+    result = yield
+    leaks.check()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, Any, Any]:
+    """The same for what came of it afterwards."""
+    result = yield
+    leaks.check()
+    leaks.forget()
+    return result

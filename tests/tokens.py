@@ -20,6 +20,7 @@ from agentguard.identity.token import TrustedIssuer, verify
 from agentguard.lifecycle.issuer import Issuer
 from agentguard.limits import Limits
 from agentguard.model import Invocation, Reason
+from tests import leaks
 
 NOW: Final = 1_800_000_000
 ISSUER: Final = "https://issuer.example"
@@ -124,7 +125,7 @@ def sign(
         payload = json.dumps(payload).encode()
     signed = f"{base64url(header)}.{base64url(payload)}"
     signature = get_default_algorithms()[algorithm].sign(signed.encode(), key)
-    return f"{signed}.{base64url(signature)}"
+    return leaks.minted(f"{signed}.{base64url(signature)}")
 
 
 def make_token(**changes: object) -> str:

@@ -51,8 +51,8 @@ Durability = Literal["process", "host"]
 
 _LOG: Final = logging.getLogger("agentguard")
 
-# Records between two moves of the log into the file, and when to make the writers wait
-# for one: only if it could never get to the end beside them.
+# Records in the log before it is moved into the file, and before the writers wait for that:
+# it never begins anew beside those who write all the time.
 _MOVE: Final = 2_000
 _MOVE_NOW: Final = 40_000
 
@@ -258,12 +258,12 @@ class SQLiteLedger:
         try:
             signed = self._signed(chain_id, 0, FIRST_PREV_HASH, Occasion.BEGIN, now)
             create(path, head_record(signed, now))
+            put_beside(path, signed, first=True)
             writer = ChainWriter(path, wait=self._wait, monotonic=self._monotonic)
         except BaseException:
             claim.release()
             raise
         self._take(claim, writer)
-        put_beside(path, signed)
         return writer
 
     def _take(self, claim: Claim, writer: ChainWriter) -> None:
@@ -330,12 +330,13 @@ class SQLiteLedger:
         if self.durability == "host" and not self._disk.has(writer.chain_id, writer.tail.seq):
             self.sync(writer.chain_id)
         if self._unmoved >= _MOVE:
-            unmoved = self._unmoved
-            if checkpoint(writer.path):
-                self._unmoved -= unmoved
-            elif unmoved >= _MOVE_NOW:
-                with self._lock:
+            unmoved, moved = self._unmoved, checkpoint(writer.path)
+            with self._lock:
+                # The log begins anew only if all of it was moved when the next record comes.
+                if unmoved >= _MOVE_NOW and (not moved or unmoved != self._unmoved):
                     checkpoint(writer.path)
+                    self._unmoved = 0
+                elif moved and unmoved == self._unmoved:
                     self._unmoved = 0
         with self._lock:
             if self._writer is not None and self._since and self._monotonic() - self._signed_at >= self._seconds:

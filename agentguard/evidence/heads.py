@@ -257,11 +257,19 @@ def head_record(signed: str, at: float) -> str:
     return canonical_json(record(RecordKind.HEAD, attributes, at=at))
 
 
-def put_beside(path: Path, signed: str) -> None:
-    """Put the last head of the chain in *path* beside it; logged if that is not possible."""
+def put_beside(path: Path, signed: str, *, first: bool = False) -> None:
+    """Put the last head of the chain in *path* beside it; logged if that is not possible.
+
+    Raises:
+        OSError: It is the first one. Then the chain is gone too: with records and without a
+            head it would look as if somebody had cut it.
+    """
     try:
         replace(head_file(path), f"{signed}\n".encode())
     except OSError as error:
+        if first:
+            path.unlink()
+            raise
         # The chain has it; the older one beside it still holds.
         _LOG.warning("`%s` could not be written: %s", head_file(path), error.strerror)
 

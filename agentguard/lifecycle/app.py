@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from agentguard.errors import ConfigurationError, OAuthError, Refusal
+from agentguard.errors import ConfigurationError, OAuthError, Refusal, raised
 from agentguard.identity.jwk import ASYMMETRIC
 from agentguard.identity.keys import acceptable
 from agentguard.identity.token import GRANT_TYPE
@@ -191,7 +191,7 @@ class _Service:
 
     @staticmethod
     def _failed(request: Request, error: Exception) -> Response:
-        _LOG.error("%s stopped with %s", request.url.path, type(error).__name__, exc_info=error)
+        _LOG.error("%s stopped, because %s", request.url.path, raised(error))
         return JSONResponse({"error": "server_error"}, status_code=500, headers=_NO_STORE)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import anyio.to_thread
 
-from agentguard.errors import Refusal
+from agentguard.errors import Refusal, raised
 from agentguard.lifecycle.states import COMPLETED
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ async def lasting(begin: Callable[[], Run]) -> AsyncGenerator[Run, None]:
         except Exception as failure:  # noqa: BLE001  the block's own exception is the one to see
             why = failure.reason if isinstance(failure, Refusal) else type(failure).__name__
             error.add_note(f"the end of run `{run.id}` could not be kept: {why}")
-            _LOG.exception("the end of run `%s` could not be kept: %s", run.id, why)
+            # The block's own exception is its context: a traceback would show the text of both.
+            _LOG.error("the end of run `%s` could not be kept: %s", run.id, raised(failure))
         raise
     await _ended(run, COMPLETED)
 

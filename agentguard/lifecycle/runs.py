@@ -15,7 +15,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Final
 
 from agentguard.adapters.client import carry
-from agentguard.errors import ConfigurationError, Refusal
+from agentguard.errors import ConfigurationError, Refusal, raised
 from agentguard.identity.sources import TOKEN_FILE_VARIABLE
 from agentguard.lifecycle.delegation import check_child, read_bounds, read_scopes
 from agentguard.lifecycle.facts import as_ancestor, as_record, whole_seconds
@@ -124,9 +124,9 @@ class Run:
         except BaseException:
             try:
                 self.end(GIVEN_UP)
-            except Exception:  # noqa: BLE001  why it cannot begin is the one to see
+            except Exception as error:  # noqa: BLE001  why it cannot begin is the one to see
                 # Nobody has a token of it, and the store goes on trying.
-                _LOG.exception("run `%s` could not be ended in the store", self.id)
+                _LOG.error("run `%s` could not be ended in the store: %s", self.id, raised(error))
             raise
 
     @property

@@ -342,9 +342,10 @@ def _client(url: str, seconds: float) -> Any:
             # Twice at once, since a connection from before a restart is dead; then it is down.
             retry=Retry(NoBackoff(), 1),
         )
-    except ValueError as error:
+    except ValueError:
+        # Its text may quote a part of a password, such as what comes before a slash in it.
         message = "`url` cannot be read: write valkey://host:6379/0"
-        raise ConfigurationError(message) from error
+        raise ConfigurationError(message) from None
 
 
 def _ended(field: str, cutoff: str) -> Ended:

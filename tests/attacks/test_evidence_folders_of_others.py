@@ -1,5 +1,6 @@
 """What somebody with access to a folder of evidence puts there, so that it is verified wrongly, or never."""
 
+import errno
 import fcntl
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -284,3 +286,20 @@ def test_folders_above_are_not_everybodys(tmp_path: Path) -> None:
         os.umask(before)
 
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_chain_does_not_begin_without_its_head_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were its process killed then, it would look as if somebody had cut it."""
+    ledger = ledger_in(tmp_path / "full")
+    monkeypatch.setattr("agentguard.evidence.heads.replace", Mock(side_effect=OSError(errno.ENOSPC, "")))
+    ledger._spoil()
+
+    for _ in range(2):
+        with pytest.raises(Refusal):
+            ledger.append(decision(1))
+
+    assert len(list((tmp_path / "full").glob("*.db"))) == 1
+    monkeypatch.undo()
+    ledger.append(decision(1))
+    ledger.close()
+    assert verified(tmp_path / "full") == []

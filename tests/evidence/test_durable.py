@@ -16,6 +16,7 @@ from agentguard.evidence.chainfile import NotAChain, chain_files, read_chain
 from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.heads import HeadKey, PublicHeadKey, signed_head
 from agentguard.evidence.ledger import Entry, verify_chain
+from agentguard.evidence.rounds import checkpoint
 from agentguard.evidence.verify import verify_folder
 from agentguard.model import Reason
 from tests.evidence.chains import NOW, cut_behind, decision, killed, ledger_in, stopped_chain, tamper, verified
@@ -338,10 +339,15 @@ def test_another_writer_is_waited_for_once(tmp_path: Path) -> None:
 def test_a_lock_that_is_let_go_of_in_time_costs_no_call(tmp_path: Path) -> None:
     """An auditor's tool may hold it for a moment."""
     other: sqlite3.Connection | None = None
+    asked = 0
 
     def monotonic() -> float:
+        nonlocal asked
         if other is not None and other.in_transaction:
-            other.execute("ROLLBACK")
+            # Asked once before it finds the lock held.
+            asked += 1
+            if asked > 1:
+                other.execute("ROLLBACK")
         return 0.0
 
     ledger = ledger_in(tmp_path, monotonic=monotonic)
@@ -622,6 +628,35 @@ def test_tending_that_cannot_sign_lets_go_like_a_call(tmp_path: Path) -> None:
     assert ledger.path is None
     ledger.append(decision(2))
     ledger.close()
+
+
+def test_the_log_begins_anew_beside_somebody_who_writes_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would grow until the disk is full."""
+    monkeypatch.setattr(durable, "_MOVE", 3)
+    monkeypatch.setattr(durable, "_MOVE_NOW", 30)
+    ledger = ledger_in(tmp_path, pause=60)
+    path = chain_of(ledger)
+    written = iter(range(1000))
+
+    def beside(path: Path) -> bool:
+        moved = checkpoint(path)
+        if not ledger._lock.locked():
+            ledger.append(decision(next(written)))
+        return moved
+
+    monkeypatch.setattr(durable, "checkpoint", beside)
+    sizes = []
+    for _ in range(4):
+        for _ in range(35):
+            ledger.append(decision(next(written)))
+        ledger.tend()
+        sizes.append(path.with_name(f"{path.name}-wal").stat().st_size)
+
+    assert sizes[1] == sizes[3]
+    ledger.close()
+    assert verified(tmp_path) == []
 
 
 def test_tending_moves_the_log_into_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
