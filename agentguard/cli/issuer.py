@@ -6,17 +6,20 @@ import logging
 import os
 import socket
 import time
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 import uvicorn
 
+from agentguard.atend import call_at_end
 from agentguard.cli.options import open_issuer, open_store
 from agentguard.cli.output import result, say
 from agentguard.cli.registry import Registry, read_registry
 from agentguard.errors import ConfigurationError
+from agentguard.evidence.chainfile import FOLDER
+from agentguard.evidence.durable import SQLiteLedger
 from agentguard.lifecycle.store import MemoryStore, Store
 
 if TYPE_CHECKING:
@@ -41,6 +44,9 @@ def issuer(
     ] = None,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="NUMBER", help="The port.", min=1, max=65_535)] = 8080,
+    state: Annotated[
+        Path | None, typer.Option("--state", metavar="FOLDER", help="Where the evidence of its runs is kept.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Print what would be served, and exit.")] = False,
 ) -> None:
     """Serve an issuer: token exchange, revocation, introspection, keys and metadata.
@@ -51,8 +57,16 @@ def issuer(
     """
     registry = read_registry(clients, issuer=issuer)
     opens = _store_as_it_is if check else open_store
-    opened = open_issuer(issuer=issuer, issuer_key=issuer_key, store=store, audience=audience, opens=opens)
-    with closing(cast("Store", opened.store)) as used:
+    with ExitStack() as closing_all:
+        ledger = None
+        if state is not None and not check:
+            ledger = closing_all.enter_context(closing(SQLiteLedger(state / FOLDER)))
+            # The server ends the process by the signal that it was told to stop with.
+            call_at_end(ledger.close)
+        opened = open_issuer(
+            issuer=issuer, issuer_key=issuer_key, store=store, audience=audience, opens=opens, ledger=ledger
+        )
+        used = closing_all.enter_context(closing(cast("Store", opened.store)))
         app = opened.app(clients=registry.clients, trusted=registry.trusted)
         used.require_healthy()
         if check:

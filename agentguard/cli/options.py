@@ -20,6 +20,7 @@ from agentguard.lifecycle.sqlite import SQLiteStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from agentguard.evidence.ledger import Ledger
     from agentguard.lifecycle.keys import PrivateKey
     from agentguard.lifecycle.store import Store
 
@@ -166,6 +167,7 @@ def open_issuer(
     store: str | None,
     audience: str | None,
     opens: Callable[[str], Store] = open_store,
+    ledger: Ledger | None = None,
 ) -> Issuer:
     """Open the issuer that signs: the local one, or one whose key is at hand.
 
@@ -175,6 +177,7 @@ def open_issuer(
         store: Where its runs are on record; see `open_store`.
         audience: The server that its tokens are for, where nothing else is said.
         opens: Opens the store of an issuer that is not the local one.
+        ledger: Where the evidence of such an issuer's runs is kept.
 
     Raises:
         ConfigurationError: One of them does not fit the others, or cannot be used.
@@ -192,7 +195,7 @@ def open_issuer(
         message = f"runs of `{issuer}` want a store that its servers ask, got none: add --store FILE or valkey://…"
         raise ConfigurationError(message)
     key = _read_key(issuer_key)
-    return Issuer(issuer=issuer, key=key, audience=audience, store=opens(store))
+    return Issuer(issuer=issuer, key=key, audience=audience, store=opens(store), ledger=ledger)
 
 
 def _read_key(file: Path) -> PrivateKey:

@@ -274,6 +274,35 @@ def test_served_issuer_gives_tokens_until_it_is_told_to_stop(place: Path) -> Non
     assert (stdout, process.returncode) == ("", -signal.SIGTERM)
 
 
+def test_evidence_of_its_runs_is_kept_where_it_is_said(place: Path) -> None:
+    """A run that it gives out is on record as issued, and a check makes no folder."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    more = ("--port", str(port), "--state", str(place / "state"))
+    assert agentguard(*arguments(*more, "--check", issuer=url)).status == 0
+    assert not (place / "state").exists()
+    script = "from agentguard.cli.main import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments(*more, issuer=url)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    with process:
+        assert process.stderr is not None
+        try:
+            process.stderr.readline()
+            answer = httpx2.post(f"{url}/token", data=asked(url), timeout=30, trust_env=False)
+        finally:
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+    kept = agentguard("evidence", "show", str(place / "state"), "--json").json
+    shown = [(one["run_id"], one["run_state"]) for one in kept if one["kind"] == "run"]
+    assert shown == [(answer.json()["run"], "issued")]
+    assert "stop" in {one["kind"] for one in kept}
+
+
 def test_single_client_is_no_plural(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line at the start is read by people; the log's own handler goes when serving ends."""
     (place / "clients.toml").write_text('[[client]]\nclient_id = "planner"\njwks = "planner.json"')
