@@ -98,6 +98,6 @@ def _require_store(local: UnsafeLocalIssuer, state: object) -> None:
         return
     message = (
         f"a guard that trusts the local issuer wants its store `{local.store.path}`, where its runs are ended, "
-        "got another one: pass state=FOLDER, which takes that store, or a State with it"
+        "got another one: pass state=FOLDER, which takes that store, or open_state(FOLDER, store=local.store)"
     )
     raise ConfigurationError(message)

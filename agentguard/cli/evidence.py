@@ -26,13 +26,16 @@ from agentguard.evidence.report import report_page
 from agentguard.evidence.retell import story_of
 from agentguard.evidence.showing import Selection, is_quiet, part_of, row_of
 from agentguard.evidence.verify import prove
+from agentguard.evidence.vocabulary import RecordKind
 from agentguard.evidence.words import count
 from agentguard.limits import Limits
+from agentguard.model import Reason
 from agentguard.policy.source import read_folder
 from agentguard.private import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from enum import StrEnum
 
     from agentguard.evidence.kept import Kept
     from agentguard.evidence.proof import Proof
@@ -117,6 +120,11 @@ def show(
 
     Example: `agentguard evidence show state --effect deny --since 1d`
     """
+    if as_json and form == "ocsf":
+        message = "--json and --format ocsf are two forms, got both: leave one out"
+        raise ConfigurationError(message)
+    _require_known("--kind", kind, RecordKind)
+    _require_known("--reason", reason, Reason)
     now = time.time()
     selection = Selection(
         agents=frozenset(agent or ()),
@@ -136,7 +144,7 @@ def show(
     with _telling() as told:
         taken = filter(selection.takes, read_sources(sources, told.append))
         if wanted == "table":
-            _draw(taken, limit or _ROWS)
+            _draw(taken, limit or _ROWS, quiet=not kind)
         elif wanted == "json":
             rows = ",\n".join(json.dumps(row_of(record)) for record in newest(taken, limit))
             result(f"[\n{rows}\n]" if rows else "[]")
@@ -147,12 +155,22 @@ def show(
     _end(good=not told)
 
 
-def _draw(records: Iterable[Kept], limit: int) -> None:
+def _require_known(option: str, words: Iterable[str] | None, known: type[StrEnum]) -> None:
+    """Pass only words that a record can have: a slip would look as if there were none."""
+    names = [member.value for member in known]
+    for word in words or ():
+        if word not in names:
+            message = f"{option} wants {', '.join(names)}, got `{printable(word)}`: name one of them"
+            raise ConfigurationError(message)
+
+
+def _draw(records: Iterable[Kept], limit: int, *, quiet: bool) -> None:
+    """Draw records, the newest so many; without those that say only that all goes on, if *quiet*."""
     console = terminal()
-    counted = _Counted()
-    drawn = newest((record for record in counted.of(records) if not is_quiet(record)), limit)
+    counted = _Counted(quiet=quiet)
+    drawn = newest((record for record in counted.of(records) if not (quiet and is_quiet(record))), limit)
     if not counted.seen:
-        hint("no record is of that kind")
+        say("no record matches")
         return
     if drawn:
         console.print(table(drawn, width=console.width))
@@ -160,19 +178,22 @@ def _draw(records: Iterable[Kept], limit: int) -> None:
     if left:
         hint(f"and {count(left, 'older record')}: --limit shows more")
     if counted.quiet:
-        hint(f"and {count(counted.quiet, 'record')} that say only that all goes on: --json shows them")
+        (hint if drawn else say)(
+            f"and {count(counted.quiet, 'record')} that say only that all goes on: --json shows them"
+        )
 
 
 class _Counted:
     """How many records passed, and how many of them a table leaves out."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool) -> None:
+        self._leaves_out = quiet
         self.seen = self.quiet = 0
 
     def of(self, records: Iterable[Kept]) -> Iterator[Kept]:
         for record in records:
             self.seen += 1
-            self.quiet += is_quiet(record)
+            self.quiet += self._leaves_out and is_quiet(record)
             yield record
 
 
@@ -212,7 +233,7 @@ def report(
         message = f"the page wants a name that ends in .html, got `{out}`: agentguard evidence report OUT.html SOURCE"
         raise ConfigurationError(message)
     now = time.time()
-    owners = {} if policies is None else _owners(policies)
+    owners = None if policies is None else _owners(policies)
     selection = Selection(
         since=None if since is None else point_in_time(since, now=now),
         until=None if until is None else point_in_time(until, now=now),
@@ -255,12 +276,21 @@ def prune(
     if not age > 0:
         message = f"--older-than wants an age, got `{older_than}`: say how long records are kept, such as 90d"
         raise ConfigurationError(message)
+    good = True
     for folder in {evidence_folder(folder): folder for folder in folders}.values():
         done = prune_folder(folder, older_than=time.time() - age)
         for pruned in done:
-            result(f"{pruned.chain_id}: {count(pruned.removed, 'record')} removed, up to seq {pruned.begins_after}")
+            if pruned.refused:
+                say(f"agentguard: {pruned.refused}")
+                good = False
+                continue
+            lost = f", {pruned.undelivered:,} of them not delivered" if pruned.undelivered else ""
+            result(
+                f"{pruned.chain_id}: {count(pruned.removed, 'record')} removed{lost}, up to seq {pruned.begins_after}"
+            )
         if not done:
-            hint(f"{folder}: nothing is that old")
+            say(f"{folder}: nothing is older than {older_than}")
+    _end(good=good)
 
 
 app.command()(forward)
@@ -291,9 +321,8 @@ def point_in_time(text: str, *, now: float) -> float:
 def _summary(proof: Proof | None) -> str:
     if proof is None:
         return "not verified: only a folder can be"
-    records = count(sum(chain.records for chain in proof.chains), "record")
-    where = f"{records} in {count(len(proof.chains), 'chain')}"
-    against = f", compared with {printable(proof.against)}" if proof.against else ""
+    where = f"{count(proof.records, 'record')} in {count(len(proof.chains), 'chain')}"
+    against = f"; {printable(proof.compared_words())}" if proof.against else ""
     if proof.holds:
         return (
             f"the evidence holds: {where}, {count(sum(chain.heads for chain in proof.chains), 'signed head')}{against}"
@@ -318,6 +347,8 @@ def _described(proof: Proof) -> dict[str, object]:
                 "heads": chain.heads,
                 "key": chain.key or None,
                 "whole": chain.whole,
+                "compared": chain.compared,
+                "compared_up_to": chain.compared_up_to or None,
             }
             for chain in proof.chains
         ],
@@ -329,10 +360,14 @@ def _telling() -> Iterator[list[str]]:
     """Give a list for what cannot be read, and say what is in it at the end."""
     told: list[str] = []
     yield told
-    for line in told[:_TOLD]:
-        say(f"agentguard: {line}")
-    if len(told) > _TOLD:
-        say(f"agentguard: and {len(told) - _TOLD:,} more that could not be read")
+    # A file that is something else fails line by line, and all of it is one mistake.
+    alike: dict[str, list[str]] = {}
+    for line in told:
+        alike.setdefault(re.sub(r":[0-9]+: ", ": ", line, count=1), []).append(line)
+    for lines in list(alike.values())[:_TOLD]:
+        say(f"agentguard: {lines[0]}{f', and {len(lines) - 1:,} more like it' if len(lines) > 1 else ''}")
+    if left := sum(map(len, list(alike.values())[_TOLD:])):
+        say(f"agentguard: and {left:,} more that could not be read")
 
 
 def _end(*, good: bool) -> None:

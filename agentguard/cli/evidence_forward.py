@@ -55,6 +55,8 @@ def forward(
         _ship_once(forwarder, as_json=as_json)
         return
     with _until_stopped() as stopped:
+        waiting = backlog(forwarder.folder, forwarder.cursor)
+        say(f"forwarding `{folder}` to {endpoint.url}, {waiting:,} waiting")
         forwarder.start()
         follow(forwarder, stopped, as_json=as_json)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger("agentguard")
 _ENDS: Final = "SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) FROM entries"
 _SUFFIX: Final = ".json"
-_PATTERN: Final = f"forward-*{_SUFFIX}"
+PATTERN: Final = f"forward-*{_SUFFIX}"
 
 
 class Delivered(NamedTuple):
@@ -99,7 +99,7 @@ def backlog(folder: Path, cursor: Path | None = None) -> int:
         folder: Where the chains are.
         cursor: What says how far; every address counts if it is left out.
     """
-    cursors = [cursor] if cursor is not None else sorted(folder.glob(_PATTERN))
+    cursors = [cursor] if cursor is not None else sorted(folder.glob(PATTERN))
     delivered = [read_cursor(path) for path in cursors]
     return sum(_behind(path, delivered) for path in chain_files(folder))
 

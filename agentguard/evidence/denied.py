@@ -20,6 +20,7 @@ _WHY: Final = {
     Reason.NO_PERMIT: "no policy permits it",
     Reason.EXPIRED: "the run's time is over",
     Reason.REVOKED: "the run was ended",
+    Reason.EVIDENCE_UNAVAILABLE: "the evidence cannot be kept, an error in this log says why",
 }
 
 # Reasons for which a decision says which link of the chain it was about.

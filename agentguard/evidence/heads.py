@@ -105,6 +105,18 @@ class BadSignature(ValueError):  # noqa: N818  what it is, not what went wrong
     """A head or a stub was not signed by the key that it should be signed by."""
 
 
+class OtherKey(BadSignature):
+    """It was signed by another key than the one that was asked.
+
+    Attributes:
+        key: What that key is called.
+    """
+
+    def __init__(self, key: object, wanted: str) -> None:
+        super().__init__(f"it is signed by another key, `{key}`, wanted `{wanted}`")
+        self.key = str(key)
+
+
 class HeadKey:
     """The server's key for its heads, made once in its evidence folder."""
 
@@ -176,6 +188,9 @@ class PublicHeadKey:
                 )
                 raise ConfigurationError(message)
             return cls(Ed25519PublicKey.from_public_bytes(_unb64(jwk["x"])))
+        except FileNotFoundError:
+            message = f"`{path}` is not there: put it back, or name a copy of it with --key"
+            raise ConfigurationError(message) from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             message = f"`{path}` wants an Ed25519 key as a JWK, got {type(error).__name__}: name `{PUBLIC_KEY}`"
             raise ConfigurationError(message) from error
@@ -219,8 +234,7 @@ class PublicHeadKey:
             if header != {"alg": "EdDSA", "kid": header["kid"], "typ": kind}:
                 raise BadSignature(_NOT_A_HEAD)
             if header["kid"] != self.id:
-                message = f"it is signed by another key, `{header['kid']}`, wanted `{self.id}`"
-                raise BadSignature(message)
+                raise OtherKey(header["kid"], self.id)
             self._key.verify(_unb64(signature), signed.encode())
             said: dict[str, object] = json.loads(_unb64(payload))
         except InvalidSignature as error:

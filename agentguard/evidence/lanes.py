@@ -14,7 +14,7 @@ from agentguard.evidence.markup import Markup, element
 from agentguard.evidence.story import REASONS
 from agentguard.evidence.vocabulary import RunEnd
 from agentguard.evidence.words import moment, span
-from agentguard.model import Grade
+from agentguard.model import Grade, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -103,7 +103,7 @@ def key() -> Markup:
         ("completed", "completed", 11),
         ("revoked", "revoked", 11),
         ("expired", "ran out", 11),
-        ("live", "may still act", 11),
+        ("live", "may still act, as far as this evidence knows", 11),
     )
     bar = element(
         "svg",
@@ -187,7 +187,7 @@ def ending(run: Run, now: float) -> str:
         return f"{run.end}: {run.reason}" if run.reason else run.end
     if run.live(now):
         return "may still act"
-    return "shared, no end of its own" if run.grade == Grade.SHARED else "over, no end on record"
+    return "shared, no end of its own" if run.grade == Grade.SHARED else "no end on record"
 
 
 def _axis(window: Window, changes: Sequence[tuple[float, str]]) -> Markup:
@@ -260,7 +260,7 @@ def _track(run: Run, window: Window, now: float, ruled: Sequence[tuple[float, st
         _marks(run.calls, window),
         element(
             "use",
-            href=f"#m-{run.end or ('live' if run.live(now) else 'expired')}",
+            href=f"#m-{_end_mark(run, now)}",
             x=f"{window.place(over)}%",
             y=str(_BAR_Y + _BAR_HEIGHT // 2),
         ),
@@ -269,6 +269,12 @@ def _track(run: Run, window: Window, now: float, ruled: Sequence[tuple[float, st
         height=str(_HEIGHT),
         aria_hidden="true",
     )
+
+
+def _end_mark(run: Run, now: float) -> str:
+    if run.end or run.live(now):
+        return run.end or "live"
+    return "revoked" if run.refused is not None and run.refused.reason == Reason.REVOKED else "expired"
 
 
 def _bar(window: Window, since: float, until: float, name: str) -> Markup:

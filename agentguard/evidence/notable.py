@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from agentguard.evidence.story import REASONS
+from agentguard.evidence.story import OVER, REASONS
 from agentguard.evidence.vocabulary import RunEnd
 from agentguard.evidence.words import count, span
 from agentguard.model import Grade, Reason
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from agentguard.evidence.story import Call, Run, RunKey, Story
 
-LONG_SECONDS: Final = 900
-"""Past how long an authority is called long: what an issuer's token may last by default."""
+LONG_SECONDS: Final = 86_400
+"""Past how long an authority is called long: what a run may last that says nothing else."""
 
 REPEATED: Final = 3
 """How many times one denied call is repeated before it is worth a look."""
@@ -32,7 +32,6 @@ REPEATED_SECONDS: Final = 60
 _FAILING: Final = frozenset(
     (Reason.EVIDENCE_UNAVAILABLE, Reason.STORE_UNAVAILABLE, Reason.INTERNAL_ERROR, Reason.POLICY_ERROR)
 )
-_OVER: Final = frozenset((Reason.REVOKED, Reason.EXPIRED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +114,7 @@ def _withheld(runs: list[Run]) -> str:
 
 
 def _late(run: Run) -> int:
-    return sum(call.reason in _OVER for call in run.calls if not call.allowed)
+    return sum(call.reason in OVER for call in run.calls if not call.allowed)
 
 
 def _after_its_end(runs: list[Run]) -> str:
@@ -132,7 +131,7 @@ def _ran_out(runs: list[Run]) -> str:
 
 def _is_unended(run: Run, now: float) -> bool:
     # Nobody follows an identity that many share to its end.
-    return run.grade != Grade.SHARED and not run.end and not run.live(now)
+    return run.grade != Grade.SHARED and not run.end and run.ends_at is not None and run.ends_at <= now
 
 
 def _no_end(runs: list[Run]) -> str:
@@ -145,7 +144,7 @@ def _long(run: Run) -> bool:
 
 def _long_text(runs: list[Run]) -> str:
     longest = max(run.granted or 0 for run in runs)
-    return f"{_runs(runs)} of more than {LONG_SECONDS // 60} min, the longest {span(longest)}"
+    return f"{_runs(runs)} of more than {span(LONG_SECONDS)}, the longest {span(longest)}"
 
 
 def _weak(runs: list[Run]) -> str:
@@ -156,7 +155,7 @@ def _repeated(story: Story) -> Iterator[Notable]:
     for run in story.runs:
         asked: defaultdict[tuple[str, str, str], list[Call]] = defaultdict(list)
         for call in run.calls:
-            if not call.allowed and call.reason not in _OVER:
+            if not call.allowed and call.reason not in OVER:
                 asked[call.tool, call.resource, call.digest].append(call)
         most = max(((_burst(calls), tool) for (tool, *_), calls in asked.items()), default=(0, ""))
         if most[0] >= REPEATED:

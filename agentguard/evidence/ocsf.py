@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from agentguard.evidence.showing import by
-from agentguard.evidence.story import REASONS
+from agentguard.evidence.story import OVER, REASONS
 from agentguard.evidence.vocabulary import Outcome, RecordKind
 from agentguard.model import Effect, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from agentguard.evidence.kept import Kept
 
@@ -34,7 +34,6 @@ _FAILED: Final = frozenset(
     (Reason.EVIDENCE_UNAVAILABLE, Reason.STORE_UNAVAILABLE, Reason.INTERNAL_ERROR, Reason.POLICY_ERROR)
 )
 _STRANGER: Final = frozenset((Reason.UNAUTHENTICATED, Reason.INVALID_TOKEN))
-_OVER: Final = frozenset((Reason.EXPIRED, Reason.REVOKED))
 
 # What stands elsewhere in the event.
 _MAPPED: Final = frozenset(
@@ -80,8 +79,9 @@ def _event(record: Kept, outcome: Kept | None, version: str) -> dict[str, Any]:
     allowed = text("agentguard.decision.effect") == Effect.ALLOW
     reason = text("agentguard.decision.reason")
     tool = text("gen_ai.tool.name") or text("agentguard.action.id")
-    severity = _severity(reason, outcome, allowed=allowed)
-    disposition = _disposition(reason, allowed=allowed)
+    stopped_by = outcome.text("agentguard.execution.reason") if allowed and outcome is not None else ""
+    severity = _severity(reason, outcome, stopped_by, allowed=allowed)
+    disposition = _disposition(reason, stopped_by, allowed=allowed)
     event: dict[str, Any] = _without_empty(
         {
             "category_uid": _CATEGORY,
@@ -98,8 +98,9 @@ def _event(record: Kept, outcome: Kept | None, version: str) -> dict[str, Any]:
             "status_id": 1 if allowed else 2,
             "status": "Success" if allowed else "Failure",
             "status_code": reason,
-            "status_detail": REASONS.get(reason, ""),
-            "message": f"{'allowed' if allowed else 'denied'} {tool}: {by(record)}",
+            "status_detail": REASONS.get(stopped_by or reason, ""),
+            "message": f"{'allowed' if allowed else 'denied'} {tool}: {by(record)}"
+            + (f", stopped: {REASONS.get(stopped_by, stopped_by)}" if stopped_by else ""),
             "action_id": 1 if allowed else 2,
             "action": "Allowed" if allowed else "Denied",
             "disposition_id": disposition[0],
@@ -108,7 +109,7 @@ def _event(record: Kept, outcome: Kept | None, version: str) -> dict[str, Any]:
             "policy": _policy(record),
             "authorizations": [
                 {"decision": text("agentguard.decision.effect"), "policy": {"uid": id_, "type": "Cedar"}}
-                for id_ in record.policy_ids
+                for id_ in _determining(record)
             ],
             "actor": _actor(record),
             "api": {
@@ -128,29 +129,32 @@ def _event(record: Kept, outcome: Kept | None, version: str) -> dict[str, Any]:
     return event
 
 
-def _severity(reason: str, outcome: Kept | None, *, allowed: bool) -> tuple[int, str]:
+def _severity(reason: str, outcome: Kept | None, stopped_by: str, *, allowed: bool) -> tuple[int, str]:
     if allowed:
         withheld = outcome is not None and outcome.text("agentguard.execution.outcome") == Outcome.WITHHELD
-        # The tool may have had its effect after its run was ended.
-        return _HIGH if withheld else _INFORMATIONAL
+        if withheld:
+            # The tool may have had its effect after its run was ended.
+            return _HIGH
+        return _LOW if stopped_by in OVER else _INFORMATIONAL
     return _MEDIUM if reason in _FAILED | _STRANGER else _LOW
 
 
-def _disposition(reason: str, *, allowed: bool) -> tuple[int, str]:
+def _disposition(reason: str, stopped_by: str, *, allowed: bool) -> tuple[int, str]:
     if allowed:
-        return _ALLOWED
+        # It was allowed, and did not come to its end with the authority that it had then.
+        return _ACCESS_REVOKED if stopped_by in OVER else _ALLOWED
     if reason in _FAILED:
         return _ERROR
     if reason in _STRANGER:
         return _UNAUTHORIZED
-    return _ACCESS_REVOKED if reason in _OVER else _BLOCKED
+    return _ACCESS_REVOKED if reason in OVER else _BLOCKED
 
 
 def _policy(record: Kept) -> dict[str, Any] | None:
     version = record.text("agentguard.policy.version")
     if not version:
         return None
-    named = next(iter(record.policy_ids), "")
+    named = next(iter(_determining(record)), "")
     return {
         "type": "Cedar",
         "uid": named,
@@ -158,6 +162,14 @@ def _policy(record: Kept) -> dict[str, Any] | None:
         "desc": record.text("agentguard.policy.label"),
         "is_applied": True,
     }
+
+
+def _determining(record: Kept) -> Sequence[str]:
+    """Return the policies that decided; a grant that permits too little has none of its own to name."""
+    if record.policy_ids or record.text("agentguard.decision.reason") != Reason.GRANT:
+        return record.policy_ids
+    # The record of a run with others above it does not say whose grant it was.
+    return ("grant" if record.number("agentguard.delegation.depth") else "grant:0",)
 
 
 def _actor(record: Kept) -> dict[str, Any]:

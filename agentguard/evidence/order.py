@@ -32,11 +32,15 @@ class Order:
     Args:
         problem: Is told what cannot be.
         note: Is told what proves nothing.
+
+    Attributes:
+        witnesses: The chains with a denial whose call ran on the record of another chain.
     """
 
     def __init__(self, problem: Tell, note: Tell) -> None:
         self._problem = problem
         self._note = note
+        self.witnesses: set[str] = set()
         # For each decision: whether it allowed, and in which chain.
         self._decisions: dict[str, tuple[bool, str]] = {}
         self._over: set[str] = set()
@@ -91,6 +95,7 @@ class Order:
         if decision is None:
             self._orphans.append((entry.chain_id, entry.seq, decision_id))
         elif not decision[0]:
+            self.witnesses.add(decision[1])
             self._problem(entry.chain_id, entry.seq, f"decision {decision_id} denied the call, and it has an outcome")
 
     def end(self) -> None:
@@ -103,6 +108,7 @@ class Order:
             if decided_in in {None, chain_id}:
                 self._problem(chain_id, seq, f"a call ran, and its decision {decision_id} is not on record before it")
             elif not allowed:
+                self.witnesses.add(str(decided_in))
                 self._problem(chain_id, seq, f"decision {decision_id} denied the call, and it has an outcome")
 
     def _was_pruned(self, decision_id: str) -> bool:

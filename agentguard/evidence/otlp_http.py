@@ -6,6 +6,7 @@ spans that were rejected; either would lose evidence in silence.
 
 from __future__ import annotations
 
+import logging
 import ssl
 from typing import TYPE_CHECKING, Final
 
@@ -53,6 +54,10 @@ class HTTPSender:
             verify=ssl.create_default_context(cafile=endpoint.certificate) if endpoint.certificate else True,
             follow_redirects=False,
         )
+        # A line for each batch fills the log of whoever logs what others have to say. Of other
+        # addresses the library goes on telling.
+        self._log = logging.getLogger("httpx2")
+        self._log.addFilter(self._is_news)
 
     def send(self, spans: Sequence[ForwardedSpan]) -> str:
         """Return when all of *spans* were taken.
@@ -82,6 +87,10 @@ class HTTPSender:
     def close(self) -> None:
         """Let go of the connection."""
         self._client.close()
+        self._log.removeFilter(self._is_news)
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO or self._url not in record.getMessage().split()
 
 
 def _what(found: httpx2.HTTPError | int) -> str:

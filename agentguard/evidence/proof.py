@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from agentguard.evidence.words import count
+
 # How many problems of one chain are told: past a first one many others mostly follow.
 _TOLD: Final = 100
 
@@ -23,6 +25,8 @@ class ProvenChain:
         heads: How many signed heads it has.
         key: What the key that signed them is called; empty for none.
         whole: Whether nothing is wrong with it.
+        compared: How many of its records are elsewhere too; None if nothing was compared.
+        compared_up_to: The place of the last of those; 0 if there is none.
     """
 
     chain_id: str
@@ -34,6 +38,8 @@ class ProvenChain:
     heads: int = 0
     key: str = ""
     whole: bool
+    compared: int | None = None
+    compared_up_to: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,25 @@ class Proof:
     notes: tuple[str, ...] = ()
     unproved: tuple[str, ...] = ()
     against: str = ""
+
+    @property
+    def records(self) -> int:
+        """How many records were verified."""
+        return sum(chain.records for chain in self.chains)
+
+    @property
+    def compared(self) -> int:
+        """How many of them are in what they were compared with."""
+        return sum(chain.compared or 0 for chain in self.chains)
+
+    def compared_words(self) -> str:
+        """Return how much was compared with what."""
+        if self.compared == self.records:
+            return f"compared with {self.against}: all {count(self.records, 'record')}"
+        up_to = f", up to seq {self.chains[0].compared_up_to}" if len(self.chains) == 1 and self.compared else ""
+        left = self.records - self.compared
+        there = f"{left:,} {'is' if left == 1 else 'are'} not there"
+        return f"compared with {self.against}: {self.compared:,} of {count(self.records, 'record')}{up_to}; {there}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agentguard.errors import ConfigurationError
+from agentguard.evidence.chaincheck import ChainCheck
 from agentguard.evidence.chainfile import NotAChain, chain_files, connect
 from agentguard.evidence.claim import unpruned
+from agentguard.evidence.cursor import PATTERN as CURSORS
+from agentguard.evidence.cursor import Delivered, read_cursor
 from agentguard.evidence.heads import BadSignature, HeadKey, Stub, read_beside
 from agentguard.evidence.order import Order
 from agentguard.evidence.proof import Found
 from agentguard.evidence.reading import evidence_folder
-from agentguard.evidence.verify import ChainCheck
 from agentguard.evidence.vocabulary import RecordKind
 
 if TYPE_CHECKING:
@@ -42,11 +44,15 @@ class Pruned:
         chain_id: The chain.
         removed: How many records.
         begins_after: The last that is gone.
+        undelivered: How many of them no address was given, where the chains are forwarded.
+        refused: Why nothing was removed, though something is wrong; empty where all is well.
     """
 
     chain_id: str
-    removed: int
-    begins_after: int
+    removed: int = 0
+    begins_after: int = 0
+    undelivered: int = 0
+    refused: str = ""
 
 
 def prune(
@@ -63,11 +69,11 @@ def prune(
         pause: Seconds between two portions, in which a server writes.
 
     Returns:
-        What was removed, for each chain of which something was.
+        What was removed, for each chain of which something was; and each chain that is not
+        whole enough to sign for what remains of it, or cannot be written, with `refused`.
 
     Raises:
-        ConfigurationError: A chain is not whole enough to sign for what remains of it, or
-            the folder cannot be written. Nothing more is removed then.
+        ConfigurationError: There is no chain, or the key cannot be used.
     """
     folder = evidence_folder(folder)
     files = chain_files(folder)
@@ -82,25 +88,38 @@ def prune(
     with unpruned(folder, but_by_us=True):
         stubs: list[tuple[Path, Stub | None]] = []
         for path in files:
-            with _mistakes(path):
+            with _mistakes(path, done):
                 stubs.append((path, _stub(path, key, than, clock, found=found, order=order)))
         order.end()
+        cursors = [read_cursor(cursor) for cursor in folder.glob(CURSORS)]
         for path, stub in stubs:
-            with _mistakes(path):
+            with _mistakes(path, done):
                 _require_whole(path.stem, found)
+                if path.stem in order.witnesses:
+                    message = "it denied a call that another chain says ran"
+                    raise NotAChain(message)
                 if stub is not None:
+                    sent = max((cursor.get(path.stem, Delivered()).seq for cursor in cursors), default=stub.seq)
                     removed = _remove(path, stub.seq, key.sign(stub), pause=pause)
-                    done.append(Pruned(chain_id=path.stem, removed=removed, begins_after=stub.seq))
+                    done.append(
+                        Pruned(
+                            chain_id=path.stem,
+                            removed=removed,
+                            begins_after=stub.seq,
+                            undelivered=min(removed, max(0, stub.seq - sent)),
+                        )
+                    )
     return tuple(done)
 
 
 @contextmanager
-def _mistakes(path: Path) -> Iterator[None]:
+def _mistakes(path: Path, done: list[Pruned]) -> Iterator[None]:
+    """Go on with the other chains: what is wrong with one does not keep theirs."""
     try:
         yield
     except (NotAChain, BadSignature, OSError, sqlite3.Error) as error:
         message = f"`{path}` cannot be pruned: {error}: see what `agentguard evidence verify` says of it"
-        raise ConfigurationError(message) from error
+        done.append(Pruned(chain_id=path.stem, refused=message))
 
 
 def _require_whole(chain_id: str, found: Found) -> None:

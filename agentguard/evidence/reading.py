@@ -60,7 +60,7 @@ def sources(paths: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         try:
             if path.is_dir():
                 found = chain_files(evidence_folder(path))
-                if not found:
+                if not found and not _held(path):
                     message = f"`{path}` holds no chain: name the folder that was given as `state=`, or an export"
                     raise ConfigurationError(message)
                 chains.update(dict.fromkeys(found))
@@ -88,6 +88,9 @@ def read_sources(paths: Sequence[Path], tell: Callable[[str], None]) -> Iterator
         ConfigurationError: See `sources`.
     """
     chains, exports = sources(paths)
+    for path in paths:
+        if path.is_dir() and not chain_files(evidence_folder(path)):
+            tell(f"{visible(str(path))}: holds no chain any more, though what lay beside one lies there")
     seen = _Seen() if exports else None
     for chain in chains:
         for record in _read_chain(chain, tell):
@@ -98,6 +101,12 @@ def read_sources(paths: Sequence[Path], tell: Callable[[str], None]) -> Iterator
         for record in _read_export(export, tell):
             if seen is None or seen.new(record, tell):
                 yield record
+
+
+def _held(path: Path) -> bool:
+    """Return whether a folder without a chain had one once."""
+    folder = evidence_folder(path)
+    return (folder / PUBLIC_KEY).exists() or bool(head_files(folder))
 
 
 def _begins_with(path: Path, wanted: bytes) -> bool:
@@ -121,7 +130,10 @@ class _Seen:
         if not alike:
             self._known.update(names)
         elif not all(alike):
-            tell(f"{record.source}: says something else than the record that was read before it: see `evidence verify`")
+            tell(
+                f"{record.source}: {_place(record)} says something else than where it was read before: "
+                "see `agentguard evidence verify --against`"
+            )
         return not alike
 
 
@@ -139,6 +151,12 @@ def _names(record: Kept) -> dict[tuple[object, ...], object]:
     if decision_id := record.text("agentguard.decision.id"):
         names["decision", record.kind, decision_id] = _likeness(record)
     return names
+
+
+def _place(record: Kept) -> str:
+    if record.chain_id:
+        return f"chain {visible(record.chain_id)}, seq {record.seq},"
+    return f"decision {visible(record.text('agentguard.decision.id'))}"
 
 
 def _likeness(record: Kept) -> int:

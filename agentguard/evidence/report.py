@@ -18,7 +18,6 @@ from agentguard.evidence.sections import (
     MOST_ROWS,
     denials_section,
     foremost,
-    limits_section,
     look_section,
     policies_section,
     policy_changes,
@@ -74,7 +73,7 @@ def report_page(
                 element("div", policies_section(story, changes), look_section(story, anchors, now), class_="two"),
                 proof_section(proof, sources),
             ),
-            element("footer", limits_section()),
+            element("footer", _limits()),
         ),
         lang="en",
     )
@@ -101,6 +100,8 @@ def _period(story: Story) -> str:
     if not story.records:
         return "no time"
     first, last = moment(story.since, "%Y-%m-%d %H:%M"), moment(story.until, "%Y-%m-%d %H:%M")
+    if first == last:
+        return f"{first} UTC"
     return f"{first} to {last[11:] if first[:10] == last[:10] else last} UTC"
 
 
@@ -161,11 +162,25 @@ def _held(story: Story, proof: Proof) -> str:
     records = sum(chain.records for chain in proof.chains)
     heads = sum(chain.heads for chain in proof.chains)
     ran = " Every call that ran has a decision before it." if not story.orphans else ""
-    against = f" Compared with {proof.against}: identical." if proof.against else ""
+    against = ""
+    if proof.against:
+        there = f"{proof.compared:,} of {count(proof.records, 'record')}"
+        verb = "is" if proof.compared == 1 else "are"
+        against = f" Compared with {proof.against}: {there} {verb} there and the same."
     return (
-        f"{count(records, 'record')} in {count(len(proof.chains), 'chain')}, no gap and no edit, "
+        f"{count(records, 'record')} in {count(len(proof.chains), 'chain')}, no gap and no edit{_pruned(proof)}, "
         f"{count(heads, 'signed head')}.{ran}{against}"
     )
+
+
+def _pruned(proof: Proof) -> str:
+    begun = [chain.first_seq for chain in proof.chains if chain.first_seq > 1]
+    if not begun:
+        return ""
+    if len(proof.chains) == 1:
+        return f", from seq {begun[0]:,} on: what is older was pruned"
+    which = f"{count(len(begun), 'chain')} from a later record than the first on"
+    return f", {which}: what is older was pruned"
 
 
 def _numbers(story: Story) -> Markup:
@@ -183,7 +198,7 @@ def _numbers(story: Story) -> Markup:
         _number(
             "withheld results",
             story.withheld,
-            "a side effect may have happened" if story.withheld else "no run ended in the middle of one",
+            "a side effect may have happened" if story.withheld else "no result came after its run had ended",
             kind="grave" if story.withheld else "",
         ),
         _number(
@@ -204,4 +219,29 @@ def _number(name: str, value: int, said: str, *, shown: str = "", kind: str = ""
         element("dd", element("data", shown or f"{value:,}", value=str(value), id=name.replace(" ", "-"))),
         element("dd", element("small", said)),
         class_=kind or None,
+    )
+
+
+def _limits() -> Markup:
+    """Return what a reader must not take the page for."""
+    return element(
+        "section",
+        element("h2", "What this page cannot show"),
+        element(
+            "ul",
+            element(
+                "li",
+                "Whoever holds the key that signs the heads can write a chain anew. Only a head or an export that "
+                "was elsewhere already shows it.",
+            ),
+            element(
+                "li", "What a tool did inside one allowed call. A result that was withheld may have had its effect."
+            ),
+            element(
+                "li", "Arguments and results. Arguments are kept as keyed digests alone, unless a tool names them."
+            ),
+            element("li", "Calls that never reached a guarded server, and servers whose evidence was not given."),
+            element("li", "The page itself is not signed: it is a view. The chains are the evidence."),
+        ),
+        class_="note",
     )

@@ -53,7 +53,7 @@ def story_of(records: Iterable[Kept], owners: Mapping[str, str] | None = None) -
 
     Args:
         records: The records, each once.
-        owners: Who answers for a policy, by its id.
+        owners: Who answers for a policy, by its id; None if nobody looked.
     """
     ordered = sorted(records, key=lambda record: (record.time_unix_nano, record.chain_id, record.seq))
     outcomes = {
@@ -89,6 +89,7 @@ def story_of(records: Iterable[Kept], owners: Mapping[str, str] | None = None) -
         versions=versions.in_time(),
         refused_tokens=refused,
         orphans=len(outcomes.keys() - decided),
+        owners_known=owners is not None,
     )
 
 

@@ -206,13 +206,20 @@ def denials_section(story: Story) -> Markup:
         "section",
         element("h2", "Why calls were denied"),
         table(
-            "A call that two policies deny counts for both."
-            + ("" if owned else " Give the folder of policies, and their owners are named here."),
+            "A call that two policies deny counts for both." + ("" if owned else _why_no_owner(story)),
             ("policy, or reason", "calls", "tools", "agents", *(("owner",) if owned else ())),
             rows,
         ),
         id="denials",
     )
+
+
+def _why_no_owner(story: Story) -> str:
+    if not any(denial.policy_id for denial in story.denials):
+        return ""
+    if story.owners_known:
+        return " None of these policies has an `@owner`."
+    return " Give the folder of policies, and their owners are named here."
 
 
 def _names(names: Sequence[str]) -> str:
@@ -325,10 +332,13 @@ def proof_section(proof: Proof | None, sources: Sequence[str]) -> Markup:
         element("h2", "Prove it yourself"),
         element(
             "p",
-            "A record's hash covers its text, its place and the hash before it. Run this where the chains lie, and "
-            "compare the last hash with one that you kept elsewhere:",
+            "A record's hash covers its text, its place and the hash before it. Run this where the chains lie, with a "
+            "copy of `head.jwk` that you kept elsewhere, and compare the last hash with one that you kept:",
         ),
-        element("p", element("code", f"agentguard evidence verify {named} --against COLLECTOR-EXPORT.jsonl")),
+        element(
+            "p",
+            element("code", f"agentguard evidence verify {named} --key KEPT.jwk --against COLLECTOR-EXPORT.jsonl"),
+        ),
         table(
             count(len(chains), "chain"),
             ("chain", "records", "first hash", "last hash", "signed heads", "result"),
@@ -347,7 +357,11 @@ def _notes(notes: Sequence[str]) -> Markup | None:
     more = len(notes) - _MOST_LINES
     return element(
         "details",
-        element("summary", f"{count(len(notes), 'note')} of the verification, which prove nothing either way"),
+        element(
+            "summary",
+            f"{count(len(notes), 'note')} of the verification, "
+            f"which {'proves' if len(notes) == 1 else 'prove'} nothing either way",
+        ),
         element(
             "ul",
             [element("li", note) for note in notes[:_MOST_LINES]],
@@ -367,29 +381,4 @@ def _chain_row(chain: ProvenChain) -> Markup:
             "td", f"{chain.heads:,}", element("small", f"key {chain.key[:_HASH_CHARACTERS]}") if chain.key else None
         ),
         element("td", "✓ whole" if chain.whole else "✗ see above", class_="ok" if chain.whole else "bad"),
-    )
-
-
-def limits_section() -> Markup:
-    """Return what a reader must not take the page for."""
-    return element(
-        "section",
-        element("h2", "What this page cannot show"),
-        element(
-            "ul",
-            element(
-                "li",
-                "Whoever holds the key that signs the heads can write a chain anew. Only a head or an export that "
-                "was elsewhere already shows it.",
-            ),
-            element(
-                "li", "What a tool did inside one allowed call. A result that was withheld may have had its effect."
-            ),
-            element(
-                "li", "Arguments and results. Arguments are kept as keyed digests alone, unless a tool names them."
-            ),
-            element("li", "Calls that never reached a guarded server, and servers whose evidence was not given."),
-            element("li", "The page itself is not signed: it is a view. The chains are the evidence."),
-        ),
-        class_="note",
     )

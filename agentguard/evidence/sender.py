@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol
@@ -89,6 +90,11 @@ class Endpoint:
         return f"forward-{hashlib.sha256(self.url.encode()).hexdigest()[:16]}"
 
 
+def _typed(url: str) -> str:
+    """Return what somebody wrote as an address, without what may be a secret in it."""
+    return re.split(r"[?#]", url)[0].rpartition("@")[2]
+
+
 def read_endpoint(
     url: str,
     *,
@@ -116,7 +122,7 @@ def read_endpoint(
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if parts.scheme not in _PROTOCOLS or not host:
         message = (
-            f"an endpoint wants http://collector:4318/v1/traces or grpc://collector:4317, got `{shown}`: "
+            f"an endpoint wants http://collector:4318/v1/traces or grpc://collector:4317, got `{_typed(url)}`: "
             "name the collector's OTLP receiver"
         )
         raise ConfigurationError(message)
@@ -163,7 +169,10 @@ def open_sender(endpoint: Endpoint, *, service: str) -> Sender:
     try:
         protocol = import_module(f"agentguard.evidence.{module}")
     except ImportError:
-        message = f"forwarding to `{endpoint.url}` wants what speaks OTLP, got none: pip install 'agentguard[{extra}]'"
+        message = (
+            f"forwarding to `{endpoint.url}` wants what speaks OTLP, got none: pip install 'agentguard[{extra}]', "
+            f"or from a clone pip install -e 'path/to/agentguard[{extra}]'"
+        )
         raise ConfigurationError(message) from None
     try:
         sender: Sender = protocol.open_sender(endpoint, service=service)

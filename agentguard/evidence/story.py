@@ -38,6 +38,9 @@ REASONS: Final[Mapping[str, str]] = {
 }
 """Why a call was denied, in words."""
 
+OVER: Final = frozenset((Reason.REVOKED, Reason.EXPIRED))
+"""Why a call is denied whose run or token was over."""
+
 _STOPPED: Final = frozenset((Outcome.CANCELLED, Outcome.WITHHELD))
 
 
@@ -137,12 +140,23 @@ class Run:
 
     def had_until(self, now: float) -> float:
         """Return until when it had its authority, at most *now*."""
-        over = now if self.ends_at is None else min(self.ends_at, now)
-        return over if self.ended_at is None else min(self.ended_at, over)
+        ends = (now, self.ends_at, self.ended_at, None if self.refused is None else self.refused.at)
+        return min(end for end in ends if end is not None)
 
     def live(self, now: float) -> bool:
         """Whether it could still act, as far as the records say."""
-        return not self.end and (self.ends_at is None or now < self.ends_at)
+        return not self.end and self.refused is None and (self.ends_at is None or now < self.ends_at)
+
+    @property
+    def refused(self) -> Call | None:
+        """The first call since which every one was refused because the run, or its token, was over."""
+        found = None
+        for call in reversed(self.calls):
+            if call.reason in OVER:
+                found = call
+            elif call.allowed:
+                break
+        return found
 
     @property
     def allowed(self) -> int:
@@ -222,6 +236,7 @@ class Story:
         versions: The versions of the policies, and the refused ones, in the order of time.
         refused_tokens: How many tokens were refused, for each reason.
         orphans: Outcomes without a decision on record.
+        owners_known: Whether it was looked up who answers for the policies.
     """
 
     records: Mapping[str, int]
@@ -233,6 +248,7 @@ class Story:
     versions: tuple[PolicyVersion, ...]
     refused_tokens: Mapping[str, int]
     orphans: int
+    owners_known: bool = False
 
     @property
     def calls(self) -> tuple[Call, ...]:

@@ -28,12 +28,13 @@ from agentguard.private import private_folder
 from tests.evidence.chains import NOW, cut_behind, decision, ledger_in, outcome, stopped_chain, tamper, verified
 
 
-def old_and_new(folder: Path, *, effect: str = "allow") -> Path:
+def old_and_new(folder: Path, *, effect: str = "allow", outcome_too: bool = True) -> Path:
     """Return a chain whose first call is old, and the others are not."""
     now = NOW - 1000
     ledger = ledger_in(folder, clock=lambda: now)
     ledger.append(decision(1, effect=effect, at=now))
-    ledger.append(outcome(1, at=now))
+    if outcome_too:
+        ledger.append(outcome(1, at=now))
     now = NOW
     ledger.append(decision(2))
     path = ledger.path
@@ -97,14 +98,33 @@ def test_a_call_that_ran_though_denied_is_not_pruned_away(tmp_path: Path) -> Non
     """Its chain is whole, and still it is what an auditor looks for."""
     path = old_and_new(tmp_path, effect="deny")
 
-    with pytest.raises(ConfigurationError, match="denied the call, and it has an outcome"):
-        prune(tmp_path, older_than=NOW - 1, pause=0)
+    (refused,) = prune(tmp_path, older_than=NOW - 1, pause=0)
 
+    assert "denied the call, and it has an outcome" in refused.refused
     assert next(read_chain(path)).seq == 1
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_denial_is_not_pruned_away_from_a_call_that_ran_in_another_chain(tmp_path: Path, *, first: bool) -> None:
+    """Without it the call would look as if its decision had been let go of in good order."""
+    one = old_and_new(tmp_path, effect="deny", outcome_too=False)
+    # Chains are read in the order of their names, which begin with the time.
+    began = NOW - 500 if first else NOW - 2000
+    with Path(one.with_suffix(".lock")).open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        other = ledger_in(tmp_path, clock=lambda: began)
+    other.append(outcome(1))
+    other.close()
+
+    done = {pruned.chain_id: pruned.refused for pruned in prune(tmp_path, older_than=NOW - 1, pause=0)}
+
+    assert "it denied a call that another chain says ran" in done.pop(one.stem)
+    assert "denied the call, and it has an outcome" in done.popitem()[1]
+    assert next(read_chain(one)).seq == 1
+
+
 def test_what_is_wrong_in_one_chain_keeps_no_other_one(tmp_path: Path) -> None:
-    """What has to go for good reasons goes, up to the chain that tells of something else."""
+    """What has to go for good reasons goes, and the chain that tells of something else stays."""
     good = old_and_new(tmp_path)
     with Path(good.with_suffix(".lock")).open() as held:
         fcntl.flock(held, fcntl.LOCK_SH)
@@ -112,9 +132,12 @@ def test_what_is_wrong_in_one_chain_keeps_no_other_one(tmp_path: Path) -> None:
     other.append(outcome(9))
     other.close()
 
-    with pytest.raises(ConfigurationError, match="is not on record before it"):
-        prune(tmp_path, older_than=NOW - 1, pause=0)
+    done = {pruned.chain_id: pruned for pruned in prune(tmp_path, older_than=NOW - 1, pause=0)}
 
+    assert other.path is None
+    assert len(done) == 2
+    assert done.pop(good.stem).refused == ""
+    assert "is not on record before it" in done.popitem()[1].refused
     assert next(read_chain(good)).seq == 4
 
 

@@ -48,7 +48,7 @@ from agentguard.lifecycle.issuer import Issuer
 from agentguard.lifecycle.sqlite import SQLiteStore
 from agentguard.lifecycle.store import MemoryStore
 from tests import leaks
-from tests.canaries import Canaries, joined
+from tests.canaries import Canaries, canonical, joined
 from tests.cli.commands import agentguard
 from tests.evidence.exporting import metering, tracing
 from tests.evidence.receiver import receiving
@@ -117,6 +117,9 @@ class Calls:
 
     async def call(self, tool: str, *, reason: str | None, **arguments: Any) -> Any:
         """Call a tool; where it is denied, keep what the caller is told, which is searched too."""
+        # Whoever has a hash without a key can try arguments until one fits.
+        digest = hashlib.sha256(canonical(arguments).encode()).hexdigest()
+        self.canaries.planted[f"{self.place}, hash of the arguments of {tool}, {digest[:8]}"] = digest
         result = await self.client.call_tool(tool, arguments, **self.extra)
         if reason is not None:
             assert meta(result)["reason"] == reason, (tool, text(result))
@@ -382,7 +385,8 @@ async def test_search_would_find_every_secret_wherever_it_got_out(
         async with Client(world.server, mode="2026-07-28") as client:
             calls = Calls(canaries, "control", client, told, meta=bearing(bearer))
             # One for each run, since a page for people shows the purpose of each once, and cuts what is long.
-            for secret in tuple(canaries.planted.values()):
+            given_away = dict(canaries.planted)
+            for secret in given_away.values():
                 now = secret
                 monkeypatch.setattr(words, "_DO_NOT_REPEAT", now)
                 await calls.call("forbidden", reason="denied", text="x")
@@ -405,7 +409,7 @@ async def test_search_would_find_every_secret_wherever_it_got_out(
     # A table for people shows no purpose, and whether the evidence holds or a run lives is no matter of it.
     silent = {"show", "verify", "report", "runs --json", "forwarded"}
     for source, raw in emitted.items():
-        assert canaries.places(raw) == (set() if source in silent else canaries.planted.keys()), source
+        assert canaries.places(raw) == (set() if source in silent else given_away.keys()), source
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from rich.console import Console
 from agentguard import ConfigurationError
 from agentguard.cli.evidence import newest, point_in_time
 from agentguard.cli.evidence_table import table
+from agentguard.evidence.cursor import Cursor, Delivered
 from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.kept import Kept
 from tests.cli.commands import Stream, agentguard
@@ -50,15 +51,21 @@ def test_evidence_that_holds_is_said_to_hold(state: Path) -> None:
 
     assert ran.status == 0, ran.stdout
     assert re.search(
-        r"^the evidence holds: \d+ records in 1 chain, 2 signed heads, compared with ", ran.stdout, re.MULTILINE
+        r"^the evidence holds: (\d+) records in 1 chain, 2 signed heads; compared with .*export.jsonl: "
+        r"46 of \1 records, up to seq \d+; \d+ are not there$",
+        ran.stdout,
+        re.MULTILINE,
     )
 
 
 def test_a_verification_for_programs(state: Path) -> None:
     """Every chain with its last hash, to be kept elsewhere."""
     ran = agentguard("evidence", "verify", str(state), "--json")
+    against = agentguard("evidence", "verify", str(state), "--json", "--against", str(state.parent / "export.jsonl"))
 
     assert ran.status == 0
+    assert (ran.json["chains"][0]["compared"], ran.json["chains"][0]["compared_up_to"]) == (None, None)
+    assert (against.json["chains"][0]["compared"], against.json["chains"][0]["compared_up_to"]) == (46, 93)
     assert (ran.json["holds"], ran.json["problems"], ran.json["against"]) == (True, [], None)
     (chain,) = ran.json["chains"]
     assert (chain["whole"], len(chain["last_hash"])) == (True, 64)
@@ -142,15 +149,59 @@ def test_a_chain_and_its_export_are_counted_once(state: Path) -> None:
 
 
 def test_what_cannot_be_read_is_told_and_ends_with_1(state: Path, tmp_path: Path) -> None:
-    """The rest is shown; past twenty lines, their number is."""
+    """The rest is shown; what fails in one way is one line, and past twenty, their number is told."""
     (tmp_path / "x.jsonl").write_text("{\n" * 25)
+    many = [tmp_path / f"{n}.jsonl" for n in range(25)]
+    for path in many:
+        path.write_text("{\n")
 
     ran = agentguard("evidence", "show", str(tmp_path / "x.jsonl"), str(state), "--json")
 
     assert ran.status == 1
     assert len(ran.json) == len(shown(state))
     assert f"agentguard: {tmp_path / 'x.jsonl'}:1: is not JSON" in ran.stderr
-    assert "and 5 more that could not be read" in ran.stderr
+    assert "x.jsonl:1: is not JSON, and 24 more like it" in ran.stderr
+
+    assert "and 5 more that could not be read" in agentguard("evidence", "show", *map(str, many)).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--kind", "decisions"), "--kind wants decision, outcome, "),
+        (("--reason", "x\x1b"), "got `x\N{REPLACEMENT CHARACTER}`: name one of them"),
+        (("--format", "ocsf", "--json"), "--json and --format ocsf are two forms, got both: leave one out"),
+    ],
+)
+def test_what_nothing_can_match_is_refused(state: Path, options: tuple[str, ...], message: str) -> None:
+    """A slip would look as if there were none."""
+    ran = agentguard("evidence", "show", str(state), *options)
+
+    assert (ran.status, ran.stdout) == (2, "")
+    assert message in ran.stderr
+
+
+@pytest.mark.parametrize("key", [False, True])
+def test_a_folder_that_lost_its_chain_is_shown_as_such(tmp_path: Path, key: bool) -> None:
+    """With its last head or with the key alone: the page is written, and says so; so does the list."""
+    ledger = SQLiteLedger(tmp_path / "state" / "evidence", clock=lambda: NINE_THIRTY)
+    ledger.close()
+    for path in (tmp_path / "state" / "evidence").glob("*"):
+        if path.suffix == ".db" or (key and path.suffix == ".head"):
+            path.unlink()
+    (tmp_path / "export.jsonl").write_text(
+        export_line([one for one in an_hour().kept if one.kind == "decision"][:1]) + "\n"
+    )
+    out = tmp_path / "report.html"
+
+    ran = agentguard(
+        "evidence", "report", str(out), str(tmp_path / "state"), "--against", str(tmp_path / "export.jsonl")
+    )
+    listed = agentguard("evidence", "show", str(tmp_path / "state"))
+
+    assert (ran.status, listed.status) == (1, 1)
+    assert "The evidence does not hold." in Page(out.read_text("utf-8")).text
+    assert "holds no chain any more" in listed.stderr
 
 
 def test_decisions_as_ocsf_lines(state: Path) -> None:
@@ -220,14 +271,18 @@ def test_a_person_is_told_what_the_table_leaves_out(state: Path) -> None:
     assert (program.stderr, "\x1b[" in program.stdout) == ("", False)
 
 
-def test_nothing_found_is_said_to_a_person(state: Path) -> None:
-    """Only quiet records found is another thing."""
+def test_nothing_found_is_said(state: Path, tmp_path: Path) -> None:
+    """Only quiet records found is another thing, and whoever asks for them by kind gets them."""
+    quiet_folder = tmp_path / "evidence"
+    SQLiteLedger(quiet_folder, clock=lambda: NINE_THIRTY)
     none = agentguard("evidence", "show", str(state), "--agent", "nobody", terminal=True)
-    quiet = agentguard("evidence", "show", str(state), "--kind", "head", terminal=True)
+    quiet = agentguard("evidence", "show", str(quiet_folder))
+    heads = agentguard("evidence", "show", str(state), "--kind", "head")
 
-    assert (none.status, none.stdout, none.stderr) == (0, "", "no record is of that kind\n")
+    assert (none.status, none.stdout, none.stderr) == (0, "", "no record matches\n")
     assert (quiet.stdout, quiet.status) == ("", 0)
-    assert "and 2 records that say only" in quiet.stderr
+    assert "and 1 record that say only" in quiet.stderr
+    assert len(heads.stdout.splitlines()) == 4
 
 
 def test_a_report_is_written_with_what_the_rows_say(state: Path, tmp_path: Path) -> None:
@@ -317,9 +372,32 @@ def test_what_is_old_is_removed_and_the_rest_verifies(tmp_path: Path) -> None:
     some = agentguard("evidence", "prune", str(tmp_path), "--older-than", "1d")
 
     assert (none.status, none.stdout) == (0, "")
-    assert "nothing is that old" in none.stderr
+    assert "nothing is older than 20000d" in none.stderr
     assert re.search(r"[0-9]+ records removed, up to seq [0-9]+", some.stdout), some.stderr
     assert agentguard("evidence", "verify", str(tmp_path)).stdout.count("were pruned") == 1
+
+
+def test_a_chain_that_is_not_whole_keeps_no_other_one(tmp_path: Path) -> None:
+    """It is named, and the status tells."""
+    ledger = SQLiteLedger(tmp_path / "evidence", clock=lambda: NINE_THIRTY, heads_every=50)
+    for record in many_runs(20):
+        ledger.append({"kind": record.kind, "time_unix_nano": 5 * 10**17, "attributes": dict(record.attributes)})
+    good = ledger.path
+    other = SQLiteLedger(tmp_path / "evidence", clock=lambda: NINE_THIRTY)
+    bad = other.path
+    assert good is not None
+    assert bad is not None
+    ledger.close()
+    other.close()
+    bad.with_suffix(".head").write_text("x")
+    cursor = Cursor(tmp_path / "evidence", "forward-x", "http://collector:4318/v1/traces")
+    cursor.advance(good.stem, Delivered(7, "0" * 64), [good.stem])
+
+    ran = agentguard("evidence", "prune", str(tmp_path), "--older-than", "1d")
+
+    assert ran.status == 1
+    assert re.fullmatch(rf"{good.stem}: (\d+) records removed, \d+ of them not delivered, up to seq \1\n", ran.stdout)
+    assert f"{bad}` cannot be pruned" in ran.stderr
 
 
 def test_an_age_of_nothing_removes_nothing(state: Path) -> None:

@@ -111,6 +111,7 @@ def test_it_ships_until_it_is_stopped(
     assert ran.status == 0
     assert [line["delivered"] for line in lines] == sorted(line["delivered"] for line in lines)
     assert lines[-1] == {"delivered": len(receiver.spans), "waiting": 0, "failing": None}
+    assert ran.stderr.startswith(f"forwarding `{state}` to {receiver.url}, 15 waiting\n")
     assert receiver.spans[-1].name == "agentguard.evidence head"
     assert signal.getsignal(number) is before
 

@@ -26,6 +26,7 @@ def line(reason: Reason, invocation: Invocation | None = CHILD, tool: str | None
         (Reason.REVOKED, "the run was ended"),
         (Reason.EXPIRED, "the run's time is over"),
         (Reason.INTERNAL_ERROR, "nothing more"),
+        (Reason.EVIDENCE_UNAVAILABLE, "the evidence cannot be kept, an error in this log says why"),
     ],
 )
 def test_reason_without_more_to_say_has_words(reason: Reason, why: str) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from mcp import Client
 
+from agentguard.errors import ConfigurationError
 from agentguard.evidence.chainfile import chain_files
 from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.heads import HeadKey
 from agentguard.evidence.kept import Kept
+from agentguard.evidence.proof import Proof
 from agentguard.evidence.reading import read_sources
 from agentguard.evidence.retell import story_of
 from agentguard.evidence.verify import prove
@@ -62,7 +65,68 @@ def test_a_server_whose_folder_is_gone_is_missed_once(tmp_path: Path) -> None:
 
     assert proof is not None
     assert not proof.holds
-    assert [problem.partition(": ")[0] for problem in proof.problems] == [f"chain {chain.stem}"]
+    assert proof.problems == (
+        f"{one}: chain {chain.stem}: the whole chain is gone: 1 record was delivered, up to seq 2",
+    )
+
+
+def test_a_span_that_was_changed_is_found(tmp_path: Path) -> None:
+    """Its place and its hash are as they were; what it says is not."""
+    one, records = server(tmp_path / "one", calls=0)
+    export = exported(tmp_path, records)
+    (agent,) = {record.text("agentguard.agent.id") for record in records if record.kind == "decision"}
+    export.write_text(export.read_text().replace(f'{{"stringValue": "{agent}"}}', '{"stringValue": "mallory"}'))
+
+    proof = prove([one], pytest.fail, against=export)
+
+    assert proof is not None
+    assert [problem.partition(", ")[2] for problem in proof.problems] == [
+        "seq 2: the record that was delivered says another `agentguard.agent.id` than here: one of the two was changed"
+    ]
+
+
+def test_how_much_was_compared_is_told(tmp_path: Path) -> None:
+    """For each chain, and in words; an export of a part is not the whole."""
+    one, first = server(tmp_path / "one", calls=0)
+    two, _ = server(tmp_path / "two", calls=50)
+    path = exported(tmp_path, first)
+
+    alone, both = prove([one], pytest.fail, against=path), prove([one, two], pytest.fail, against=path)
+
+    assert alone is not None
+    assert both is not None
+    assert (alone.chains[0].compared, alone.chains[0].compared_up_to) == (1, 2)
+    assert [chain.compared for chain in both.chains] == [1, 0]
+    assert alone.compared_words() == (
+        f"compared with {path}: 1 of {alone.records} records, up to seq 2; {alone.records - 1} are not there"
+    )
+    assert both.compared_words().endswith(f": 1 of {both.records} records; {both.records - 1} are not there")
+    assert Proof(holds=True, against="x").compared_words() == "compared with x: all 0 records"
+
+
+def test_a_chain_in_two_folders_is_found(tmp_path: Path) -> None:
+    """One of them is a copy, and may be the one that was cut."""
+    one, _ = server(tmp_path / "one", calls=0)
+    shutil.copytree(one, tmp_path / "two")
+    (chain,) = chain_files(one / "evidence")
+
+    proof = prove([one, tmp_path / "two"], pytest.fail)
+
+    assert proof is not None
+    assert not proof.holds
+    end = proof.chains[0].last_seq
+    assert proof.problems == (
+        (
+            f"chain {chain.stem}: it lies in `{one}`, where it ends at seq {end}, and in `{tmp_path / 'two'}`, "
+            f"where it ends at seq {end}: one is a copy"
+        ),
+    )
+
+
+def test_a_folder_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
+    """It is a slip of whoever typed."""
+    with pytest.raises(ConfigurationError, match="nowhere` is not there: name the folder"):
+        prove([tmp_path / "nowhere"], pytest.fail)
 
 
 def test_what_is_no_folder_is_not_called_verified(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import re
 import threading
 from pathlib import Path
 
@@ -5,6 +6,8 @@ import pytest
 
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.chainfile import read_chain
+from agentguard.evidence.cursor import Cursor
+from agentguard.evidence.cursor import Delivered as Sent
 from agentguard.evidence.elsewhere import Delivered
 from agentguard.evidence.heads import HeadKey, Stub
 from agentguard.evidence.prune import prune
@@ -185,8 +188,21 @@ def test_nothing_is_signed_for_a_chain_that_is_not_whole(spoil: object, tmp_path
     assert callable(spoil)
     spoil(path)
 
-    with pytest.raises(ConfigurationError, match=r"cannot be pruned: .*see what `agentguard evidence verify` says"):
-        prune(tmp_path, older_than=NOW + 1, pause=0)
+    (refused,) = prune(tmp_path, older_than=NOW + 1, pause=0)
+
+    assert refused.removed == 0
+    assert re.search(r"cannot be pruned: .*see what `agentguard evidence verify` says", refused.refused)
+
+
+def test_what_goes_and_was_delivered_nowhere_is_counted(tmp_path: Path) -> None:
+    """Where the chains are forwarded: then nobody has it any more."""
+    path = aged_chain(tmp_path)
+    cursor = Cursor(tmp_path, "forward-x", "http://collector:4318/v1/traces")
+    cursor.advance(path.stem, Sent(100, "0" * 64), [path.stem])
+
+    (pruned,) = prune(tmp_path, older_than=NOW - 5 * 86400 - 1, pause=0)
+
+    assert pruned.undelivered == pruned.begins_after - 100 > 0
 
 
 def test_a_folder_without_evidence_is_not_pruned(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from agentguard.evidence.ledger import Entry
 from agentguard.evidence.otlp import records_of_line
 from agentguard.evidence.reading import VIEW_ALONE, read_sources
 from agentguard.model import canonical_json
+from tests.evidence.chains import stopped_chain
 from tests.evidence.history import NINE_THIRTY, History, an_hour, any_value, export_line, run_of
 from tests.world import make_world
 
@@ -123,7 +124,21 @@ def test_an_export_that_says_something_else_than_the_chain_is_told(state: Path, 
 
     assert both == records
     (said,) = told
-    assert said.startswith(f"{tmp_path / 'export.jsonl'}:1: says something else")
+    assert said == (
+        f"{tmp_path / 'export.jsonl'}:1: chain {denied.chain_id}, seq {denied.seq}, says something else than "
+        "where it was read before: see `agentguard evidence verify --against`"
+    )
+
+
+def test_an_outcome_that_says_something_else_is_told_by_its_decision(state: Path, tmp_path: Path) -> None:
+    """Its span names no place in a chain."""
+    records, _ = read(state)
+    outcome = next(record for record in records if record.text("agentguard.execution.outcome") == "completed")
+    line = export_line([outcome]).replace('{"stringValue": "completed"}', '{"stringValue": "withheld"}')
+
+    _, (said,) = read(state, export(tmp_path, line))
+
+    assert f":1: decision {outcome.text('agentguard.decision.id')} says something else than" in said
 
 
 def test_a_record_that_the_export_alone_has_is_read(state: Path, tmp_path: Path) -> None:
@@ -333,6 +348,20 @@ def test_a_folder_without_a_chain_is_refused(tmp_path: Path) -> None:
     """The same."""
     with pytest.raises(ConfigurationError, match="holds no chain"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("gone", [{".db"}, {".db", ".head"}])
+def test_a_folder_whose_chain_is_gone_is_told(gone: set[str], tmp_path: Path) -> None:
+    """It had one: that is not the same as a wrong name."""
+    stopped_chain(tmp_path)
+    for path in tmp_path.glob("*"):
+        if path.suffix in gone:
+            path.unlink()
+
+    records, told = read(tmp_path)
+
+    assert records == []
+    assert told == [f"{tmp_path}: holds no chain any more, though what lay beside one lies there"]
 
 
 def test_a_name_of_a_file_cannot_steer_a_terminal(tmp_path: Path) -> None:

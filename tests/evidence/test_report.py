@@ -38,6 +38,8 @@ CHAIN: Final = ProvenChain(
     heads=3,
     key="Qm4xJdEYw2",
     whole=True,
+    compared=46,
+    compared_up_to=91,
 )
 HOLDS: Final = Proof(holds=True, chains=(CHAIN,), against="export.jsonl")
 
@@ -120,19 +122,19 @@ def test_the_page_shows_what_happened(hour: Page) -> None:
     for said in (
         "The evidence holds.",
         "93 records in 1 chain, no gap and no edit, 3 signed heads. Every call that ran has a decision before it.",
-        "Compared with export.jsonl: identical.",
+        "Compared with export.jsonl: 46 of 93 records are there and the same.",
         "revoked: ticket withdrawn by carol",
         "ran out, never completed",
         "completed: ValueError",
         "shared, no end of its own",
-        "may still act",
+        "may still act, as far as this evidence knows",
         "5 allowed, 2 denied, 1 withheld",
         "restricted-needs-a-person",
         "data-protection@example.com",
         "sha256:9c1e0000…a04f",
         "20-guardrails.cedar:9: unknown argument",
         "claude-code: one denied call of read_record made 4 times within 60 s",
-        "agentguard evidence verify state --against",
+        "agentguard evidence verify state --key KEPT.jwk --against",
         "What this page cannot show",
     ):
         assert said in hour.text, said
@@ -267,7 +269,7 @@ def test_a_busy_day_is_bounded_and_the_rest_is_said() -> None:
     """Hundreds of runs: those with something to see stand in the picture."""
     records = list(many_runs(MOST_ROWS + 50))
 
-    page = Page(page_of(records, owners={}))
+    page = Page(page_of(records, owners=None))
 
     runs = MOST_ROWS + 50
     assert page.data["runs"] == str(runs)
@@ -277,6 +279,67 @@ def test_a_busy_day_is_bounded_and_the_rest_is_said() -> None:
     assert "the latest of" in page.text
     assert "and their owners are named here" in page.text
     assert "and 2 more" in page.text
+
+
+def test_policies_without_an_owner_are_told_as_such() -> None:
+    """The folder was given, so nobody is asked for it; where no policy denied anything there is nothing to tell."""
+    history = History()
+    history.call(run_of("a", 1, NINE_THIRTY, 600), NINE_THIRTY, "x", Reason.POLICY, "p")
+    nameless = History()
+    nameless.call(run_of("a", 1, NINE_THIRTY, 600), NINE_THIRTY, "x", Reason.GRANT)
+
+    assert "None of these policies has an `@owner`." in Page(page_of(history.kept, owners={})).text
+    text = Page(page_of(nameless.kept, owners={})).text
+    assert "@owner" not in text
+    assert "Give the folder" not in text
+
+
+@pytest.mark.parametrize(("reason", "mark"), [(Reason.REVOKED, "revoked"), (Reason.EXPIRED, "expired")])
+def test_a_run_that_was_over_before_it_was_seen_has_no_end_on_record(reason: Reason, mark: str) -> None:
+    """It is not told as one that may still act."""
+    history = History()
+    history.call(run_of("a", 1, NINE_THIRTY, 86_400), NINE_THIRTY + 5, "x", reason)
+
+    page = Page(page_of(history.kept))
+
+    assert any("no end on record; 0 allowed, 1 denied" in value for value in page.values("aria-label"))
+    assert page.values("href").count(f"#m-{mark}") == 2
+    assert page.values("href").count("#m-live") == 1
+
+
+def test_a_run_whose_time_is_over_has_no_end_on_record() -> None:
+    """Its server may have been killed."""
+    history = History()
+    history.call(run_of("a", 1, NINE_THIRTY, 60), NINE_THIRTY + 5, "x")
+
+    page = Page(page_of(history.kept))
+
+    assert any("no end on record; 1 allowed" in value for value in page.values("aria-label"))
+    assert page.values("href").count("#m-expired") == 2
+
+
+def test_a_page_of_one_minute_names_it_once() -> None:
+    """Nobody reads `18:58 to 18:58`."""
+    history = History()
+    history.call(run_of("a", 1, NINE_THIRTY, 600), NINE_THIRTY, "x")
+
+    assert "2026-11-24 09:30 UTC" in Page(page_of(history.kept)).text
+
+
+def test_a_pruned_chain_is_told_with_where_it_begins() -> None:
+    """The evidence holds from there on, and says nothing of what is older."""
+    pruned = replace(CHAIN, records=2, first_seq=48, last_seq=49)
+    one = Page(page_of([], replace(HOLDS, chains=(pruned,)))).text
+    two = Page(page_of([], replace(HOLDS, chains=(pruned, CHAIN), against=""))).text
+
+    assert "2 records in 1 chain, no gap and no edit, from seq 48 on: what is older was pruned, 3 signed heads" in one
+    assert "no edit, 1 chain from a later record than the first on: what is older was pruned, 6 signed heads" in two
+
+
+@pytest.mark.parametrize(("notes", "said"), [(1, "1 note of the verification, which proves"), (2, "which prove ")])
+def test_notes_are_counted_in_good_grammar(notes: int, said: str) -> None:
+    """One proves, two prove."""
+    assert said in Page(page_of([], replace(HOLDS, notes=("n",) * notes))).text
 
 
 def test_what_most_is_to_be_seen_in_is_shown_first() -> None:
@@ -311,14 +374,14 @@ def test_many_things_to_look_at_are_bounded_and_the_rest_is_said() -> None:
     for number in range(50):
         history.call(run_of(f"agent-{number}", number, NINE_THIRTY, 2000), NINE_THIRTY, "x")
 
-    assert "and 60 more" in Page(page_of(history.kept)).text
+    assert "and 10 more" in Page(page_of(history.kept)).text
 
 
 def test_a_source_with_a_blank_is_quoted_in_the_command() -> None:
     """It is there to be copied."""
     page = Page(page_of([], sources=["my 'state'", "state/a-b_c.db"]))
 
-    assert """verify 'my '"'"'state'"'"'' state/a-b_c.db --against""" in page.text
+    assert """verify 'my '"'"'state'"'"'' state/a-b_c.db --key KEPT.jwk --against""" in page.text
 
 
 def test_calls_that_lie_close_share_a_mark() -> None:

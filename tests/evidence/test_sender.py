@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def receiver(request: pytest.FixtureRequest) -> object:
     [
         ("collector:4318", "an endpoint wants http://collector:4318/v1/traces or grpc://collector:4317"),
         ("ftp://collector/v1/traces", "got `ftp://collector/v1/traces`"),
+        ("127.0.0.1:4318", "got `127.0.0.1:4318`"),
+        ("ftp://me:secret@collector/v1?secret", "got `collector/v1`"),
         ("http://[collector/v1/traces", "an endpoint wants http://"),
         ("http://collector:port/v1/traces", "an endpoint wants http://"),
         ("http:///v1/traces", "an endpoint wants http://"),
@@ -99,7 +102,7 @@ def test_a_missing_extra_is_named(
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, library, None)
 
-    with pytest.raises(ConfigurationError, match=rf"pip install 'agentguard\[{extra}\]'$"):
+    with pytest.raises(ConfigurationError, match=rf"pip install 'agentguard\[{extra}\]', or from a clone pip"):
         open_sender(read_endpoint(url, environ={}), service="records")
 
 
@@ -116,6 +119,20 @@ def test_an_address_with_tls_can_be_spoken_to() -> None:
     """Trusting whom the system trusts."""
     open_sender(read_endpoint("grpcs://127.0.0.1:1", environ={}), service="records").close()
     open_sender(read_endpoint("https://127.0.0.1:1/v1/traces", environ={}), service="records").close()
+
+
+def test_a_batch_leaves_no_line_in_the_log(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    """There are many; what else the library tells is told."""
+    caplog.set_level("INFO", "httpx2")
+    sender = open_sender(read_endpoint(receiver.url, environ={}), service="records")
+
+    sender.send([SPAN])
+    logging.getLogger("httpx2").warning("to %s", receiver.url)
+    logging.getLogger("httpx2").info("of others")
+    sender.close()
+    logging.getLogger("httpx2").info("to %s", receiver.url)
+
+    assert caplog.messages == [f"to {receiver.url}", "of others", f"to {receiver.url}"]
 
 
 def test_a_span_arrives_as_it_was_sent(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -250,6 +250,35 @@ def test_a_withheld_result_is_grave() -> None:
     assert made["unmapped"]["agentguard.execution.reason"] == "revoked"
 
 
+@pytest.mark.parametrize(
+    ("stopped_by", "disposition", "severity", "said"),
+    [
+        (Reason.REVOKED, "Access Revoked", "Low", "stopped: the run was ended"),
+        (Reason.EXPIRED, "Access Revoked", "Low", "stopped: the run or its token was over"),
+        (Reason.STORE_UNAVAILABLE, "Allowed", "Informational", "stopped: the store could not be asked"),
+    ],
+)
+def test_a_call_that_was_stopped_in_the_middle_is_told_as_such(
+    stopped_by: Reason, disposition: str, severity: str, said: str
+) -> None:
+    """It was allowed, and its authority was taken from it."""
+    made = event(decision(outcome=Outcome.CANCELLED, stopped_by=stopped_by))
+
+    assert (made["action"], made["disposition"], made["severity"]) == ("Allowed", disposition, severity)
+    assert made["message"].endswith(said)
+    assert made["status_detail"] == said.removeprefix("stopped: ")
+
+
+def test_a_grant_that_permits_too_little_is_named() -> None:
+    """No policy of it decided. Where runs stand above, the record does not say whose grant it was."""
+    alone = event(decision(Reason.GRANT))
+    parent = run_of("p", 2, NINE_THIRTY, 600)
+    below = event(decision(Reason.GRANT, run=run_of("a", 1, NINE_THIRTY, 600, parent=parent)))
+
+    assert alone["policy"]["uid"] == alone["authorizations"][0]["policy"]["uid"] == "grant:0"
+    assert below["policy"]["uid"] == "grant"
+
+
 def test_a_call_by_nobody_as_an_event() -> None:
     """The class wants an actor, whoever it is."""
     made = event(decision(Reason.UNAUTHENTICATED, run=None))

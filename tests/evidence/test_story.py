@@ -249,7 +249,6 @@ def test_what_to_look_at_in_an_hour(hour: Story) -> None:
         "repeated",
         "shared identity",
         "ran out",
-        "long authority",
         "refused tokens",
         "no identity",
     ]
@@ -260,7 +259,6 @@ def test_what_to_look_at_in_an_hour(hour: Story) -> None:
         run=next(run.key for run in hour.runs if run.agent == "claude-code"),
     )
     assert texts["after its end"].text == "support-agent: 1 call refused after the end of 1 run"
-    assert texts["long authority"].text == "etl-batch: 1 run of more than 15 min, the longest 52 min"
     assert texts["refused tokens"].text == "17 tokens: the token was not accepted"
     assert texts["refused policies"].alarm
 
@@ -317,7 +315,43 @@ def test_denied_calls_that_differ_or_are_far_apart_are_no_repetition() -> None:
         history.call(run, NINE_THIRTY + number, f"tool-{number}", Reason.POLICY, "p")
         history.call(run, NINE_THIRTY + number, "late", Reason.REVOKED)
 
-    assert [tag for tag, _ in told(history, now=NINE_THIRTY)] == ["after its end", "long authority"]
+    assert [tag for tag, _ in told(history, now=NINE_THIRTY)] == ["after its end"]
+
+
+def test_authority_of_more_than_a_day_is_told() -> None:
+    """A day is what a run lasts by default: that alone is not worth a line."""
+    history = History()
+    for number, lasts in enumerate((86_400, 86_401, 2 * 86_400)):
+        history.call(run_of("a", number, NINE_THIRTY, lasts), NINE_THIRTY, "read")
+
+    assert told(history, now=NINE_THIRTY) == [("long authority", "a: 2 runs of more than 1 d, the longest 2 d")]
+
+
+@pytest.mark.parametrize("reason", [Reason.REVOKED, Reason.EXPIRED])
+def test_a_run_that_was_over_before_it_was_seen_is_not_live(reason: Reason) -> None:
+    """Every call was refused for it, and nobody here followed it to its end."""
+    history = History()
+    run = run_of("a", 1, NINE_THIRTY, 86_400)
+    for seconds in (5, 9):
+        history.call(run, NINE_THIRTY + seconds, "read", reason)
+    history.call(run, NINE_THIRTY + 10, "read", Reason.POLICY, "p")
+
+    (found,) = story_of(history.kept).runs
+
+    assert found.refused is not None
+    assert (found.live(NOW), found.end, found.had_until(NOW)) == (False, "", NINE_THIRTY + 5)
+    assert [tag for tag, _ in told(history)] == ["after its end"]
+
+
+def test_a_run_that_goes_on_with_a_new_token_is_live() -> None:
+    """One token of it was over, and what came after was allowed."""
+    history = History()
+    run = run_of("a", 1, NINE_THIRTY, 86_400)
+    history.call(run, NINE_THIRTY + 5, "read", Reason.EXPIRED)
+    history.call(run, NINE_THIRTY + 9, "read")
+    (found,) = story_of(history.kept).runs
+
+    assert (found.live(NOW), found.had_until(NOW), found.refused) == (True, NOW, None)
 
 
 def test_a_withheld_result_is_told_with_what_it_may_mean() -> None:

@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from array import array
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.chainfile import create, read_chain
-from agentguard.evidence.elsewhere import Delivered, read_export
+from agentguard.evidence.elsewhere import Delivered, read_export, said_by
 from agentguard.evidence.heads import Head, HeadKey, Occasion, Stub
+from agentguard.evidence.kept import kept_of
 from agentguard.evidence.proof import Finding, Found
 from agentguard.evidence.verify import verify_folder
 from tests.evidence.chains import (
@@ -65,7 +67,9 @@ def test_nothing_is_not_a_pass(make: object, tmp_path: Path) -> None:
     assert callable(make)
     make(tmp_path)
 
-    with pytest.raises(ConfigurationError, match=r"holds no chain|wants an Ed25519 key"):
+    with pytest.raises(
+        ConfigurationError, match=r"holds no chain, though `head.jwk` lies there|holds no evidence: name"
+    ):
         verify_folder(tmp_path)
 
 
@@ -91,7 +95,9 @@ def test_records_that_were_signed_only_after_a_restart_are_named(tmp_path: Path)
 
     (note,) = verify_folder(tmp_path).notes
 
-    assert note.what.endswith("seq 2 to 3 were signed only afterwards")
+    assert note.what.endswith(
+        "seq 2 to 3 were signed only afterwards, and records between seq 3 and seq 4 may be missing"
+    )
 
 
 def test_a_killed_servers_evidence_holds_with_a_note(tmp_path: Path) -> None:
@@ -292,6 +298,77 @@ def test_an_export_is_read_past_what_is_none(tmp_path: Path) -> None:
     assert told == [f"{export}:1: is not JSON"]
     with pytest.raises(ConfigurationError, match="cannot be read: No such file or directory: name a file"):
         list(read_export(tmp_path / "nowhere", told.append))
+
+
+def test_deliveries_of_one_record_that_say_different_things_are_found(tmp_path: Path) -> None:
+    """The hash alone would not tell: whoever changed the copy left that as it was."""
+    path = stopped_chain(tmp_path)
+    entry = list(read_chain(path))[1]
+    said = said_by(kept_of(entry))
+    other = said._replace(values=array("q", [*said.values[:-1], 1]))
+    delivered = [
+        Delivered(chain_id=path.stem, seq=2, hash=entry.hash, said=said),
+        Delivered(chain_id=path.stem, seq=2, hash=entry.hash, said=other),
+    ]
+
+    assert found(verify_folder(tmp_path, delivered=delivered)) == [
+        (
+            f"chain {path.stem}, seq 2: it was delivered twice, with another `agentguard.decision.id`: "
+            "the copy there was changed"
+        )
+    ]
+
+
+def test_what_was_delivered_of_no_record_is_compared_by_its_hash(tmp_path: Path) -> None:
+    """That it has not the form of a record is told all the same."""
+    ledger = ledger_in(tmp_path)
+    entry = ledger.append({"kind": 5})
+    ledger.close()
+    delivered = [Delivered(chain_id=entry.chain_id, seq=entry.seq, hash=entry.hash)]
+
+    report = verify_folder(tmp_path, delivered=delivered)
+
+    assert [problem.what for problem in report.problems] == ["it is not in the form of a record"]
+    assert (report.chains[0].compared, report.chains[0].compared_up_to) == (1, 2)
+
+
+def test_a_folder_whose_chains_are_all_gone_is_compared(tmp_path: Path) -> None:
+    """With their heads; what was delivered tells of them."""
+    path = stopped_chain(tmp_path)
+    path.unlink()
+    path.with_suffix(".head").unlink()
+
+    report = verify_folder(tmp_path, delivered=[Delivered(chain_id=path.stem, seq=2, hash="0" * 64)])
+
+    assert found(report) == [f"chain {path.stem}: the whole chain is gone: 1 record was delivered, up to seq 2"]
+
+
+def test_a_key_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    """With what to do about it."""
+    stopped_chain(tmp_path)
+    (tmp_path / "head.jwk").unlink()
+
+    with pytest.raises(ConfigurationError, match=r"head.jwk` is not there: put it back, or name a copy of it with"):
+        verify_folder(tmp_path)
+
+
+def test_another_key_is_told_once_for_each_chain(tmp_path: Path) -> None:
+    """It may have signed every head, and where they are is not known then."""
+    path = stopped_chain(tmp_path / "evidence")
+    kept = tmp_path / "kept.jwk"
+    wanted = HeadKey.of(tmp_path).public
+    kept.write_text(wanted.text())
+
+    report = verify_folder(tmp_path / "evidence", key=kept)
+
+    own = HeadKey.of(tmp_path / "evidence").public.id
+    assert found(report) == [
+        (
+            f"chain {path.stem}: its last head, `{path.stem}.head`, does not hold: "
+            f"it is signed by another key, `{own}`, wanted `{wanted.id}`"
+        )
+    ]
+    assert report.notes == ()
 
 
 def ran(folder: Path, *records: dict[str, object]) -> list[str]:
