@@ -25,11 +25,12 @@ from rich.console import Console
 from rich.text import Text
 
 from agentguard import Issuer, Run, SQLiteStore
+from agentguard.evidence.verify import verify_folder
 from examples.records.issuer import BILLING_TOOLS, SUPPORT_TOOLS
 from examples.records.server import POLICIES
 from examples.records.stage import (
     SEARCH_SECONDS,
-    STORE,
+    STATE,
     ServerFailedError,
     Span,
     Trace,
@@ -169,7 +170,7 @@ class Demo:
         refused = await client.call_tool("read_record", {"record_id": "r1"})
         took, answered = stopped - revoked, perf_counter() - again
         self.line(f"    {f'revoke run {run.id[:4]}':<36}call cancelled after {took * 1000:.1f} ms")
-        self.line(f"    {'read_record(r1)':<36}refused after {answered * 1000:.1f} ms, its token is good yet")
+        self.line(f"    {'read_record(r1)':<36}refused after {answered * 1000:.0f} ms: its token is good")
         self.calls += 2
         self.expect("how the search ended", (result.is_error, _end_of(result)), (True, "ended"))
         self.expect("how the next call ended", (refused.is_error, _end_of(refused)), (True, "ended"))
@@ -181,6 +182,16 @@ class Demo:
     async def _decided(self, trace_id: str) -> None:
         while not read_trace(self._folder, trace_id).spans:  # noqa: ASYNC110  another process writes them
             await anyio.sleep(0.01)
+
+    def prove(self, state: Path) -> None:
+        """Verify the evidence that the server has left, now that it has stopped."""
+        report = verify_folder(state)
+        self.expect("what is wrong with the evidence", [str(problem) for problem in report.problems], [])
+        self.expect("what is worth a look in the evidence", [str(note) for note in report.notes], [])
+        (chain,) = report.chains
+        kept = f"{chain.records} records in 1 chain, its end signed: the evidence holds"
+        self.line(f"   {kept}", style="green")
+        self.line("   .venv/bin/python -m examples.records.demo --keep demo   leaves it to look at")
 
     def show(self, trace: Trace) -> None:
         """Print the spans of one call as a tree."""
@@ -225,7 +236,7 @@ async def play(policies: Path, folder: Path, console: Console) -> int:
     """Play the demo and return how many of its lines were wrong."""
     demo = Demo(console, folder)
     async with AsyncExitStack() as opened:
-        store = SQLiteStore(folder / STORE)
+        store = SQLiteStore(folder / STATE / "store.db")
         opened.callback(store.close)
         issuer = await opened.enter_async_context(loopback_issuer(store))
         server = records_server(issuer.issuer, policies=policies, folder=folder)
@@ -236,6 +247,7 @@ async def play(policies: Path, folder: Path, console: Console) -> int:
             return 1
         async with _support(issuer, url) as support, _billing(issuer, url) as billing:
             await _acts(demo, url, policies, support, billing)
+    demo.prove(folder / STATE)
     calls = f"{demo.calls} calls decided"
     if demo.wrong:
         demo.line(f"\n{calls}, {demo.wrong} checks failed", style="bold red")
@@ -293,7 +305,10 @@ async def _acts(demo: Demo, url: str, policies: Path, support: Run, billing: Run
     demo.line(f"   both under policies {version[:15]}…{version[-4:]}, for run {billing.id[:4]}")
 
 
-def main(policies: Annotated[Path, typer.Option(help="The folder of policies.")] = POLICIES) -> None:
+def main(
+    policies: Annotated[Path, typer.Option(help="The folder of policies.")] = POLICIES,
+    keep: Annotated[Path | None, typer.Option(help="Leave the evidence, the spans and the log in this folder.")] = None,
+) -> None:
     """Play the demo; end with 1 if an answer is not the expected one."""
     console = Console(width=WIDTH, highlight=False)
 
@@ -301,6 +316,11 @@ def main(policies: Annotated[Path, typer.Option(help="The folder of policies.")]
         with anyio.fail_after(SECONDS):
             return await play(policies.absolute(), folder, console)
 
+    if keep is not None:
+        keep.mkdir(mode=0o700, parents=True)
+        wrong = anyio.run(bounded, keep.absolute())
+        console.print(f"agentguard evidence report report.html {keep / STATE} --policies {policies}", soft_wrap=True)
+        raise typer.Exit(1 if wrong else 0)
     with TemporaryDirectory(prefix="agentguard-demo-") as folder:
         wrong = anyio.run(bounded, Path(folder))
     raise typer.Exit(1 if wrong else 0)

@@ -8,7 +8,6 @@ the token of the one run lies in the environment::
 """
 
 import json
-import os
 import socket
 import sys
 from contextlib import ExitStack
@@ -33,9 +32,6 @@ from agentguard import (
     Entity,
     EntityUid,
     Guard,
-    MemoryLedger,
-    SQLiteStore,
-    State,
     UnsafeMemoryState,
     current_invocation,
 )
@@ -81,7 +77,7 @@ def build(
     audience: str,
     policies: Path = POLICIES,
     records: Records | None = None,
-    store: Path | None = None,
+    state: Path | None = None,
     search_seconds: float = 0,
     **options: Any,
 ) -> MCPServer:
@@ -92,13 +88,13 @@ def build(
         audience: The URL of this server, which a token has to be meant for.
         policies: The folder of policies.
         records: The records to serve; four invented ones if none are given.
-        store: The file in which the issuer, too, keeps the ends of runs; without it, they
-            are kept in memory.
+        state: The folder of the evidence and of the ends of runs, which the issuer keeps there
+            too; without it, they are in memory.
         search_seconds: How long a search takes, as it would in a large archive.
         options: Further options of `Guard`, such as a clock.
     """
     stored = records or sample_records()
-    guard = Guard(policies, issuer=issuer, audience=audience, state=_state(store), **options)
+    guard = Guard(policies, issuer=issuer, audience=audience, state=state or UnsafeMemoryState(), **options)
     server = MCPServer("records", instructions="The patient records of a clinic.", **guard.http_auth())
 
     @guard.entity("Record")
@@ -166,19 +162,13 @@ def build(
     return server
 
 
-def _state(store: Path | None) -> State:
-    if store is None:
-        return UnsafeMemoryState()
-    return State(store=SQLiteStore(store), ledger=MemoryLedger(), key=os.urandom(32))
-
-
 def main(
     *,
     issuer: Annotated[str, typer.Option(help="Whose tokens are believed: its URL, whose metadata names its keys.")],
     http: Annotated[int | None, typer.Option(metavar="PORT", help="Serve HTTP on this port; 0 picks one.")] = None,
     stdio: Annotated[bool, typer.Option("--stdio", help="Serve stdio; the token is in AGENTGUARD_TOKEN.")] = False,
     policies: Annotated[Path, typer.Option(help="The folder of policies.")] = POLICIES,
-    store: Annotated[Path | None, typer.Option(help="The file that the issuer keeps the ends of runs in.")] = None,
+    state: Annotated[Path | None, typer.Option(help="The folder of the evidence and the ends of runs.")] = None,
     search_seconds: Annotated[float, typer.Option(help="How long a search takes.")] = 0,
     spans: Annotated[Path | None, typer.Option(help="Append each span to this file, one JSON object a line.")] = None,
 ) -> None:
@@ -200,7 +190,7 @@ def main(
         options: dict[str, Any] = {
             "issuer": issuer,
             "policies": policies,
-            "store": store,
+            "state": state,
             "search_seconds": search_seconds,
         }
         try:

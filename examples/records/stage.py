@@ -27,8 +27,8 @@ from examples.records.issuer import issuer_app
 
 ROOT: Final = Path(__file__).parents[2]
 
-STORE: Final = "store.db"
-"""The file, in the demo's folder, in which the issuer and the server keep the ends of runs."""
+STATE: Final = "state"
+"""The folder, in the demo's own, of the evidence, and of the ends of runs that the issuer keeps there too."""
 
 SPANS: Final = "spans.jsonl"
 SEARCH_SECONDS: Final = 2.0
@@ -64,7 +64,7 @@ async def records_server(issuer: str, *, policies: Path, folder: Path) -> AsyncI
         ServerFailedError: If it ends, or says nothing, before it serves.
     """
     command = [sys.executable, "-m", "examples.records.server", "--http", "0", "--issuer", issuer]
-    command += ["--policies", str(policies), "--spans", str(folder / SPANS), "--store", str(folder / STORE)]
+    command += ["--policies", str(policies), "--spans", str(folder / SPANS), "--state", str(folder / STATE)]
     command += ["--search-seconds", str(SEARCH_SECONDS)]
     log = folder / "server.log"
     url = ""

@@ -46,9 +46,9 @@ def changed_policies(folder: Path, old: str, new: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def played() -> Played:
-    """Play the demo once, unchanged."""
-    return play()
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """Play the demo once, unchanged, and leave what it leaves."""
+    return play("--keep", str(tmp_path_factory.mktemp("demo") / "kept"))
 
 
 def test_demo_ends_well_and_shows_what_was_decided(played: Played) -> None:
@@ -57,6 +57,8 @@ def test_demo_ends_well_and_shows_what_was_decided(played: Played) -> None:
     assert "15 calls decided, each as expected" in played.output
     assert "allow  billing-reads, mailer-sends" in played.output
     assert "call cancelled after" in played.output
+    assert "records in 1 chain, its end signed: the evidence holds" in played.output
+    assert "agentguard evidence report report.html" in played.output
     assert "DENY   export-row-limit" in played.output
     assert "(the tool did not run)" in played.output
 
@@ -64,7 +66,7 @@ def test_demo_ends_well_and_shows_what_was_decided(played: Played) -> None:
 def test_demo_writes_plain_lines_of_80_columns_into_a_pipe(played: Played) -> None:
     """Colours are for terminals."""
     assert "\x1b" not in played.output
-    assert max(map(len, played.output.splitlines())) <= 80
+    assert max(len(line) for line in played.output.splitlines() if "/kept/" not in line) <= 80
 
 
 def test_demo_leaves_no_process_behind(played: Played) -> None:
