@@ -303,6 +303,18 @@ def test_evidence_of_its_runs_is_kept_where_it_is_said(place: Path) -> None:
     assert "stop" in {one["kind"] for one in kept}
 
 
+def test_evidence_ends_with_serving(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that returns leaves a chain that was ended."""
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+
+    ran = agentguard(*arguments("--port", str(free_port()), "--state", str(place / "state")))
+
+    assert ran.status == 0
+    kinds = [one["kind"] for one in agentguard("evidence", "show", str(place / "state"), "--json").json]
+    assert kinds[-1] in {"head", "stop"}
+    assert "stop" in kinds
+
+
 def test_single_client_is_no_plural(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line at the start is read by people; the log's own handler goes when serving ends."""
     (place / "clients.toml").write_text('[[client]]\nclient_id = "planner"\njwks = "planner.json"')
