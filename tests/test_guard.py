@@ -442,7 +442,7 @@ def test_run_is_ended_by_its_name(tmp_path: Path) -> None:
 
     store = guard.state.store
     assert isinstance(store, MemoryStore)
-    assert store.revocation(issuer=ISSUER, run_id="run-1") is not None
+    assert store.revocation(issuer=ISSUER, name="run-1") is not None
 
 
 def test_run_of_one_of_several_issuers_is_ended_by_its_name_in_evidence(tmp_path: Path) -> None:
@@ -456,7 +456,7 @@ def test_run_of_one_of_several_issuers_is_ended_by_its_name_in_evidence(tmp_path
         ):
             guard.revoke("run-1", issuer=issuer)
     guard.revoke("b|run-1")
-    assert guard.state.store.revocation(issuer="https://b.example", run_id="run-1") is not None
+    assert guard.state.store.revocation(issuer="https://b.example", name="run-1") is not None
 
 
 def test_loader_that_comes_after_attach_is_refused(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_folder_keeps_the_state(tmp_path: Path) -> None:
     second = open_state(str(tmp_path / "state"))
 
     assert second.key == first.key
-    assert second.store.revocation(issuer="i", run_id="r") is not None
+    assert second.store.revocation(issuer="i", name="r") is not None
     assert isinstance(second.ledger, SQLiteLedger)
     assert len(list(second.ledger)) == 5
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700

@@ -64,14 +64,16 @@ def end_of(invocation: Invocation, told: Told | None, *, store: Store | None, gi
     """
     last = over_at(invocation)
     causes: list[End] = []
+    words = ""
     try:
         if store is not None and (told is not None or store.ended(invocation)):
             causes += _revocations(invocation, store)
+            words = _words(told, store)
     except Refusal:
         if now < last:
             raise
     if told is not None and told.ended.kind is not Kind.RUN:
-        causes.append(End(told.at, RunEnd.REVOKED, f"every run of its {told.ended.kind} was ended"))
+        causes.append(End(told.at, RunEnd.REVOKED, f"every run of its {told.ended.kind} was ended{words}"))
     elif told is not None and not causes:
         # The store could not keep it, or has forgotten it.
         causes.append(End(told.at, _how(given), given))
@@ -85,11 +87,19 @@ def end_of(invocation: Invocation, told: Told | None, *, store: Store | None, gi
     return End(last, RunEnd.EXPIRED)
 
 
+def _words(told: Told | None, store: Store) -> str:
+    """Return what whoever ended many runs at once said of it."""
+    if told is None or told.ended.kind is Kind.RUN:
+        return ""
+    revocation = store.revocation(issuer=told.ended.issuer, kind=told.ended.kind, name=told.ended.name)
+    return f": {revocation.reason}" if revocation is not None and revocation.reason else ""
+
+
 def _revocations(invocation: Invocation, store: Store) -> Iterator[End]:
     """Yield how the run, and those above it, were ended by themselves."""
     for link in reversed(invocation.chain):
         issuer, run_id = run_of(link)
-        revocation = store.revocation(issuer=issuer, run_id=run_id)
+        revocation = store.revocation(issuer=issuer, name=run_id)
         if revocation is None:
             continue
         reason = revocation.reason

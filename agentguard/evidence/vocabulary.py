@@ -108,13 +108,7 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.run.parent", "string", (*_JUDGED, "run"), "The run that delegated to this one."),
     _row("agentguard.run.state", "string", ("record",), "What the run is from now on."),
     _row("agentguard.run.end", "string", ("run",), "`completed`, `revoked` or `expired`."),
-    _row(
-        "agentguard.run.reason",
-        "string",
-        _ENDED,
-        "Why it ended, in the words of whoever ended it, at most 256. Where an agent, a user, a task or an issuer was "
-        "ended, it says only that; the words stay with the store.",
-    ),
+    _row("agentguard.run.reason", "string", _ENDED, "Why it ended, in the words of whoever ended it, at most 256."),
     _row("agentguard.run.calls", "int", _ENDED, "The calls that this guard let run.", unit="{call}"),
     _row("agentguard.run.denied", "int", _ENDED, "The calls that it denied from the first of those on.", unit="{call}"),
     _row("agentguard.authority.granted", "double", (*_JUDGED, "run"), "From the run's begin to its end.", unit="s"),

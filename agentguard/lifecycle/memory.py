@@ -100,9 +100,9 @@ class MemoryStore:
             _, issuer, run_id = heapq.heappop(self._over)
             del self._runs[issuer, run_id]
 
-    def revocation(self, *, issuer: str, run_id: str) -> Revocation | None:
-        """Return how a run was ended, if a revocation named it."""
-        return self._revocations.get((issuer, Kind.RUN, run_id))
+    def revocation(self, *, issuer: str, name: str, kind: Kind = Kind.RUN) -> Revocation | None:
+        """Return how a run, or what *kind* says, was ended; see `Store.revocation`."""
+        return self._revocations.get((issuer, kind, name))
 
     def require_mintable(self, *chain: Link) -> None:
         """Pass only if a token for this chain of runs would not be refused at once.

@@ -232,10 +232,10 @@ class SQLiteStore:
             self._unwritten.ended(ended, revocation)
             raise
 
-    def revocation(self, *, issuer: str, run_id: str) -> Revocation | None:
-        """Return how a run was ended, if a revocation named it."""
+    def revocation(self, *, issuer: str, name: str, kind: Kind = Kind.RUN) -> Revocation | None:
+        """Return how a run, or what *kind* says, was ended; see `Store.revocation`."""
         with self._query() as connection:
-            return tables.read_revocation(connection, issuer, run_id)
+            return tables.read_revocation(connection, issuer, kind, name)
 
     def require_mintable(self, *chain: Link) -> None:
         """Pass only if a token for this chain of runs would not be refused at once.

@@ -93,8 +93,13 @@ class Store(Protocol):
         """
         ...
 
-    def revocation(self, *, issuer: str, run_id: str) -> Revocation | None:
-        """Return how a run was ended, if a revocation named it.
+    def revocation(self, *, issuer: str, name: str, kind: Kind = Kind.RUN) -> Revocation | None:
+        """Return how a run was ended, or all runs of an agent, a user, a task or an issuer, if a revocation named it.
+
+        Args:
+            issuer: The issuer of the runs.
+            name: The run, or what *kind* says; empty for all runs of the issuer.
+            kind: What *name* names.
 
         Raises:
             Refusal: `STORE_UNAVAILABLE`.

@@ -99,10 +99,10 @@ def _later(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else max(one, other)
 
 
-def read_revocation(connection: sqlite3.Connection, issuer: str, run_id: str) -> Revocation | None:
-    """Return how a run was ended, if a revocation named it."""
+def read_revocation(connection: sqlite3.Connection, issuer: str, kind: Kind, name: str) -> Revocation | None:
+    """Return how a run, or what *kind* says, was ended, if a revocation named it."""
     row = connection.execute(
-        "SELECT reason, at, until FROM ended WHERE issuer = ? AND kind = 'run' AND name = ?", (issuer, run_id)
+        "SELECT reason, at, until FROM ended WHERE issuer = ? AND kind = ? AND name = ?", (issuer, kind, name)
     ).fetchone()
     return None if row is None else Revocation(reason=row[0], at=row[1], until=row[2])
 

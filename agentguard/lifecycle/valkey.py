@@ -248,9 +248,9 @@ class ValkeyStore:
             # Somebody granted it meanwhile.
             self._write_at = self._monotonic()
 
-    def revocation(self, *, issuer: str, run_id: str) -> Revocation | None:
-        """Return how a run was ended, if a revocation named it."""
-        row = self._ask("HGET", key("ended"), json.dumps((issuer, Kind.RUN, run_id)))
+    def revocation(self, *, issuer: str, name: str, kind: Kind = Kind.RUN) -> Revocation | None:
+        """Return how a run, or what *kind* says, was ended; see `Store.revocation`."""
+        row = self._ask("HGET", key("ended"), json.dumps((issuer, kind, name)))
         if row is None:
             return None
         _, until, at, reason = json.loads(row)

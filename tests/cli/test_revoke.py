@@ -65,7 +65,7 @@ def test_run_is_ended_with_what_stems_from_it(store: SQLiteStore) -> None:
     assert (ran.status, ran.stderr) == (0, "")
     assert ran.stdout == "ended run aaaaaaaa-1 of reader, and 1 live run below it\n"
     assert live(store) == ALL - {"aaaaaaaa-1", "child"}
-    kept = store.revocation(issuer=ISSUER, run_id="aaaaaaaa-1")
+    kept = store.revocation(issuer=ISSUER, name="aaaaaaaa-1")
     assert kept is not None
     assert (kept.reason, kept.until) == ("leaked a key", NOW + 630)
     store.sync()
@@ -94,7 +94,7 @@ def test_few_characters_of_an_id_are_too_short(store: SQLiteStore) -> None:
     assert ran.status == 2
     assert ran.stderr == "agentguard: a short id wants 8 characters or more, got `bbbbbbb`: give more of it\n"
     assert live(store) == ALL
-    assert store.revocation(issuer=ISSUER, run_id="bbbbbbb") is None
+    assert store.revocation(issuer=ISSUER, name="bbbbbbb") is None
 
 
 def test_short_id_that_is_whole_is_no_short_form_of_another(store: SQLiteStore) -> None:
@@ -131,7 +131,7 @@ def test_run_that_is_not_on_record_is_revoked_all_the_same(store: SQLiteStore) -
     store.sync()
     assert store.ended(invocation("unknown-run", issuer=OTHER))
     assert not store.ended(invocation("unknown-run", issuer=ISSUER))
-    kept = store.revocation(issuer=OTHER, run_id="unknown-run")
+    kept = store.revocation(issuer=OTHER, name="unknown-run")
     assert kept is not None
     assert kept.until is None
 

@@ -167,7 +167,7 @@ def test_guard_with_the_rights_of_the_page_learns_what_an_issuer_ends(
         assert [run.calls for run in state.store.runs()] == [1, 0]
         # What is over is let go of by whoever writes next.
         issuer.store.revoke(issuer=ISSUER, run_id="d", reason="stolen")
-        revocation = state.store.revocation(issuer=ISSUER, run_id="d")
+        revocation = state.store.revocation(issuer=ISSUER, name="d")
         assert revocation is not None
         assert revocation.reason == "stolen"
     assert "cannot be followed" not in caplog.text

@@ -42,7 +42,7 @@ class Asked(MemoryStore):
 
     down = False
 
-    def revocation(self, **of: str) -> Any:
+    def revocation(self, **of: Any) -> Any:
         """Answer, while it is up."""
         if self.down:
             raise Refusal(Reason.STORE_UNAVAILABLE, "gone")

@@ -201,7 +201,7 @@ def test_wide_end_ends_every_run_that_it_covers(kind: Kind, name: str, following
     following.clock.now += 1
     revoke(following, "1", "completed: Refusal")
 
-    why = f"every run of its {kind} was ended"
+    why = f"every run of its {kind} was ended: left the company"
     assert sorted(following.settled()[3:]) == [("1", "revoked", why), ("2", "revoked", why)]
 
 

@@ -95,7 +95,7 @@ async def test_run_is_what_was_asked_for_and_completed_at_the_end_of_its_block(w
         "invoice-42",
         "monthly close",
     )
-    revocation = world.store.revocation(issuer=ISSUER, run_id=run.id)
+    revocation = world.store.revocation(issuer=ISSUER, name=run.id)
     assert revocation is not None
     assert revocation.until == NOW + 150
 

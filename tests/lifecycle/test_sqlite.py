@@ -184,7 +184,7 @@ def test_the_thread_finds_what_another_process_ended(path: Path) -> None:
 
         assert seen == [Ended(issuer=ISSUER, name="a")]
         assert store.ended(invocation("a"))
-        found = store.revocation(issuer=ISSUER, run_id="a")
+        found = store.revocation(issuer=ISSUER, name="a")
         assert found is not None
         assert found.reason == "from afar"
 
@@ -205,7 +205,7 @@ def test_a_file_that_is_gone_denies_and_one_that_comes_back_serves(path: Path) -
         with refused():
             store.spend("key", 330)
         with refused():
-            store.revocation(issuer=ISSUER, run_id="before")
+            store.revocation(issuer=ISSUER, name="before")
         ticking.monotonic.now += 6
         with refused():
             store.ended(invocation("a"))
@@ -215,7 +215,7 @@ def test_a_file_that_is_gone_denies_and_one_that_comes_back_serves(path: Path) -
 
         assert not store.ended(invocation("a"))
         assert store.spend("key", 330)
-        found = store.revocation(issuer=ISSUER, run_id="meanwhile")
+        found = store.revocation(issuer=ISSUER, name="meanwhile")
         assert found is not None
         assert found.reason == "stolen"
         with ticking.open(path) as beside:

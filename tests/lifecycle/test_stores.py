@@ -35,7 +35,7 @@ def test_a_run_that_nobody_ended_goes_on(store: Store) -> None:
     store.revoke(issuer=ISSUER, run_id="b")
 
     assert not store.ended(invocation("a"))
-    assert store.revocation(issuer=ISSUER, run_id="a") is None
+    assert store.revocation(issuer=ISSUER, name="a") is None
 
 
 def test_a_revoked_run_is_ended(store: Store) -> None:
@@ -43,7 +43,7 @@ def test_a_revoked_run_is_ended(store: Store) -> None:
     store.revoke(issuer=ISSUER, run_id="a", reason="laptop stolen", until=330)
 
     assert store.ended(invocation("a"))
-    found = store.revocation(issuer=ISSUER, run_id="a")
+    found = store.revocation(issuer=ISSUER, name="a")
     assert found is not None
     assert (found.reason, found.at, found.until) == ("laptop stolen", 100.0, 330.0)
 
@@ -81,6 +81,10 @@ def test_all_runs_of_an_agent_a_user_a_task_or_an_issuer_are_ended_at_once(kind:
     child = invocation("c", concerned, agent="reader")
 
     store.revoke_all(issuer=ISSUER, kind=kind, name=name, reason="gone")
+
+    found = store.revocation(issuer=ISSUER, kind=kind, name=name)
+    assert found is not None
+    assert found.reason == "gone"
 
     assert store.ended(concerned)
     assert store.ended(child)
@@ -171,7 +175,7 @@ def test_a_reason_never_keeps_a_run_alive(store: Store) -> None:
     store.revoke(issuer=ISSUER, run_id="a", reason="\ud800" + "x" * 1000)
 
     assert store.ended(invocation("a"))
-    found = store.revocation(issuer=ISSUER, run_id="a")
+    found = store.revocation(issuer=ISSUER, name="a")
     assert found is not None
     assert found.reason == "?" + "x" * 255
 
@@ -195,7 +199,7 @@ def test_a_second_end_tells_nobody_and_keeps_the_first_reason(store: Store) -> N
     store.revoke(issuer=ISSUER, run_id="a", reason="second")
 
     assert [ended.name for ended in seen] == ["a"]
-    found = store.revocation(issuer=ISSUER, run_id="a")
+    found = store.revocation(issuer=ISSUER, name="a")
     assert found is not None
     assert found.reason == "first"
 
@@ -266,7 +270,7 @@ def test_what_can_be_valid_no_more_is_forgotten(truth: Kept) -> None:
     truth.clock.now = 100_000.0
     store.revoke(issuer=ISSUER, run_id="b")
 
-    assert store.revocation(issuer=ISSUER, run_id="a") is None
+    assert store.revocation(issuer=ISSUER, name="a") is None
     assert not store.ended(invocation("d", agent="billing", run_ends_at=10**6))
     truth.clock.now = 100.0
     for opened in (store, truth.open()):

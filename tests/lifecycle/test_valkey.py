@@ -129,7 +129,7 @@ def test_a_server_that_is_away_denies_and_one_that_comes_back_serves(server: Val
             lambda: store.spend("key", 330),
             lambda: store.record_run(record("a")),
             store.runs,
-            lambda: store.revocation(issuer=ISSUER, run_id="before"),
+            lambda: store.revocation(issuer=ISSUER, name="before"),
         ):
             with pytest.raises(Refusal):
                 ask()
@@ -148,7 +148,7 @@ def test_a_server_that_is_away_denies_and_one_that_comes_back_serves(server: Val
                 with told(other):
                     seconds.now += 1
             assert other.ended(invocation("meanwhile"))
-            found = other.revocation(issuer=ISSUER, run_id="meanwhile")
+            found = other.revocation(issuer=ISSUER, name="meanwhile")
             assert found is not None
             assert found.reason == "stolen"
 
@@ -270,7 +270,7 @@ def test_an_issuer_needs_the_rights_of_the_manual(server: ValkeyServer) -> None:
             store.revoke(issuer=ISSUER, run_id="a", reason="completed", until=330)
             store.revoke_all(issuer=ISSUER, kind=Kind.AGENT, name="b")
             assert store.spend("key", 330)
-            assert store.revocation(issuer=ISSUER, run_id="a") is not None
+            assert store.revocation(issuer=ISSUER, name="a") is not None
             clock.now = 10_000.0
             store._write_late(100)
 
