@@ -1,4 +1,4 @@
-"""Who may write a chain: the one process that holds its lock, until it ends.
+"""Who may write a chain: the one process that holds its lock, if the chain is as it was left.
 
 The lock is on a file beside the chain's, not on the chain's own: SQLite has its locks
 there, and closing such a file lets go of all of a process's locks on it.
@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Self
+
+from agentguard.evidence.chainfile import ChainReader, NotAChain, follow
+from agentguard.evidence.heads import head_file, read_beside, signed_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from agentguard.evidence.chainfile import ChainWriter
+    from agentguard.evidence.heads import PublicHeadKey
+    from agentguard.evidence.ledger import Entry
 
 # What pruning and verifying take turns by: it is in every folder, and lies there for good.
 _TURN: Final = "head.jwk"
@@ -93,3 +100,40 @@ def unpruned(folder: Path, *, but_by_us: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def require_whole(writer: ChainWriter, public: PublicHeadKey) -> None:
+    """Pass only if the chain goes on to its end from the last head that was signed.
+
+    From there alone, since what is before is long and does not change what comes;
+    `evidence.verify` reads all of it.
+
+    Raises:
+        BadSignature: It was signed with another key.
+        NotAChain: It does not.
+    """
+    beside = head_file(writer.path)
+    with closing(ChainReader(writer.path)) as reader:
+        if not beside.exists():
+            # Its writer was killed between the file and its head.
+            first = next(reader.entries())
+            signed = signed_head(first) if first == writer.tail else None
+            if signed is None:
+                message = "its last head is gone"
+                raise NotAChain(message)
+            public.head(signed)
+            return
+        signed = read_beside(writer.path)
+        head = public.head(signed)
+        tail: Entry | None = None
+        for entry in reader.entries(after=max(head.seq - 1, 0)):
+            if tail is None and head.seq and (entry.seq, entry.hash) != (head.seq, head.hash):
+                break
+            if tail is not None and entry != follow(tail, writer.chain_id, entry.text):
+                break
+            if entry.seq == head.seq + 1 and signed_head(entry) != signed:
+                break
+            tail = entry
+        if tail != writer.tail or not tail.seq > head.seq or head.chain_id != writer.chain_id:
+            message = "it does not go on from its last head to its end"
+            raise NotAChain(message)

@@ -30,14 +30,13 @@ from agentguard.evidence.chainfile import (
     follow,
     read_chain,
 )
-from agentguard.evidence.claim import Claim
+from agentguard.evidence.claim import Claim, require_whole
+from agentguard.evidence.disk import Disk, checkpoint
 from agentguard.evidence.heads import BadSignature, Head, HeadKey, Occasion, head_record, put_beside
 from agentguard.evidence.ledger import FIRST_PREV_HASH
 from agentguard.evidence.record import record as as_record
-from agentguard.evidence.rounds import Disk, checkpoint
 from agentguard.evidence.tending import tend_from_now_on, what_of
 from agentguard.evidence.vocabulary import RecordKind
-from agentguard.evidence.whole import require_whole
 from agentguard.model import Reason, canonical_json
 from agentguard.private import private_folder
 

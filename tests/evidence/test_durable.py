@@ -13,10 +13,10 @@ import pytest
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.evidence import chainfile, durable, heads, tending
 from agentguard.evidence.chainfile import NotAChain, chain_files, read_chain
+from agentguard.evidence.disk import checkpoint
 from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.heads import HeadKey, PublicHeadKey, signed_head
 from agentguard.evidence.ledger import Entry, verify_chain
-from agentguard.evidence.rounds import checkpoint
 from agentguard.evidence.verify import verify_folder
 from agentguard.model import Reason
 from tests.evidence.chains import NOW, cut_behind, decision, killed, ledger_in, stopped_chain, tamper, verified
