@@ -211,7 +211,7 @@ _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allo
 
 
 def printable(text: str) -> str:
-    """Return *text* with what is no sign of its own replaced: an id must not begin a line of the log."""
+    """Return *text* with what is no sign of its own replaced: a name must not steer a terminal or begin a log line."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 

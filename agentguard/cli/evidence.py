@@ -17,7 +17,7 @@ import typer
 from agentguard.cli.evidence_forward import forward
 from agentguard.cli.evidence_table import table
 from agentguard.cli.options import JsonOption, seconds
-from agentguard.cli.output import REFUSED, hint, printable, result, result_json, say, terminal
+from agentguard.cli.output import REFUSED, hint, result, result_json, say, terminal
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.ocsf import ocsf_events
 from agentguard.evidence.prune import prune as prune_folder
@@ -29,7 +29,7 @@ from agentguard.evidence.verify import prove
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.evidence.words import count
 from agentguard.limits import Limits
-from agentguard.model import Reason
+from agentguard.model import Reason, printable
 from agentguard.policy.source import read_folder
 from agentguard.private import replace
 

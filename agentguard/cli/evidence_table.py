@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 from rich.text import Text
 
-from agentguard.cli.output import printable
 from agentguard.evidence.showing import by, verdict
 from agentguard.evidence.words import moment
+from agentguard.model import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 import typer
 from rich.console import Console
 
-from agentguard.model import Reason
+from agentguard.model import Reason, printable
 
 if TYPE_CHECKING:
     from agentguard.errors import Refusal
@@ -41,11 +41,6 @@ def result_json(value: object) -> None:
     """Write a result for a program, in fixed form whatever is at the other end."""
     # ASCII alone: what steers a terminal exists beyond it too, and any locale can write it.
     typer.echo(json.dumps(value, indent=2))
-
-
-def printable(text: str) -> str:
-    """Return *text* with what would steer a terminal replaced: a name can be anybody's choice."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def terminal() -> Console:

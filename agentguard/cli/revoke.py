@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from agentguard.cli.options import JsonOption, StoreOption, open_store, seconds
-from agentguard.cli.output import REFUSED, confirmed, fail, on_terminal, printable, result, result_json, say
+from agentguard.cli.output import REFUSED, confirmed, fail, on_terminal, result, result_json, say
 from agentguard.errors import ConfigurationError
 from agentguard.lifecycle.ended import Ended, Kind
 from agentguard.lifecycle.local import ISSUER
 from agentguard.lifecycle.states import COMPLETED, RunState
 from agentguard.limits import Limits
+from agentguard.model import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from agentguard.cli.options import JsonOption, StoreOption, open_store
-from agentguard.cli.output import hint, printable, result, result_json, terminal
+from agentguard.cli.output import hint, result, result_json, terminal
 from agentguard.errors import ConfigurationError
 from agentguard.identity.sources import STDIO_AUDIENCE
 from agentguard.lifecycle.states import COMPLETED, RunState
+from agentguard.model import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

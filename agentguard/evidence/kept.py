@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from agentguard.evidence.vocabulary import ATTRIBUTES, AttributeValue, RecordKind
+from agentguard.model import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,8 +86,7 @@ def visible(text: str, most: int = 256) -> str:
 
     Line breaks, escapes, overriding directions and lone surrogates are among that.
     """
-    cut = text if len(text) <= most else f"{text[: most - 1]}…"
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
+    return printable(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
 def kept_of(entry: Entry, source: str = "") -> Kept:
