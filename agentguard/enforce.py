@@ -100,6 +100,18 @@ class Enforcer:
             spans=setting.trail.spans,
         )
 
+    def adopt(self, policies: PolicySet) -> None:
+        """Judge by *policies* from the next call on.
+
+        Raises:
+            Refusal: EVIDENCE_UNAVAILABLE, if that cannot be kept; the old ones stay in force.
+        """
+        versions = {"agentguard.policy.version": policies.version, "agentguard.policy.previous": self._policies.version}
+        if policies.version != self._policies.version:
+            self._s.trail.keep(RecordKind.POLICY, versions)
+        policies.activated_at = int(self._s.clock())
+        self._policies = policies
+
     async def preflight(self, call: Call, action: str, tool: GuardedTool | Refusal) -> None:
         """Deny, before an argument is looked at, what no argument could make allowed.
 

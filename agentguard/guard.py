@@ -6,14 +6,16 @@ import logging
 import os
 import secrets
 import time
-from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from agentguard.adapters.mcp import Adapter, BearerVerifier, UnjudgedDenial, auth_settings, is_server
-from agentguard.call import ACTING, Call, Denial, Rule
+from agentguard.adapters.answers import UnjudgedDenial
+from agentguard.adapters.bearer import BearerVerifier, auth_settings
+from agentguard.adapters.mcp import Adapter
+from agentguard.adapters.surfaces import surface_of
+from agentguard.call import ACTING, Call, Denial
 from agentguard.enforce import Enforcer, Setting
 from agentguard.errors import AccessDenied, ConfigurationError, PolicyError
 from agentguard.evidence.forwarding import read_forwarding
@@ -21,29 +23,30 @@ from agentguard.evidence.metrics import Metrics
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail
 from agentguard.evidence.vocabulary import RecordKind
-from agentguard.guarded import GuardedFunction, ToolDecorator, direct_call, find_guarded
+from agentguard.guarded import GuardedFunction, ToolDecorator, direct_call
 from agentguard.identity.sources import STDIO_AUDIENCE, EnvironmentSource
 from agentguard.lifecycle.ended import run_of
 from agentguard.limits import Limits
-from agentguard.model import Decision, Effect, EntityUid, Reason
+from agentguard.model import Decision, Effect, Reason
 from agentguard.policy.entities import Loaders
-from agentguard.policy.schema import METHODS, method_tool
-from agentguard.policy.source import compile_policies, read_folder
+from agentguard.policy.source import read_folder
+from agentguard.rulebook import Rulebook, Terms
 from agentguard.state import read_state
 from agentguard.trust import authorization_server, own_store, read_verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterator
+    from collections.abc import Callable, Collection, Coroutine
 
     from mcp.server.mcpserver import MCPServer
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from agentguard.adapters.mcp import HttpAuth, Registered
+    from agentguard.adapters.bearer import HttpAuth
     from agentguard.errors import Refusal
     from agentguard.identity.issuers import TrustedIssuer
     from agentguard.identity.verifier import InvocationVerifier
     from agentguard.lifecycle.local import UnsafeLocalIssuer
+    from agentguard.rulebook import Unguarded
     from agentguard.state import State
 
 P = ParamSpec("P")
@@ -117,8 +120,10 @@ class Guard:
             message = f"time zone `{time_zone}` is not known: use an IANA name such as `Europe/Zurich`"
             raise ConfigurationError(message) from None
         self._folder = Path(policies).absolute()
-        with self._refusing_policies():
+        try:
             self._source = read_folder(self._folder, self._limits)
+        except PolicyError as error:
+            raise error.within(self._folder) from None
         self._label = label
         self._loaders = Loaders(self._limits)
         self._private: set[str] = set()
@@ -250,13 +255,21 @@ class Guard:
             whose, own_id = self._verifier.issuer_of(run_id, issuer)
         self.state.store.revoke(issuer=whose, run_id=own_id, reason=reason)
 
-    def attach(self, server: MCPServer[Any], *, identity: Literal["environment", "meta"] = "environment") -> None:
+    def attach(
+        self,
+        server: MCPServer[Any],
+        *,
+        identity: Literal["environment", "meta"] = "environment",
+        unguarded: Unguarded = "deny",
+    ) -> None:
         """Begin to guard *server*. Call it after the last tool.
 
         Args:
             server: An `MCPServer`.
             identity: Where a call that did not come over HTTP has its token:
                 ``"environment"`` (AGENTGUARD_TOKEN_FILE, else AGENTGUARD_TOKEN) or ``"meta"``.
+            unguarded: What becomes of a tool without a decorator: ``"deny"``, or ``"guard"``,
+                which judges it as ``Tool::"name"``, for servers whose code one cannot touch.
 
         Raises:
             ConfigurationError: With what to change.
@@ -265,40 +278,26 @@ class Guard:
         if self._enforcer is not None:
             message = "this guard is attached already: give each server a guard of its own"
             raise ConfigurationError(message)
-        if not is_server(cast("object", server)):
-            message = f"a guard wants an MCPServer, got `{type(server).__qualname__}`: attach the server object"
-            raise ConfigurationError(message)
-        if identity not in {"environment", "meta"}:
-            message = f"identity= wants `environment` or `meta`, got `{identity}`: choose one"
-            raise ConfigurationError(message)
+        surface = surface_of(server)
+        for option, value, known in (
+            ("identity", identity, ("environment", "meta")),
+            ("unguarded", unguarded, ("deny", "guard")),
+        ):
+            if value not in known:
+                message = f"{option}= wants {' or '.join(f'`{one}`' for one in known)}, got `{value}`: choose one"
+                raise ConfigurationError(message)
         # Taken in any case: the tools, and what they start, have no business with a token.
         environment = EnvironmentSource.take(os.environ, limits=self._limits)
-        adapter = Adapter(
-            server,
-            environment=environment if identity == "environment" else None,
-            verifier=self._verifier,
-            current=self._call,
-            clock=self._clock,
+        terms = Terms(
+            source=self._source,
+            folder=self._folder,
+            loaders=self._loaders,
+            claims=self._verifier.claims,
             limits=self._limits,
+            label=self._label,
         )
-        rules = {
-            tool.name: (tool.function, rule)
-            for tool in adapter.registered()
-            if (rule := self._settle(tool, server.name)) is not None
-        }
-        methods = {
-            method: Rule(tool=method_tool(method, server.name), itself=EntityUid("Server", server.name))
-            for method in METHODS
-        }
-        with self._refusing_policies():
-            policies = compile_policies(
-                self._source,
-                [rule.tool for _, rule in rules.values()] + [rule.tool for rule in methods.values()],
-                loaders=self._loaders.types,
-                claims=self._verifier.claims,
-                limits=self._limits,
-                label=self._label,
-            )
+        book = Rulebook(surface, terms, functions=self._functions, enter=self._enter, unguarded=unguarded)
+        policies = book.begin()
         policies.activated_at = int(self._clock())
         self._trail = trail = Trail(
             ledger=self.state.ledger,
@@ -319,32 +318,19 @@ class Guard:
             clock=self._clock,
         )
         trail.keep(RecordKind.START, {"agentguard.policy.version": policies.version})
-        self._enforcer = Enforcer(setting, policies)
+        self._enforcer = enforcer = Enforcer(setting, policies)
+        book.adopt = enforcer.adopt
         if self._forwarding is not None:
-            self._forwarding.start(service=server.name)
-        adapter.install(self._enforcer, rules, methods)
-
-    @contextmanager
-    def _refusing_policies(self) -> Iterator[None]:
-        """Name the files of what is refused in full."""
-        try:
-            yield
-        except PolicyError as error:
-            raise error.within(self._folder) from None
-
-    def _settle(self, tool: Registered, server: str) -> Rule | None:
-        """Return the rule of a registered tool, or None if nothing guards it.
-
-        Raises:
-            ConfigurationError: If it is guarded, but not from where it should be.
-        """
-        guarded = find_guarded(self._functions, tool)
-        if guarded is not None:
-            return guarded.settle(tool, server)
-        _LOG.warning(
-            "tool `%s` is not guarded, every call to it is denied: put @guard.tool below @server.tool()", tool.name
-        )
-        return None
+            self._forwarding.start(service=surface.name)
+        Adapter(
+            book,
+            enforcer,
+            environment=environment if identity == "environment" else None,
+            verifier=self._verifier,
+            current=self._call,
+            clock=self._clock,
+            limits=self._limits,
+        ).install()
 
     async def _enter(self, guarded: GuardedFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer one call of a guarded function."""

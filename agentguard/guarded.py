@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 import anyio.to_thread
 from pydantic.fields import FieldInfo
 
+from agentguard.adapters.answers import ANSWERS
 from agentguard.adapters.injected import SYNTHETIC_CONTEXT, Injected
-from agentguard.adapters.mcp import ANSWERS
 from agentguard.call import Call, Rule
-from agentguard.errors import AccessDenied, ConfigurationError
+from agentguard.errors import AccessDenied, ConfigurationError, UnmappableTypeError
 from agentguard.model import EntityUid
 from agentguard.policy.schema import GuardedTool
 from agentguard.policy.values import Field, Shape, record_of, shape_of
@@ -28,7 +28,7 @@ from agentguard.request import ResourceTemplate
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
-    from agentguard.adapters.mcp import Registered
+    from agentguard.adapters.surface import Registered
     from agentguard.model import Decision, Invocation
 
 P = ParamSpec("P")
@@ -222,6 +222,22 @@ class GuardedFunction:
             message = "a guarded tool returns values, not an iterator of them"
             raise TypeError(message)
         return result
+
+
+def unmappable(function: Callable[..., object], *, where: str) -> dict[str, str]:
+    """Return the arguments of *function* that Cedar cannot hold, each with the reason."""
+    hidden: dict[str, str] = {}
+    injected = Injected.of(function).names
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        if name in injected:
+            continue
+        try:
+            record_of(
+                {name: Field(Any if parameter.annotation is parameter.empty else parameter.annotation)}, where=where
+            )
+        except UnmappableTypeError as error:
+            hidden[name] = str(error)
+    return hidden
 
 
 def _alias(parameter: inspect.Parameter) -> bool:

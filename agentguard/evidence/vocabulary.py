@@ -102,6 +102,7 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     ),
     _row("agentguard.policy.id", "string", _JUDGED, "The first of them, to group by."),
     _row("agentguard.policy.activated_at", "int", _JUDGED, "When these policies came into force, unix time.", unit="s"),
+    _row("agentguard.policy.previous", "string", ("record",), "The version that this one replaced, while it ran."),
     _row("agentguard.policy.refused", "string", ("record",), "Why a change of them was not taken: file, line and fix."),
     _row("agentguard.run.id", "string", _LIFE, "The run, constant across renewal of its token."),
     _row("agentguard.run.ends_at", "int", (*_JUDGED, "run"), "The run's absolute end, unix time.", unit="s"),

@@ -93,7 +93,7 @@ async def test_tool_that_was_swapped_after_attach_is_denied(tmp_path: Path, capl
     assert world.ran == []
     assert meta(result)["reason"] == "denied"
     assert world.records()[-1]["agentguard.decision.reason"] == "unguarded"
-    assert "`export` was registered after guard.attach(server): register it before" in caplog.text
+    assert "tool `export` is not guarded, every call to it is denied: put @guard.tool below" in caplog.text
 
 
 def test_function_under_two_names_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from agentguard import Decision, enforce
-from agentguard.adapters.mcp import ANSWERS
+from agentguard.adapters.answers import ANSWERS
 from agentguard.call import Call
 from agentguard.evidence.record import call_attributes
 from agentguard.model import AccessRequest

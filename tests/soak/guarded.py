@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 from mcp_types import CallToolResult
 
 from agentguard import Invocation, State
-from agentguard.adapters.mcp import ANSWERS
+from agentguard.adapters.answers import ANSWERS
 from agentguard.call import Call, Denial
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.evidence.record import call_attributes

@@ -1,0 +1,61 @@
+"""A denial in the words of the MCP SDK."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, TextContent
+
+from agentguard.denial import META_KEY, told
+from agentguard.errors import AccessDenied
+
+if TYPE_CHECKING:
+    from agentguard.model import Decision
+
+
+class NestedDenial(MCPError, AccessDenied):  # noqa: N818  it is one decision's answer
+    """A denied call inside a tool.
+
+    An `AccessDenied`; and an `MCPError`, since that alone comes through the SDK's own
+    ``server.call_tool(…)`` as it was raised.
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        AccessDenied.__init__(self, decision)
+        self.error = ErrorData(code=INVALID_PARAMS, message=str(self.args[0]))
+
+
+class UnjudgedDenial(ToolError, AccessDenied):  # noqa: N818  it is one decision's answer
+    """A denied call that no guard could judge.
+
+    An `AccessDenied`; and a `ToolError`, which the SDK answers without a traceback in the log.
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        AccessDenied.__init__(self, decision)
+
+
+class Answers:
+    """A denial as the SDK's tools give it."""
+
+    def denied(self, decision: Decision) -> CallToolResult:
+        """Return a tool result that says it is an error."""
+        words = told(decision)
+        return CallToolResult(
+            content=[TextContent(type="text", text=words.text)], is_error=True, _meta={META_KEY: words.meta}
+        )
+
+    def denied_nested(self, decision: Decision) -> AccessDenied:
+        """Return an exception that the SDK hands through."""
+        return NestedDenial(decision)
+
+
+ANSWERS: Final = Answers()
+
+
+def protocol_denial(decision: Decision) -> MCPError:
+    """Return the error that answers a denied request which has no result of its own for that."""
+    words = told(decision)
+    return MCPError(code=INVALID_PARAMS, message=words.text, data={META_KEY: words.meta})

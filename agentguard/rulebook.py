@@ -1,0 +1,212 @@
+"""What a server offers, and how each of it is judged.
+
+A rulebook begins with what the server has when the guard is attached, where every mistake
+is refused. It learns again when something comes or goes: the policies are then compiled
+anew, whole, and a call is judged by one version of them from start to end. What cannot
+be learned stays without a rule, and so is denied.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from agentguard.adapters.surface import Offer
+from agentguard.call import Rule
+from agentguard.errors import ConfigurationError, PolicyError, Refusal
+from agentguard.guarded import GuardedFunction, find_guarded, unmappable
+from agentguard.model import EntityUid, Reason
+from agentguard.policy.schema import METHODS, method_tool
+from agentguard.policy.source import PolicySet, compile_policies
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from agentguard.adapters.surface import Registered, Surface
+    from agentguard.limits import Limits
+    from agentguard.policy.entities import Loaders
+    from agentguard.policy.source import PolicySource
+
+Unguarded = Literal["deny", "guard"]
+"""What becomes of a tool that has no decorator."""
+
+_LOG: Final = logging.getLogger("agentguard")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What policies are compiled with, fixed when the guard was built."""
+
+    source: PolicySource
+    folder: Path
+    loaders: Loaders
+    claims: Mapping[str, type]
+    limits: Limits
+    label: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """How one thing is judged, as long as the server runs this function for it."""
+
+    function: Callable[..., Any] | None
+    rule: Rule
+
+
+class Rulebook:
+    """The rules of one server.
+
+    Attributes:
+        surface: The server.
+        methods: How what nobody guards is judged, by method, where policies can say so.
+        adopt: Takes policies into force; the guard sets it.
+    """
+
+    def __init__(
+        self,
+        surface: Surface,
+        terms: Terms,
+        *,
+        functions: list[GuardedFunction],
+        enter: Callable[[GuardedFunction, tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+        unguarded: Unguarded = "deny",
+    ) -> None:
+        self.surface = surface
+        self._terms = terms
+        self._functions = functions
+        self._enter = enter
+        self._unguarded = unguarded
+        self._entries: dict[tuple[Offer, str], _Entry] = {}
+        self._changed = False
+        self.methods: Mapping[str, Rule] = {
+            method: Rule(tool=method_tool(method, surface.name), itself=EntityUid("Server", surface.name))
+            for method in METHODS
+        }
+        self.adopt: Callable[[PolicySet], None] | None = None
+
+    def begin(self) -> PolicySet:
+        """Learn what the server offers now.
+
+        Raises:
+            ConfigurationError: If something is guarded, but not from where it should be.
+            PolicyError: If the policies do not fit it.
+        """
+        entries = {
+            (one.offer, one.key): entry for one in self.surface.registered() if (entry := self._settle(one)) is not None
+        }
+        policies = self._compile(entries)
+        self._entries = entries
+        self.surface.watch(self._change)
+        return policies
+
+    def refresh(self, offered: Iterable[Registered] | None = None) -> None:
+        """Learn what came since, if anything did.
+
+        Args:
+            offered: What the server offers now, where that took waiting for.
+        """
+        if offered is None:
+            if not self._changed:
+                return
+            offered = self.surface.registered()
+        self._changed = False
+        fresh: dict[tuple[Offer, str], _Entry] = {}
+        for one in offered:
+            known = self._entries.get((one.offer, one.key))
+            if known is not None and known.function is one.function:
+                continue
+            try:
+                entry = self._settle(one)
+            except ConfigurationError as error:
+                _LOG.error("`%s` stays without a rule, every use of it is denied: %s", one.key, error)
+                continue
+            if entry is not None:
+                fresh[one.offer, one.key] = entry
+        # All at once, and one by one only if that fails: each time compiles everything.
+        if fresh and not self._learn(fresh):
+            for key, entry in fresh.items():
+                self._learn({key: entry}, last=True)
+
+    def rule(self, offer: Offer, key: str) -> Rule | None:
+        """Return the rule of something, if the server still runs the function that was guarded."""
+        entry = self._entries.get((offer, key))
+        # By identity: the name alone is fooled by removing a tool and adding another.
+        if entry is None or self.surface.running(offer, key) is not entry.function:
+            return None
+        return entry.rule
+
+    def why_not(self, offer: Offer, key: str) -> Refusal:
+        """Return why nothing is guarded under a name. The log alone tells the cases apart."""
+        why = "nothing of this name is guarded"
+        if self.surface.knows(offer, key):
+            why = f"tool `{key}` is not guarded: put @guard.tool below @server.tool()"
+        return Refusal(Reason.UNGUARDED, why)
+
+    def _change(self) -> None:
+        self._changed = True
+
+    def _learn(self, fresh: Mapping[tuple[Offer, str], _Entry], *, last: bool = False) -> bool:
+        entries = {**self._entries, **fresh}
+        try:
+            policies = self._compile(entries)
+        except (PolicyError, ConfigurationError) as error:
+            if last:
+                names = ", ".join(f"`{key}`" for _, key in fresh)
+                _LOG.error("%s stays without a rule, every use of it is denied: %s", names, error)
+            return False
+        if self.adopt is not None:
+            self.adopt(policies)
+        self._entries = entries
+        return True
+
+    def _compile(self, entries: Mapping[tuple[Offer, str], _Entry]) -> PolicySet:
+        terms = self._terms
+        try:
+            return compile_policies(
+                terms.source,
+                [entry.rule.tool for entry in entries.values()] + [rule.tool for rule in self.methods.values()],
+                loaders=terms.loaders.types,
+                claims=terms.claims,
+                limits=terms.limits,
+                label=terms.label,
+            )
+        except PolicyError as error:
+            raise error.within(terms.folder) from None
+
+    def _settle(self, registered: Registered) -> _Entry | None:
+        """Return how something is judged, or None if nothing guards it.
+
+        Raises:
+            ConfigurationError: If it is guarded, but not from where it should be.
+        """
+        guarded = find_guarded(self._functions, registered)
+        if guarded is not None:
+            return _Entry(registered.function, guarded.settle(registered, self.surface.name))
+        if self._unguarded == "guard" and registered.offer is Offer.TOOL:
+            return self._wrap(registered)
+        if registered.offer is Offer.TOOL:
+            _LOG.warning(
+                "tool `%s` is not guarded, every call to it is denied: put @guard.tool below @server.tool()",
+                registered.key,
+            )
+        return None
+
+    def _wrap(self, registered: Registered) -> _Entry | None:
+        """Guard a tool whose code one cannot touch."""
+        function = registered.function
+        if function is None:
+            return None
+        try:
+            hidden = unmappable(function, where=registered.name)
+            guarded = GuardedFunction.wrap(function, self._enter, resource=None, facts=None, exclude=frozenset(hidden))
+            rule = guarded.settle(replace(registered, function=guarded.wrapper), self.surface.name)
+        except ConfigurationError as error:
+            _LOG.warning("tool `%s` cannot be guarded, every call to it is denied: %s", registered.key, error)
+            return None
+        for name in hidden:
+            _LOG.warning("policies do not see argument `%s` of tool `%s`: %s", name, registered.key, hidden[name])
+        self._functions.append(guarded)
+        self.surface.put(registered, guarded.wrapper)
+        return _Entry(guarded.wrapper, rule)
