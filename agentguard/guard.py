@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from agentguard.adapters.answers import UnjudgedDenial
 from agentguard.adapters.bearer import BearerVerifier, auth_settings
 from agentguard.adapters.mcp import Adapter
 from agentguard.adapters.surfaces import surface_of
-from agentguard.call import ACTING, Call, Denial
+from agentguard.call import ACTING, Call
 from agentguard.enforce import Enforcer, Setting
-from agentguard.errors import AccessDenied, ConfigurationError, PolicyError
+from agentguard.errors import ConfigurationError, PolicyError
 from agentguard.evidence.forwarding import read_forwarding
 from agentguard.evidence.metrics import Metrics
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail
 from agentguard.evidence.vocabulary import RecordKind
-from agentguard.guarded import GuardedFunction, ToolDecorator, direct_call
+from agentguard.gate import Gate
+from agentguard.guarded import GuardedFunction, ToolDecorator
 from agentguard.identity.sources import STDIO_AUDIENCE, EnvironmentSource
 from agentguard.lifecycle.ended import run_of
 from agentguard.limits import Limits
-from agentguard.model import Decision, Effect, Reason
 from agentguard.policy.entities import Loaders
 from agentguard.policy.source import read_folder
 from agentguard.rulebook import Rulebook, Terms
@@ -133,6 +132,7 @@ class Guard:
         self._functions: list[GuardedFunction] = []
         self._call: ContextVar[Call | None] = ContextVar("agentguard_call", default=None)
         self._trail: Trail | None = None
+        self._gate = Gate(self._call)
         self._enforcer: Enforcer | None = None
         # Last, so that nothing is left open by a guard that could not be made.
         self.state = read_state(state, store=own_store(issuer))
@@ -205,7 +205,7 @@ class Guard:
                 message = f"exclude= wants the names of arguments, got `{exclude}`: write exclude=(`{exclude}`,)"
                 raise ConfigurationError(message)
             guarded = GuardedFunction.wrap(
-                bare, self._enter, resource=resource, facts=facts, exclude=frozenset(exclude)
+                bare, self._gate.enter, resource=resource, facts=facts, exclude=frozenset(exclude)
             )
             self._functions.append(guarded)
             return guarded.wrapper
@@ -296,7 +296,7 @@ class Guard:
             limits=self._limits,
             label=self._label,
         )
-        book = Rulebook(surface, terms, functions=self._functions, enter=self._enter, unguarded=unguarded)
+        book = Rulebook(surface, terms, functions=self._functions, enter=self._gate.enter, unguarded=unguarded)
         policies = book.begin()
         policies.activated_at = int(self._clock())
         self._trail = trail = Trail(
@@ -318,7 +318,7 @@ class Guard:
             clock=self._clock,
         )
         trail.keep(RecordKind.START, {"agentguard.policy.version": policies.version})
-        self._enforcer = enforcer = Enforcer(setting, policies)
+        self._enforcer = self._gate.enforcer = enforcer = Enforcer(setting, policies)
         book.adopt = enforcer.adopt
         if self._forwarding is not None:
             self._forwarding.start(service=surface.name)
@@ -331,48 +331,6 @@ class Guard:
             clock=self._clock,
             limits=self._limits,
         ).install()
-
-    async def _enter(self, guarded: GuardedFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Answer one call of a guarded function."""
-        call = self._call.get()
-        acting = ACTING.get()
-        if call is None and acting is not None:
-            # A test calls the function itself; what it calls in turn is nested in that.
-            direct = self._call.set(direct_call(acting))
-            try:
-                return await self._enter(guarded, args, kwargs)
-            finally:
-                self._call.reset(direct)
-        if self._enforcer is None or guarded.rule is None or call is None:
-            _LOG.error("denied: `%s` was called %s", guarded.function.__name__, self._why_not(guarded))
-            raise UnjudgedDenial(Decision(effect=Effect.DENY, reason=Reason.UNAUTHENTICATED))
-        outermost = call.open and call.depth == 0
-        # A validator may call guarded functions too: that is not yet the tool itself.
-        call.entered |= guarded.rule is call.rule
-        call.depth += 1
-        try:
-            arguments = guarded.named(args, kwargs)
-            return await self._enforcer.enforce(
-                call, guarded.rule, arguments, lambda: guarded.run(args, kwargs, arguments)
-            )
-        except Denial as denial:
-            if outermost:
-                return call.answers.denied(denial.decision)
-            raise call.answers.denied_nested(denial.decision) from None
-        except AccessDenied as nested:
-            # A call inside the tool was denied, and the tool left it at that.
-            if outermost:
-                return call.answers.denied(nested.decision)
-            raise
-        finally:
-            call.depth -= 1
-
-    def _why_not(self, guarded: GuardedFunction) -> str:
-        if self._enforcer is None:
-            return "through a guard that was never attached: call guard.attach(server) after the last tool"
-        if guarded.rule is None:
-            return "but its server does not have it as a tool: register it before guard.attach(server)"
-        return "outside of any request: in a test, use agentguard.testing.acting_as"
 
     def _refused_token(self, refusal: Refusal) -> None:
         """Keep the evidence of a token that was refused."""

@@ -60,7 +60,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "lifecycle.runs",
         "lifecycle.signing",
     ),
-    ("rulebook", "trust"),
+    ("gate", "rulebook", "trust"),
     ("adapters.mcp",),
     ("guard",),
     ("cli",),
