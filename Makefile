@@ -13,7 +13,7 @@ PHOENIX_VERSION := 20.26.1
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak test-phoenix lint format bench docs clean
+.PHONY: help demo test soak conformance test-phoenix lint format bench docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ test: $(READY)  ## every quick test, with branch coverage at 100 %
 
 soak: $(READY)  ## the slow tests: races, kills, a store that is down; some minutes
 	$(BIN)/pytest tests/soak
+
+conformance: $(READY)  ## the official MCP conformance suite: guarded servers score as bare ones
+	$(BIN)/pytest tests/conformance
 
 test-phoenix: $(READY) $(PHOENIX)/.ready  ## the evidence in a real Phoenix, in an environment of its own
 	$(BIN)/pytest tests/phoenix

@@ -1,6 +1,8 @@
 """Authorization for AI agents' tool calls: Cedar policies, one identity for each run, evidence."""
 
 from agentguard.adapters.client import InheritedRun, inherited_run
+from agentguard.approval import Approval, ApprovalRequest, Approver
+from agentguard.approvers import HTTPApprover
 from agentguard.enforce import current_invocation
 from agentguard.errors import (
     AccessDenied,
@@ -34,6 +36,9 @@ __all__ = [
     "JWKS",
     "AccessDenied",
     "AgentGuardError",
+    "Approval",
+    "ApprovalRequest",
+    "Approver",
     "ConfigurationError",
     "Decision",
     "Dialect",
@@ -43,6 +48,7 @@ __all__ = [
     "FixedKeys",
     "Grade",
     "Guard",
+    "HTTPApprover",
     "InheritedRun",
     "Invocation",
     "InvocationVerifier",

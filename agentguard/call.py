@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from agentguard.errors import AccessDenied
+    from agentguard.approval import Approved, Approver, Declined, Question
+    from agentguard.errors import AccessDenied, Refusal
     from agentguard.evidence.vocabulary import AttributeValue
-    from agentguard.model import Decision, EntityUid, Invocation
+    from agentguard.model import Decision, Invocation
     from agentguard.policy.schema import GuardedTool
     from agentguard.request import ResourceTemplate
 
@@ -41,6 +42,16 @@ class Answers(Protocol):
         """Return the exception that a nested call raises."""
 
 
+class StepUp(Protocol):
+    """How the transport is told that a denial may be answered by asking for a token with more scopes."""
+
+    def offer(self, decision: Decision) -> None:
+        """Answer with the scopes of *decision*, a denial; where it has none, as usual."""
+
+    def close(self) -> None:
+        """Answer as usual, whatever is offered: something was allowed."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Call:
     """One request, as an adapter received it.
@@ -55,6 +66,17 @@ class Call:
         rule: How the tool that the request names is judged, where it names one.
         entered: Whether that tool's function was reached.
         open: Whether the request is still being answered.
+        step_up: How the answer can ask for more scopes; None if the transport has no such answer.
+        ask: How a person is asked at the caller's own client while the call waits; None if
+            there is no way back.
+        rounds: Whether a question can be the answer to this request, and another request bring the reply.
+        given: The answer to an earlier question that came with this request, or why what came is none.
+        question: What has to be asked before this call can be allowed: the answer, in place of the denial.
+        approved: The approval that the call ran by.
+        rehearse: Whether nothing runs whatever is decided, so that no person is asked.
+        rehearsed: Whether that was decided, and allowed.
+        judged: What the request names, where that was judged by its method as a whole.
+        inner: The same request at servers with guards of their own, which are mounted in this one.
     """
 
     identify: Callable[[], Awaitable[Invocation]]
@@ -66,6 +88,22 @@ class Call:
     rule: Rule | None = None
     entered: bool = False
     open: bool = True
+    step_up: StepUp | None = None
+    ask: Approver | None = None
+    rounds: bool = False
+    given: Approved | Declined | Refusal | None = None
+    question: Question | None = None
+    approved: Approved | None = None
+    rehearse: bool = False
+    rehearsed: bool = False
+    judged: tuple[str, str] | None = None
+    inner: list[Call] = field(default_factory=list)
+
+    def close(self) -> None:
+        """End the request, here and wherever it went: nobody acts by it any more."""
+        self.open = False
+        for call in self.inner:
+            call.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +112,12 @@ class Rule:
 
     Attributes:
         tool: Its name, groups and typed arguments.
-        itself: What a call acts on where *resource* names nothing: the tool, or the server.
-        resource: Which entities a call acts on.
+        resource: Which entities a call acts on; None for what stands for the tool itself.
         facts: The pure function that adds ``context.facts``.
         facts_arguments: The arguments that *facts* takes, by name.
     """
 
     tool: GuardedTool
-    itself: EntityUid
     resource: ResourceTemplate | None = None
     facts: Callable[..., object] | None = None
     facts_arguments: tuple[str, ...] = ()

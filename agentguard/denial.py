@@ -68,7 +68,11 @@ _KINDS: Final = {
         "change",
         "The arguments cannot be judged safely (see the tool's schema). Change them.",
     ),
-    Reason.APPROVAL_DECLINED: _APPROVAL,
+    Reason.APPROVAL_REQUIRED: _APPROVAL,
+    Reason.APPROVAL_DECLINED: _Kind("approval", "change", f"A person declined this call. {_DO_NOT_REPEAT}"),
+    Reason.APPROVAL_INVALID: _Kind(
+        "approval", "approval", "This approval does not hold, or not for this call. Call again to ask anew."
+    ),
     Reason.APPROVAL_UNAVAILABLE: _APPROVAL,
     Reason.EVIDENCE_UNAVAILABLE: _UNAVAILABLE,
     Reason.STORE_UNAVAILABLE: _UNAVAILABLE,

@@ -18,7 +18,6 @@ in steps 1 to 6 is a denial. There is no switch that turns a step off.
 
 from __future__ import annotations
 
-import copy
 import logging
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -26,25 +25,29 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import anyio
-from anyio.lowlevel import checkpoint
 
+from agentguard.asking import Asking, is_own
+from agentguard.attending import Attending
 from agentguard.call import Denial
 from agentguard.cancelled import is_stray
 from agentguard.errors import Refusal, raised
 from agentguard.evidence.runs import LiveRuns
 from agentguard.evidence.vocabulary import Outcome, RecordKind
+from agentguard.judging import Judging
 from agentguard.lifecycle.calls import LiveCalls
-from agentguard.model import AccessRequest, Decision, Effect, EntityUid, Reason
-from agentguard.policy.engine import decide, never
-from agentguard.policy.values import check_readings, to_cedar
-from agentguard.request import agent_uid, base_context, task_uid, user_uid
+from agentguard.model import Decision, Effect, Reason
+from agentguard.policy.engine import never
+from agentguard.previewing import Previewing
+from agentguard.stepping import allowed, answer, with_scopes_ever
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from zoneinfo import ZoneInfo
 
+    from agentguard.approval import Approver
     from agentguard.call import Call, Rule
     from agentguard.evidence.trail import Trace, Trail
+    from agentguard.judging import Judged
     from agentguard.lifecycle.store import Store
     from agentguard.limits import Limits
     from agentguard.model import Invocation
@@ -83,6 +86,7 @@ class Setting:
     environment: str
     time_zone: ZoneInfo
     clock: Callable[[], float]
+    approver: Approver | None = None
 
 
 class Enforcer:
@@ -91,7 +95,26 @@ class Enforcer:
     def __init__(self, setting: Setting, policies: PolicySet) -> None:
         self._s = setting
         self._policies = policies
+        self.store = setting.store
+        self.adopted: list[Callable[[], None]] = []
         self._live = LiveCalls(setting.store)
+        self.attend = Attending(self._live, self._check_alive, self.refuse)
+        self._judging = Judging(
+            loaders=setting.loaders,
+            limits=setting.limits,
+            environment=setting.environment,
+            time_zone=setting.time_zone,
+            clock=setting.clock,
+        )
+        self.preview = Previewing(self._judging, self._check_alive, self.refuse, lambda: self._policies)
+        self._asking = Asking(
+            self._judging,
+            approver=setting.approver,
+            store=setting.store,
+            limits=setting.limits,
+            clock=setting.clock,
+            entropy=setting.trail.entropy,
+        )
         self._runs = LiveRuns(
             store=setting.store,
             keep=partial(setting.trail.keep, RecordKind.RUN),
@@ -111,6 +134,8 @@ class Enforcer:
             self._s.trail.keep(RecordKind.POLICY, versions)
         policies.activated_at = int(self._s.clock())
         self._policies = policies
+        for tell in self.adopted:
+            tell()
 
     async def preflight(self, call: Call, action: str, tool: GuardedTool | Refusal) -> None:
         """Deny, before an argument is looked at, what no argument could make allowed.
@@ -133,17 +158,18 @@ class Enforcer:
             # 2. Preflight.
             if isinstance(tool, Refusal):
                 raise tool
-            wanted = self._principal(invocation)
+            wanted = self._judging.principal(invocation)
             entities = await self._s.loaders.load(wanted, known=policies.static_uids, tool=None) if wanted else ()
             denial = never(invocation, action, policies, entities)
             if denial is None:
                 return
             # The caller's words are those for a tool that does not exist; the record has the policies.
-            raise Denial(replace(denial, advice=None))
+            raise Denial(with_scopes_ever(replace(denial, advice=None), invocation, action, policies, entities))
         except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, the call is denied
             trace = self._s.trail.begin(action, call.facts, known=not isinstance(tool, Refusal))
             trace.invocation, trace.policies = invocation, policies
             denied = self._deny(trace, error)
+        answer(call, denied.decision)
         raise denied
 
     async def refuse(self, call: Call | None, action: str, refusal: Refusal, *, known: bool = True) -> Decision:
@@ -157,11 +183,14 @@ class Enforcer:
         """
         trace = self._s.trail.begin(action, {} if call is None else call.facts, known=known)
         trace.policies = self._policies
+        why: Exception = refusal
         try:
             trace.invocation = None if call is None else await call.identify()
         except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, the call is denied
-            return self._deny(trace, error).decision
-        return self._deny(trace, refusal).decision
+            why = error
+        decision = self._deny(trace, why).decision
+        answer(call, decision)
+        return decision
 
     async def enforce(
         self, call: Call, rule: Rule, arguments: Mapping[str, object], body: Callable[[], Awaitable[T]]
@@ -198,7 +227,8 @@ class Enforcer:
                     failure = RuntimeError("the tool waited for something that was cancelled")
                 finally:
                     _CURRENT.reset(running)
-        except Denial:
+        except Denial as denial:
+            answer(call, denial.decision)
             raise
         except BaseException:
             # The request was cancelled from outside: by the client, or the server's end.
@@ -227,50 +257,36 @@ class Enforcer:
         self, call: Call, rule: Rule, arguments: Mapping[str, object], scope: anyio.CancelScope, trace: Trace
     ) -> None:
         """Take steps 1 to 6: return if the tool may run, raise Denial if not."""
-        # One version judges the call from start to end.
-        trace.policies = policies = self._policies
+        trace.policies = self._policies
         try:
-            # 1. Identity.
-            self._check_open(call)
-            trace.invocation = invocation = await call.identify()
-            self._live.add(invocation, scope)
-            now = self._check_alive(invocation)
-            scope.deadline = anyio.current_time() + (invocation.ends_at - now)
-            # 3. Request.
-            context = self._context(call, rule, arguments, now)
-            trace.input = context["input"]
-            # An argument that names several entities makes a request for each.
-            uids = (rule.itself,) if rule.resource is None else rule.resource.uids(arguments, self._s.limits)
-            check_readings(context, len(uids) * len(invocation.chain), self._s.limits)
-            decisions: list[tuple[EntityUid, Decision]] = []
-            for resource in uids:
-                if decisions:
-                    # Many may take a while, and the run may end meanwhile.
-                    await checkpoint()
-                trace.resource = resource
-                entities = await self._entities(rule, resource, invocation, policies)
-                # 4. Decide. 5. Approval: a forbid that only a person can lift says so.
-                request = AccessRequest(
-                    invocation=invocation, action=rule.tool.name, resource=resource, context=context, entities=entities
-                )
-                decision = decide(request, policies)
-                decisions.append((resource, decision))
-                if not decision.allowed:
-                    decisions = decisions[-1:]
-                    break
+            await self._identify(call, scope, trace)
+            judged = await self._judge(call, rule, arguments, trace)
+
+            async def again() -> Judged:
+                await self._identify(call, scope, trace)
+                return await self._judge(call, rule, arguments, trace)
+
+            # 5. Approval.
+            answered = await self._asking.settle(call, judged, again, trace)
             # 6. Record.
-            for resource, decision in decisions:
+            for resource, decision in answered.outcome:
                 trace.resource = resource
                 named = trace.decided(decision)
                 if not named.allowed:
+                    # What was not recorded is not asked either.
+                    call.question = answered.question
                     raise self._denial(trace, named)
             await trace.settled()
             trace.close()
-            self._check_alive(invocation)
+            self._check_alive(trace.invocation)
             self._check_open(call)
             # That the run is active now is evidence too; without it nothing runs.
+            invocation = cast("Invocation", trace.invocation)
             self._runs.used(invocation, trace.span)
             self._s.store.used(invocation)
+            if is_own(call, rule):
+                call.approved = answered.approved
+            allowed(call)
         except Denial:
             raise
         except BaseException as error:
@@ -278,6 +294,29 @@ class Enforcer:
             if isinstance(error, Exception) or is_stray(error):
                 raise self._deny(trace, error) from None
             raise
+
+    async def _identify(self, call: Call, scope: anyio.CancelScope, trace: Trace) -> None:
+        """Take step 1, and register the call under its run.
+
+        Raises:
+            Refusal: It has no identity, or one whose run is over.
+        """
+        self._check_open(call)
+        # 1. Identity.
+        invocation = await call.identify()
+        # The second time, another token of the same run may have come.
+        self._live.remove(trace.invocation, scope)
+        trace.invocation = invocation
+        self._live.add(invocation, scope)
+        now = self._check_alive(invocation)
+        scope.deadline = anyio.current_time() + (invocation.ends_at - now)
+
+    async def _judge(self, call: Call, rule: Rule, arguments: Mapping[str, object], trace: Trace) -> Judged:
+        """Take steps 3 and 4, by the policies that are in force now."""
+        # One version judges the call from start to end: an answer to another one is for nothing.
+        trace.policies = policies = self._policies
+        invocation = cast("Invocation", trace.invocation)
+        return await self._judging.judge(call, rule, arguments, invocation=invocation, policies=policies, trace=trace)
 
     @staticmethod
     def _check_open(call: Call) -> None:
@@ -288,41 +327,6 @@ class Enforcer:
         """
         if not call.open:
             raise Refusal(Reason.UNAUTHENTICATED, "the request that brought the identity is over")
-
-    def _context(self, call: Call, rule: Rule, arguments: Mapping[str, object], now: float) -> dict[str, object]:
-        """Return ``context``, with the arguments as they are now: what comes later cannot change it."""
-        s = self._s
-        context = base_context(now, s.time_zone, s.environment, call.transport)
-        context["input"] = to_cedar(arguments, rule.tool.input, s.limits)
-        if rule.facts is not None and rule.tool.facts is not None:
-            # Copies: what the function does to its arguments must not reach the tool.
-            own = {name: copy.deepcopy(arguments[name]) for name in rule.facts_arguments}
-            try:
-                facts = rule.facts(**own)
-            except Exception as error:  # noqa: BLE001  the developer's function; whatever it raises denies
-                detail = f"the facts of `{rule.tool.name}` raised {type(error).__qualname__}"
-                raise Refusal(Reason.INVALID_ARGUMENT, detail) from None
-            context["facts"] = to_cedar(facts, rule.tool.facts, s.limits)
-        return context
-
-    async def _entities(
-        self, rule: Rule, resource: EntityUid, invocation: Invocation, policies: PolicySet
-    ) -> tuple[dict[str, object], ...]:
-        """Return what loaders know of the resource and of the principal."""
-        wanted = self._principal(invocation)
-        known, load = policies.static_uids, self._s.loaders.load
-        if rule.resource is None:
-            return await load(wanted, known=known, tool=None) if wanted else ()
-        # One that is the principal's and the resource too is loaded once.
-        return await load((resource, *wanted), known=known, tool=rule.itself)
-
-    def _principal(self, invocation: Invocation) -> list[EntityUid]:
-        """Return the chain's agents, users and tasks, where a loader knows their types."""
-        types = self._s.loaders.types & {"Agent", "User", "Task"}
-        if not types:
-            return []
-        uids = [uid for link in invocation.chain for uid in (agent_uid(link), user_uid(link), task_uid(link))]
-        return [uid for uid in uids if uid is not None and uid.type in types]
 
     def _check_alive(self, invocation: Invocation | None) -> float:
         """Return the time now, if the run and every run above it lives.

@@ -5,17 +5,24 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from agentguard.adapters.answers import UnjudgedDenial
+from anyio.lowlevel import checkpoint
+
+from agentguard.adapters.answers import Rehearsed, UnjudgedDenial
 from agentguard.call import ACTING, Call, Denial
-from agentguard.errors import AccessDenied
+from agentguard.errors import AccessDenied, Refusal
 from agentguard.guarded import direct_call
 from agentguard.model import Decision, Effect, Reason
+from agentguard.raw import snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from contextvars import ContextVar
 
+    from agentguard.adapters.lowlevel import LowLevelSurface, Result
+    from agentguard.call import Rule
     from agentguard.enforce import Enforcer
     from agentguard.guarded import GuardedFunction
+    from agentguard.raw import Body, RawTool
 
 _LOG: Final = logging.getLogger("agentguard")
 
@@ -26,11 +33,13 @@ class Gate:
     Attributes:
         current: The request that is being answered here.
         enforcer: What judges; None until the guard is attached.
+        lowlevel: The server, where it is a low-level one.
     """
 
     def __init__(self, current: ContextVar[Call | None]) -> None:
         self.current = current
         self.enforcer: Enforcer | None = None
+        self.lowlevel: LowLevelSurface | None = None
 
     async def enter(self, guarded: GuardedFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer one call of a guarded function."""
@@ -46,15 +55,62 @@ class Gate:
         if self.enforcer is None or guarded.rule is None or call is None:
             _LOG.error("denied: `%s` was called %s", guarded.function.__name__, self._why_not(guarded))
             raise UnjudgedDenial(Decision(effect=Effect.DENY, reason=Reason.UNAUTHENTICATED))
+        return await self._judged(
+            self.enforcer,
+            call,
+            guarded.rule,
+            lambda: guarded.named(args, kwargs),
+            lambda arguments: guarded.run(args, kwargs, arguments),
+        )
+
+    async def enter_raw(self, tool: RawTool, arguments: object, body: Body) -> Any:
+        """Answer one call of a tool that has no function within reach."""
+        call, enforcer = self.current.get(), self.enforcer
+        if enforcer is None or call is None:
+            _LOG.error("denied: tool `%s` was called outside of any request", tool.rule.tool.name)
+            raise UnjudgedDenial(Decision(effect=Effect.DENY, reason=Reason.UNAUTHENTICATED))
+        return await self._judged(enforcer, call, tool.rule, lambda: snapshot(arguments), body)
+
+    async def call(self, name: str, arguments: Mapping[str, Any] | None) -> Result:
+        """Call the guarded function of a low-level server's tool, from the server's own handler."""
+        call, enforcer = self.current.get(), self.enforcer
+        if enforcer is None or self.lowlevel is None:
+            _LOG.error("denied: guard.call is for a low-level server: attach it with guard.attach(server, tools=…)")
+            raise UnjudgedDenial(Decision(effect=Effect.DENY, reason=Reason.UNAUTHENTICATED))
+        return await self.lowlevel.call(
+            call,
+            name,
+            arguments,
+            lambda refusal: enforcer.refuse(call, name, refusal, known=refusal.reason is not Reason.UNGUARDED),
+        )
+
+    async def _judged(
+        self,
+        enforcer: Enforcer,
+        call: Call,
+        rule: Rule,
+        read: Callable[[], dict[str, Any]],
+        run: Body,
+    ) -> Any:
+        """Judge what *read* gives, and *run* with it.
+
+        Raises:
+            Rehearsed: It would have run, and was not to.
+        """
         outermost = call.open and call.depth == 0
         # A validator may call guarded functions too: that is not yet the tool itself.
-        call.entered |= guarded.rule is call.rule
+        call.entered |= rule is call.rule
         call.depth += 1
         try:
-            arguments = guarded.named(args, kwargs)
-            return await self.enforcer.enforce(
-                call, guarded.rule, arguments, lambda: guarded.run(args, kwargs, arguments)
-            )
+            try:
+                arguments = read()
+            except Refusal as refusal:
+                raise Denial(await enforcer.refuse(call, rule.tool.name, refusal)) from None
+            if not call.rehearse:
+                return await enforcer.enforce(call, rule, arguments, lambda: run(arguments))
+            await enforcer.enforce(call, rule, arguments, checkpoint)
+            call.rehearsed |= rule is call.rule
+            raise Rehearsed
         except Denial as denial:
             if outermost:
                 return call.answers.denied(denial.decision)
@@ -71,5 +127,5 @@ class Gate:
         if self.enforcer is None:
             return "through a guard that was never attached: call guard.attach(server) after the last tool"
         if guarded.rule is None:
-            return "but its server does not have it as a tool: register it before guard.attach(server)"
+            return "but its server does not have it: register it before guard.attach(server)"
         return "outside of any request: in a test, use agentguard.testing.acting_as"

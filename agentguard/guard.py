@@ -8,13 +8,18 @@ import secrets
 import time
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agentguard.adapters.bearer import BearerVerifier, auth_settings
+from agentguard.adapters.elicitation import Rounds
+from agentguard.adapters.lowlevel import LowLevelSurface
 from agentguard.adapters.mcp import Adapter
+from agentguard.adapters.surface import Offer
 from agentguard.adapters.surfaces import surface_of
+from agentguard.asking import channel_of
 from agentguard.call import ACTING, Call
+from agentguard.decorating import Decorator
 from agentguard.enforce import Enforcer, Setting
 from agentguard.errors import ConfigurationError, PolicyError
 from agentguard.evidence.forwarding import read_forwarding
@@ -23,7 +28,6 @@ from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.gate import Gate
-from agentguard.guarded import GuardedFunction, ToolDecorator
 from agentguard.identity.sources import STDIO_AUDIENCE, EnvironmentSource
 from agentguard.lifecycle.ended import run_of
 from agentguard.limits import Limits
@@ -34,22 +38,24 @@ from agentguard.state import read_state
 from agentguard.trust import authorization_server, own_store, read_verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine
+    from collections.abc import Callable, Iterable, Mapping
 
-    from mcp.server.mcpserver import MCPServer
+    from mcp_types import CallToolResult, InputRequiredResult, Tool
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
     from agentguard.adapters.bearer import HttpAuth
+    from agentguard.adapters.fastmcp_auth import AuthProvider
+    from agentguard.adapters.surfaces import AnyServer
+    from agentguard.approval import Approver
     from agentguard.errors import Refusal
+    from agentguard.guarded import GuardedFunction
     from agentguard.identity.issuers import TrustedIssuer
     from agentguard.identity.verifier import InvocationVerifier
     from agentguard.lifecycle.local import UnsafeLocalIssuer
     from agentguard.rulebook import Unguarded
     from agentguard.state import State
 
-P = ParamSpec("P")
-R = TypeVar("R")
 LoaderT = TypeVar("LoaderT", bound="Callable[[str], object]")
 
 _LOG: Final = logging.getLogger("agentguard")
@@ -78,6 +84,7 @@ class Guard:
         environment: str = "production",
         time_zone: str = "UTC",
         label: str | None = None,
+        approver: Approver | None = None,
         forward: str | bool = False,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
@@ -97,6 +104,8 @@ class Guard:
             environment: ``context.environment``.
             time_zone: The IANA name of the zone of ``context.local``.
             label: A name for people, beside the policies' version.
+            approver: Who is asked about a call that a person has to approve, in place of whoever
+                sits at the caller's own client: an async callable, or an `HTTPApprover`.
             forward: Where this process ships its evidence as spans: an OTLP endpoint such as
                 ``http://collector:4318/v1/traces`` or ``grpc://collector:4317``; True where
                 ``agentguard evidence forward`` does it. The guard's spans come from there alone.
@@ -124,6 +133,8 @@ class Guard:
         except PolicyError as error:
             raise error.within(self._folder) from None
         self._label = label
+        channel_of(approver)
+        self._approver = approver
         self._loaders = Loaders(self._limits)
         self._private: set[str] = set()
         forwarding = read_forwarding(forward)
@@ -160,57 +171,45 @@ class Guard:
             "token_verifier": BearerVerifier(self._verifier, resource, self._refused_token),
         }
 
-    @overload
-    def tool(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
-
-    @overload
-    def tool(self, function: Callable[P, R], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
-
-    @overload
-    def tool(
-        self,
-        function: None = None,
-        /,
-        *,
-        resource: str | None = None,
-        facts: Callable[..., object] | None = None,
-        exclude: Collection[str] = (),
-    ) -> ToolDecorator: ...
-
-    def tool(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        resource: str | None = None,
-        facts: Callable[..., object] | None = None,
-        exclude: Collection[str] = (),
-    ) -> Any:
-        """Guard a tool. Put it directly below ``@server.tool()``.
+    def auth(self, *, resource_url: str | None = None) -> AuthProvider:
+        """Return what lets a `FastMCP` server take bearer tokens: ``FastMCP("records", auth=guard.auth())``.
 
         Args:
-            function: The tool's function, async or plain (it then runs in a thread).
-            resource: What a call acts on, for example ``"Record::{record_id}"``, or
-                ``"Record::{record_ids[*]}"`` for each of several; the tool itself if left out.
-            facts: A pure function of some of the tool's arguments, by name, that returns
-                a TypedDict, dataclass or model: ``context.facts``.
-            exclude: Arguments that policies do not see.
+            resource_url: The server's own address, where the audience is not a URL.
 
         Raises:
-            ConfigurationError: If the function cannot be guarded.
+            ConfigurationError: If the guard has no audience, it is not a URL, or FastMCP is not installed.
         """
+        try:
+            from agentguard.adapters.fastmcp_auth import auth_provider  # noqa: PLC0415  an extra
+        except ImportError:
+            message = "auth() is for FastMCP 4, which is not installed: install agentguard[fastmcp]"
+            raise ConfigurationError(message) from None
+        return auth_provider(**self.http_auth(resource_url=resource_url))
 
-        def guard(bare: Callable[..., Any]) -> Callable[..., Any]:
-            if isinstance(exclude, str):
-                message = f"exclude= wants the names of arguments, got `{exclude}`: write exclude=(`{exclude}`,)"
-                raise ConfigurationError(message)
-            guarded = GuardedFunction.wrap(
-                bare, self._gate.enter, resource=resource, facts=facts, exclude=frozenset(exclude)
-            )
-            self._functions.append(guarded)
-            return guarded.wrapper
+    @property
+    def tool(self) -> Decorator:
+        """Guard a tool. Put it directly below ``@server.tool()``; its [options][agentguard.decorating.Decorator].
 
-        return guard if function is None else guard(function)
+        The action has the tool's name. Without ``resource=``, a call acts on ``Tool::"name"``.
+        """
+        return Decorator(Offer.TOOL, self._functions, self._gate.enter)
+
+    @property
+    def resource(self) -> Decorator:
+        """Guard a resource or a template. Put it directly below ``@server.resource(…)``; options as for `tool`.
+
+        The action is ``resources/read/`` with its name. Without ``resource=``, ``Resource::"name"`` is read.
+        """
+        return Decorator(Offer.RESOURCE, self._functions, self._gate.enter)
+
+    @property
+    def prompt(self) -> Decorator:
+        """Guard a prompt. Put it directly below ``@server.prompt()``; options as for `tool`.
+
+        The action is ``prompts/get/`` with its name. Without ``resource=``, ``Prompt::"name"`` is got.
+        """
+        return Decorator(Offer.PROMPT, self._functions, self._gate.enter)
 
     def entity(self, entity_type: str, *, private: bool = False) -> Callable[[LoaderT], LoaderT]:
         """Register the loader of an entity type: from an id to an `Entity`.
@@ -257,15 +256,17 @@ class Guard:
 
     def attach(
         self,
-        server: MCPServer[Any],
+        server: AnyServer,
         *,
+        tools: Iterable[Tool] | None = None,
         identity: Literal["environment", "meta"] = "environment",
         unguarded: Unguarded = "deny",
     ) -> None:
         """Begin to guard *server*. Call it after the last tool.
 
         Args:
-            server: An `MCPServer`.
+            server: An `MCPServer`, a low-level `Server` or a `FastMCP`.
+            tools: What a low-level server's ``on_list_tools`` lists: it keeps no list itself.
             identity: Where a call that did not come over HTTP has its token:
                 ``"environment"`` (AGENTGUARD_TOKEN_FILE, else AGENTGUARD_TOKEN) or ``"meta"``.
             unguarded: What becomes of a tool without a decorator: ``"deny"``, or ``"guard"``,
@@ -278,7 +279,9 @@ class Guard:
         if self._enforcer is not None:
             message = "this guard is attached already: give each server a guard of its own"
             raise ConfigurationError(message)
-        surface = surface_of(server)
+        wrappers = [guarded.wrapper for guarded in self._functions if guarded.offer is Offer.TOOL]
+        surface = surface_of(server, tools=tools, wrappers=wrappers)
+        self._gate.lowlevel = surface if isinstance(surface, LowLevelSurface) else None
         for option, value, known in (
             ("identity", identity, ("environment", "meta")),
             ("unguarded", unguarded, ("deny", "guard")),
@@ -296,7 +299,14 @@ class Guard:
             limits=self._limits,
             label=self._label,
         )
-        book = Rulebook(surface, terms, functions=self._functions, enter=self._gate.enter, unguarded=unguarded)
+        book = Rulebook(
+            surface,
+            terms,
+            functions=self._functions,
+            enter=self._gate.enter,
+            enter_raw=self._gate.enter_raw,
+            unguarded=unguarded,
+        )
         policies = book.begin()
         policies.activated_at = int(self._clock())
         self._trail = trail = Trail(
@@ -316,6 +326,7 @@ class Guard:
             environment=self._environment,
             time_zone=self._zone,
             clock=self._clock,
+            approver=self._approver,
         )
         trail.keep(RecordKind.START, {"agentguard.policy.version": policies.version})
         self._enforcer = self._gate.enforcer = enforcer = Enforcer(setting, policies)
@@ -330,7 +341,21 @@ class Guard:
             current=self._call,
             clock=self._clock,
             limits=self._limits,
+            rounds=Rounds(self.state.key, limits=self._limits, clock=self._clock),
         ).install()
+
+    async def call(self, name: str, arguments: Mapping[str, Any] | None = None) -> CallToolResult | InputRequiredResult:
+        """Call the guarded function of a tool, in the ``on_call_tool`` of a low-level server.
+
+        Args:
+            name: The tool, which is the function's name.
+            arguments: As the caller sent them; they are read as an `MCPServer` reads them.
+
+        Raises:
+            AccessDenied: If it is denied inside another guarded call, or outside of any request.
+            MCPError: As the function raised it.
+        """
+        return await self._gate.call(name, arguments)
 
     def _refused_token(self, refusal: Refusal) -> None:
         """Keep the evidence of a token that was refused."""

@@ -11,43 +11,31 @@ import inspect
 import typing
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 from pydantic.fields import FieldInfo
 
 from agentguard.adapters.answers import ANSWERS
-from agentguard.adapters.injected import SYNTHETIC_CONTEXT, Injected
+from agentguard.adapters.injected import SYNTHETIC_CONTEXT, Injected, signature_of
+from agentguard.adapters.surface import Offer
 from agentguard.call import Call, Rule
 from agentguard.errors import AccessDenied, ConfigurationError, UnmappableTypeError
-from agentguard.model import EntityUid
-from agentguard.policy.schema import GuardedTool
+from agentguard.policy.schema import GuardedTool, OwnType, action_of
 from agentguard.policy.values import Field, Shape, record_of, shape_of
 from agentguard.request import ResourceTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from agentguard.adapters.surface import Registered
     from agentguard.model import Decision, Invocation
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
 # How many decorators are looked through for a misplaced one.
 _WRAPPERS = 32
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-class ToolDecorator(Protocol):
-    """What `Guard.tool` gives for options: a decorator."""
-
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
-
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +44,7 @@ class GuardedFunction:
 
     Attributes:
         function: The developer's own.
+        offer: What its decorator guards: a tool, a resource or a prompt.
         resource: The template of what it acts on, as given.
         facts: The function that adds ``context.facts``, as given.
         exclude: The arguments that policies do not see.
@@ -67,6 +56,7 @@ class GuardedFunction:
     """
 
     function: Callable[..., Any]
+    offer: Offer
     resource: str | None
     facts: Callable[..., object] | None
     exclude: frozenset[str]
@@ -82,6 +72,7 @@ class GuardedFunction:
         function: Callable[..., Any],
         call: Callable[[GuardedFunction, tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
         *,
+        offer: Offer = Offer.TOOL,
         resource: str | None,
         facts: Callable[..., object] | None,
         exclude: frozenset[str],
@@ -92,27 +83,33 @@ class GuardedFunction:
             ConfigurationError: If the function cannot be guarded.
         """
         if not inspect.isroutine(function):
-            message = f"@guard.tool wants a function, got `{type(function).__qualname__}`: decorate the function itself"
+            got = type(function).__qualname__
+            message = f"@guard.{offer.word} wants a function, got `{got}`: decorate the function itself"
             raise ConfigurationError(message)
-        name = function.__name__
+        what = f"{offer.word} `{function.__name__}`"
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            message = f"tool `{name}` is a generator, which would run after its outcome is known: return a list"
+            message = f"{what} is a generator, which would run after its outcome is known: return a list"
             raise ConfigurationError(message)
         try:
-            signature = inspect.signature(function, eval_str=True)
+            signature = signature_of(function)
             annotations = inspect.get_annotations(function, eval_str=True)
         except (NameError, SyntaxError, TypeError) as error:
-            message = f"tool `{name}`: its annotations cannot be resolved, {error}: define the types at module level"
+            message = f"{what}: its annotations cannot be resolved, {error}: define the types at module level"
             raise ConfigurationError(message) from error
         for parameter in signature.parameters.values():
             if parameter.name == SYNTHETIC_CONTEXT:
-                message = f"tool `{name}` has an argument `{SYNTHETIC_CONTEXT}`, the guard's own name: rename it"
+                message = f"{what} has an argument `{SYNTHETIC_CONTEXT}`, the guard's own name: rename it"
                 raise ConfigurationError(message)
             if parameter.kind in _VARIADIC:
-                message = f"tool `{name}` takes `{parameter}`: name its arguments, what has no name cannot be judged"
+                message = f"{what} takes `{parameter}`: name its arguments, what has no name cannot be judged"
                 raise ConfigurationError(message)
         injected = Injected.of(function)
-        guarded = cls(function, resource, facts, exclude, injected, injected.visible(signature))
+        if injected.resolved and offer is not Offer.TOOL:
+            message = (
+                f"{what} has Resolve parameters, which only tools have: ask for a Context, and resolve in the function"
+            )
+            raise ConfigurationError(message)
+        guarded = cls(function, offer, resource, facts, exclude, injected, injected.visible(signature))
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -134,11 +131,12 @@ class GuardedFunction:
             ConfigurationError: If it is registered twice, or what the decorator was told
                 does not fit the function.
         """
-        name = registered.name
+        kind, name = OwnType[registered.offer.name], registered.name
+        what = f"{registered.offer.word} `{name}`"
         if self.rule is not None:
             message = (
-                f"one guarded function is registered as `{self.rule.tool.name}` and as `{name}`: "
-                "give each tool a function of its own"
+                f"one guarded function is registered as `{self.rule.tool.itself.id}` and as `{name}`: "
+                f"give each {registered.offer.word} a function of its own"
             )
             raise ConfigurationError(message)
         hidden = self.injected.names | {SYNTHETIC_CONTEXT}
@@ -148,10 +146,10 @@ class GuardedFunction:
         self.arguments = tuple(parameters)
         for parameter in parameters.values():
             if _alias(parameter):
-                message = f"tool `{name}`: argument `{parameter.name}` has an alias: name it as the caller does"
+                message = f"{what}: argument `{parameter.name}` has an alias: name it as the caller does"
                 raise ConfigurationError(message)
         if unknown := sorted(self.exclude - parameters.keys()):
-            message = f"tool `{name}` has no argument `{unknown[0]}`: mend exclude="
+            message = f"{what} has no argument `{unknown[0]}`: mend exclude="
             raise ConfigurationError(message)
         fields = {
             p.name: Field(Any if p.annotation is p.empty else p.annotation)
@@ -162,31 +160,34 @@ class GuardedFunction:
         resource = None
         if self.resource is not None:
             resource = ResourceTemplate.parse(self.resource)
-            resource.check({p.name: p.annotation for p in parameters.values()}, tool=name)
-        facts, takes = self._facts(name, parameters)
+            resource.check({p.name: p.annotation for p in parameters.values()}, where=what)
+        facts, takes = self._facts(registered, parameters)
         tool = GuardedTool(
-            name=name,
+            name=action_of(kind, name),
             server=server,
             input=shape,
             facts=facts,
             resource_type=None if resource is None else resource.type,
-            groups=registered.groups,
+            groups=registered.groups if kind is OwnType.TOOL else frozenset({registered.offer.value}),
+            kind=kind,
         )
-        itself = EntityUid("Tool", name)
-        self.rule = Rule(tool=tool, itself=itself, resource=resource, facts=self.facts, facts_arguments=takes)
+        self.rule = Rule(tool=tool, resource=resource, facts=self.facts, facts_arguments=takes)
         return self.rule
 
-    def _facts(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> tuple[Shape | None, tuple[str, ...]]:
+    def _facts(
+        self, registered: Registered, parameters: Mapping[str, inspect.Parameter]
+    ) -> tuple[Shape | None, tuple[str, ...]]:
         if self.facts is None:
             return None, ()
+        what = f"{registered.offer.word} `{registered.name}`"
         takes = tuple(inspect.signature(self.facts).parameters)
         if unknown := [argument for argument in takes if argument not in parameters]:
-            message = f"tool `{name}` has no argument `{unknown[0]}`, which its facts take: name arguments of the tool"
+            message = f"{what} has no argument `{unknown[0]}`, which its facts take: name arguments that it has"
             raise ConfigurationError(message)
         returns = typing.get_type_hints(self.facts, include_extras=True).get("return")
-        shape = None if returns is None else shape_of(returns, where=f"{name} facts")
+        shape = None if returns is None else shape_of(returns, where=f"{registered.name} facts")
         if shape is None or not shape.cedar.startswith("{"):
-            message = f"tool `{name}`: its facts want a record, got `{returns}`: declare a TypedDict or dataclass"
+            message = f"{what}: its facts want a record, got `{returns}`: declare a TypedDict or dataclass"
             raise ConfigurationError(message)
         return shape, takes
 
@@ -208,15 +209,15 @@ class GuardedFunction:
         An abandoned thread would keep its place past the limit, so a cancelled call
         waits for it; what it returns then is withheld.
         """
-        question = await self.injected.fill(kwargs, arguments)
-        if question is not None:
-            return question
-        if inspect.iscoroutinefunction(self.function):
-            result = await self.function(*args, **kwargs)
-        else:
-            result = await anyio.to_thread.run_sync(functools.partial(self.function, *args, **kwargs))
-        if inspect.isawaitable(result):
-            result = await result
+        async with self.injected.filled(kwargs, arguments) as question:
+            if question is not None:
+                return question
+            if inspect.iscoroutinefunction(self.function):
+                result = await self.function(*args, **kwargs)
+            else:
+                result = await anyio.to_thread.run_sync(functools.partial(self.function, *args, **kwargs))
+            if inspect.isawaitable(result):
+                result = await result
         if isinstance(result, Iterator | AsyncIterator):
             # Its body would run after the outcome was recorded, and past the run's end.
             message = "a guarded tool returns values, not an iterator of them"
@@ -228,7 +229,7 @@ def unmappable(function: Callable[..., object], *, where: str) -> dict[str, str]
     """Return the arguments of *function* that Cedar cannot hold, each with the reason."""
     hidden: dict[str, str] = {}
     injected = Injected.of(function).names
-    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+    for name, parameter in signature_of(function).parameters.items():
         if name in injected:
             continue
         try:
@@ -246,27 +247,31 @@ def _alias(parameter: inspect.Parameter) -> bool:
     return any(isinstance(one, FieldInfo) and (one.alias or one.validation_alias) for one in stated)
 
 
-def find_guarded(functions: Sequence[GuardedFunction], tool: Registered) -> GuardedFunction | None:
-    """Return the guarded function that *tool* runs, if it runs one.
+def find_guarded(functions: Sequence[GuardedFunction], registered: Registered) -> GuardedFunction | None:
+    """Return the guarded function that *registered* runs, if it runs one.
 
     Raises:
         ConfigurationError: If the decorators are in the wrong order.
     """
     # By identity alone: `functools.wraps` copies every mark.
     wrappers = {id(guarded.wrapper): guarded for guarded in functions}
-    function = getattr(tool.function, "__func__", tool.function)
+    function = getattr(registered.function, "__func__", registered.function)
+    offer, what = registered.offer, f"{registered.offer.word} `{registered.name}`"
     if guarded := wrappers.get(id(function)):
+        if guarded.offer is not offer:
+            message = f"{what} has @guard.{guarded.offer.word} on it: write @guard.{offer.word}"
+            raise ConfigurationError(message)
         return guarded
     if any(guarded.function is function for guarded in functions):
-        message = f"tool `{tool.name}` is not guarded: put @guard.tool below @server.tool()"
+        message = f"{what} is not guarded: put @guard.{offer.word} below {offer.decorator}"
         raise ConfigurationError(message)
     inner = function
     for _ in range(_WRAPPERS):
         inner = getattr(inner, "__wrapped__", getattr(inner, "func", None))
         if id(inner) in wrappers:
             message = (
-                f"tool `{tool.name}` has another decorator above @guard.tool, which would run before the decision: "
-                "put @guard.tool directly below @server.tool()"
+                f"{what} has another decorator above @guard.{offer.word}, which would run before the decision: "
+                f"put @guard.{offer.word} directly below {offer.decorator}"
             )
             raise ConfigurationError(message)
     return None
@@ -276,7 +281,7 @@ class _Direct:
     """How a guarded function that a test calls directly tells of a denial."""
 
     def denied(self, decision: Decision) -> object:
-        raise AccessDenied(decision)
+        raise self.denied_nested(decision)
 
     def denied_nested(self, decision: Decision) -> AccessDenied:
         return ANSWERS.denied_nested(decision)

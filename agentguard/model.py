@@ -39,7 +39,9 @@ class Reason(StrEnum):
     INVALID_ARGUMENT = "invalid_argument"
     MISSING_ENTITY = "missing_entity"
     UNGUARDED = "unguarded"
+    APPROVAL_REQUIRED = "approval_required"
     APPROVAL_DECLINED = "approval_declined"
+    APPROVAL_INVALID = "approval_invalid"
     APPROVAL_UNAVAILABLE = "approval_unavailable"
     EVIDENCE_UNAVAILABLE = "evidence_unavailable"
     STORE_UNAVAILABLE = "store_unavailable"
@@ -189,6 +191,7 @@ class Decision:
         errors: Evaluation errors, for the evidence alone.
         advice: What the deciding policy says to the caller, if it says anything.
         link: Which link of the delegation chain decided, root 0.
+        scopes: Every scope that the call needs, if all that stops it is that the token lacks some.
         id: The decision's name in evidence and in what the caller is told.
     """
 
@@ -199,6 +202,7 @@ class Decision:
     errors: tuple[str, ...] = ()
     advice: str | None = None
     link: int = 0
+    scopes: tuple[str, ...] = ()
     id: str = ""
 
     @property

@@ -65,11 +65,15 @@ def task_uid(invocation: Invocation) -> EntityUid | None:
     return None if invocation.task is None else EntityUid("Task", invocation.task)
 
 
-def principal_entities(invocation: Invocation) -> list[dict[str, object]]:
+def principal_entities(invocation: Invocation, *, scopes: frozenset[str] | None = None) -> list[dict[str, object]]:
     """Return the principal as Cedar JSON entities: the invocation, and only itself.
 
     Its parents are the agent and the task, and not the user: an agent that acts for an
     admin must not become one.
+
+    Args:
+        invocation: The run.
+        scopes: What the token's scopes are supposed to be, for a question that leads to no run.
 
     Raises:
         Refusal: INVALID_TOKEN, if a fact of it has no exact counterpart in Cedar.
@@ -81,7 +85,7 @@ def principal_entities(invocation: Invocation) -> list[dict[str, object]]:
         attributes |= {
             "agent": {"__entity": agent_uid(invocation).as_json()},
             "issuer": invocation.issuer,
-            "scopes": _claim(invocation.scopes),
+            "scopes": _claim(invocation.scopes if scopes is None else scopes),
             "grade": invocation.grade.value,
             "issued_at": datetime_json(invocation.issued_at),
             "ends_at": datetime_json(invocation.run_ends_at),
@@ -165,12 +169,12 @@ class ResourceTemplate:
             raise ConfigurationError(message)
         return cls(match["type"], match["argument"], match["each"] is not None)
 
-    def check(self, annotations: Mapping[str, object], *, tool: str) -> None:
-        """Refuse a template that the arguments of *tool* cannot fill.
+    def check(self, annotations: Mapping[str, object], *, where: str) -> None:
+        """Refuse a template that these arguments cannot fill.
 
         Args:
             annotations: The type of each argument, by name.
-            tool: The tool's name, for the message.
+            where: What has them, for the message: ``tool `read```.
 
         Raises:
             ConfigurationError: If there is no such argument, or it holds no id.
@@ -178,7 +182,7 @@ class ResourceTemplate:
         if self.argument not in annotations:
             names = ", ".join(f"`{name}`" for name in annotations) or "none"
             message = (
-                f"tool `{tool}`: `{self}` needs argument `{self.argument}`, and the arguments are {names}: name one"
+                f"{where}: `{self}` needs argument `{self.argument}`, and the arguments are {names}: name one"
             )
             raise ConfigurationError(message)
         plain = _plain(annotations[self.argument])
@@ -187,7 +191,7 @@ class ResourceTemplate:
         if not _holds_id(plain):
             wanted = "a list of strings, whole numbers, UUIDs" if self.each else "a string, a whole number, a UUID"
             message = (
-                f"tool `{tool}`: `{self}` needs {wanted} or enums of strings, always given: "
+                f"{where}: `{self}` needs {wanted} or enums of strings, always given: "
                 f"change the type of argument `{self.argument}`"
             )
             raise ConfigurationError(message)

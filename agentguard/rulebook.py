@@ -16,18 +16,20 @@ from agentguard.adapters.surface import Offer
 from agentguard.call import Rule
 from agentguard.errors import ConfigurationError, PolicyError, Refusal
 from agentguard.guarded import GuardedFunction, find_guarded, unmappable
-from agentguard.model import EntityUid, Reason
+from agentguard.model import Reason
 from agentguard.policy.schema import METHODS, method_tool
 from agentguard.policy.source import PolicySet, compile_policies
+from agentguard.raw import RawTool
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from agentguard.adapters.surface import Registered, Surface
     from agentguard.limits import Limits
     from agentguard.policy.entities import Loaders
     from agentguard.policy.source import PolicySource
+    from agentguard.raw import Enter
 
 Unguarded = Literal["deny", "guard"]
 """What becomes of a tool that has no decorator."""
@@ -45,6 +47,13 @@ class Terms:
     claims: Mapping[str, type]
     limits: Limits
     label: str | None
+
+
+def _fix(function: Callable[..., Any] | None) -> str:
+    """Return how a tool comes to be guarded, for messages."""
+    if function is None:
+        return 'attach with unguarded="guard", or put @guard.tool on a function of its name that the server calls'
+    return "put @guard.tool below @server.tool()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +80,18 @@ class Rulebook:
         *,
         functions: list[GuardedFunction],
         enter: Callable[[GuardedFunction, tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
+        enter_raw: Enter,
         unguarded: Unguarded = "deny",
     ) -> None:
         self.surface = surface
         self._terms = terms
         self._functions = functions
         self._enter = enter
+        self._enter_raw = enter_raw
         self._unguarded = unguarded
         self._entries: dict[tuple[Offer, str], _Entry] = {}
         self._changed = False
-        self.methods: Mapping[str, Rule] = {
-            method: Rule(tool=method_tool(method, surface.name), itself=EntityUid("Server", surface.name))
-            for method in METHODS
-        }
+        self.methods: Mapping[str, Rule] = {method: Rule(tool=method_tool(method, surface.name)) for method in METHODS}
         self.adopt: Callable[[PolicySet], None] | None = None
 
     def begin(self) -> PolicySet:
@@ -101,17 +109,13 @@ class Rulebook:
         self.surface.watch(self._change)
         return policies
 
-    def refresh(self, offered: Iterable[Registered] | None = None) -> None:
-        """Learn what came since, if anything did.
-
-        Args:
-            offered: What the server offers now, where that took waiting for.
-        """
-        if offered is None:
-            if not self._changed:
-                return
-            offered = self.surface.registered()
+    async def refresh(self) -> None:
+        """Learn what came since, if anything did."""
+        if not self._changed:
+            return
+        # First, so that what comes while we wait is not overlooked.
         self._changed = False
+        offered = await self.surface.discover()
         fresh: dict[tuple[Offer, str], _Entry] = {}
         for one in offered:
             known = self._entries.get((one.offer, one.key))
@@ -129,8 +133,12 @@ class Rulebook:
             for key, entry in fresh.items():
                 self._learn({key: entry}, last=True)
 
-    def rule(self, offer: Offer, key: str) -> Rule | None:
-        """Return the rule of something, if the server still runs the function that was guarded."""
+    def rule(self, offer: Offer, named: str) -> Rule | None:
+        """Return the rule of what a caller names, if the server still runs the function that was guarded."""
+        return self.rule_of(offer, self.surface.key(offer, named))
+
+    def rule_of(self, offer: Offer, key: str) -> Rule | None:
+        """Return the rule of what the server lists under *key*, if it still runs the function that was guarded."""
         entry = self._entries.get((offer, key))
         # By identity: the name alone is fooled by removing a tool and adding another.
         if entry is None or self.surface.running(offer, key) is not entry.function:
@@ -141,7 +149,7 @@ class Rulebook:
         """Return why nothing is guarded under a name. The log alone tells the cases apart."""
         why = "nothing of this name is guarded"
         if self.surface.knows(offer, key):
-            why = f"tool `{key}` is not guarded: put @guard.tool below @server.tool()"
+            why = f"tool `{key}` is not guarded: {_fix(self.surface.running(offer, key))}"
         return Refusal(Reason.UNGUARDED, why)
 
     def _change(self) -> None:
@@ -187,17 +195,15 @@ class Rulebook:
         if self._unguarded == "guard" and registered.offer is Offer.TOOL:
             return self._wrap(registered)
         if registered.offer is Offer.TOOL:
-            _LOG.warning(
-                "tool `%s` is not guarded, every call to it is denied: put @guard.tool below @server.tool()",
-                registered.key,
-            )
+            fix = _fix(registered.function)
+            _LOG.warning("tool `%s` is not guarded, every call to it is denied: %s", registered.key, fix)
         return None
 
     def _wrap(self, registered: Registered) -> _Entry | None:
         """Guard a tool whose code one cannot touch."""
         function = registered.function
         if function is None:
-            return None
+            return self._wrap_raw(registered)
         try:
             hidden = unmappable(function, where=registered.name)
             guarded = GuardedFunction.wrap(function, self._enter, resource=None, facts=None, exclude=frozenset(hidden))
@@ -210,3 +216,15 @@ class Rulebook:
         self._functions.append(guarded)
         self.surface.put(registered, guarded.wrapper)
         return _Entry(guarded.wrapper, rule)
+
+    def _wrap_raw(self, registered: Registered) -> _Entry | None:
+        """Guard a tool that has no function within reach."""
+        try:
+            tool = RawTool.of(registered, server=self.surface.name, enter=self._enter_raw)
+        except ConfigurationError as error:
+            _LOG.warning("a tool cannot be guarded, every call to it is denied: %s", error)
+            return None
+        for name, why in tool.unseen.items():
+            _LOG.warning("policies do not see argument `%s` of tool `%s`: %s", ascii(name)[1:-1], registered.key, why)
+        self.surface.put(registered, tool)
+        return _Entry(tool, tool.rule)

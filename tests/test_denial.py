@@ -72,6 +72,9 @@ def test_allow_has_no_denial_to_tell() -> None:
         (Reason.EXPIRED, "new_run"),
         (Reason.REVOKED, "never"),
         (Reason.APPROVAL_UNAVAILABLE, "approval"),
+        (Reason.APPROVAL_REQUIRED, "approval"),
+        (Reason.APPROVAL_INVALID, "approval"),
+        (Reason.APPROVAL_DECLINED, "change"),
         (Reason.EVIDENCE_UNAVAILABLE, "later"),
     ],
 )

@@ -250,7 +250,7 @@ def test_what_is_no_template_is_refused(text: str) -> None:
 )
 def test_a_template_that_its_arguments_can_fill_passes(template: str, annotation: object) -> None:
     """Strings, whole numbers, UUIDs and enums of strings are ids."""
-    ResourceTemplate.parse(template).check({"a": annotation}, tool="read")
+    ResourceTemplate.parse(template).check({"a": annotation}, where="tool `read`")
 
 
 @pytest.mark.parametrize(
@@ -274,14 +274,14 @@ def test_a_template_that_its_arguments_cannot_fill_is_refused(template: str, ann
     with pytest.raises(
         ConfigurationError, match=r"tool `read`: `R::\{a.*always given: change the type of argument `a`"
     ):
-        ResourceTemplate.parse(template).check({"a": annotation}, tool="read")
+        ResourceTemplate.parse(template).check({"a": annotation}, where="tool `read`")
 
 
 @pytest.mark.parametrize(("annotations", "names"), [({"b": str, "c": str}, "`b`, `c`"), ({}, "none")])
 def test_a_template_with_an_unknown_argument_is_refused(annotations: dict[str, object], names: str) -> None:
     """The message lists the arguments that there are."""
     with pytest.raises(ConfigurationError, match=f"needs argument `a`, and the arguments are {names}"):
-        ResourceTemplate.parse("R::{a}").check(annotations, tool="read")
+        ResourceTemplate.parse("R::{a}").check(annotations, where="tool `read`")
 
 
 @pytest.mark.parametrize(

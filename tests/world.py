@@ -135,6 +135,7 @@ def make_world(
     folder: Path,
     *,
     policies: str = POLICIES,
+    types: str | None = TYPES,
     issuer: Issuer | None = None,
     identity: Literal["environment", "meta"] = "environment",
     attach: bool = True,
@@ -146,7 +147,7 @@ def make_world(
 
     Calls in memory have the identity of a run of *agent*, from the environment.
     """
-    write_policies(folder, policies)
+    write_policies(folder, policies, types=types)
     issuer = issuer or Issuer(issuer=ISSUER, audience=AUDIENCE)
     state = options.pop("state", None) or UnsafeMemoryState()
     guard, exporter = make_guard(folder, issuer, state=state, **options)
@@ -190,18 +191,18 @@ def free_socket() -> socket.socket:
 
 
 @asynccontextmanager
-async def served(world: World, *, stateless: bool = False) -> AsyncIterator[str]:
+async def served(world: World, *, stateless: bool = False, **options: Any) -> AsyncIterator[str]:
     """Serve a world over streamable HTTP on a free loopback port, and give the URL."""
-    async with serving(world.server, stateless=stateless) as url:
+    async with serving(world.server, stateless=stateless, **options) as url:
         yield url
 
 
 @asynccontextmanager
-async def serving(mcp: MCPServer[Any], *, stateless: bool = False) -> AsyncIterator[str]:
-    """Serve any server so."""
+async def serving(mcp: MCPServer[Any], *, stateless: bool = False, **options: Any) -> AsyncIterator[str]:
+    """Serve any server so, its application made with *options*."""
     bound = free_socket()
     port = bound.getsockname()[1]
-    app = mcp.streamable_http_app(stateless_http=stateless)
+    app = mcp.streamable_http_app(stateless_http=stateless, **options)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [bound])

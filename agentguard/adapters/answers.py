@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
@@ -12,6 +12,7 @@ from agentguard.denial import META_KEY, told
 from agentguard.errors import AccessDenied
 
 if TYPE_CHECKING:
+    from agentguard.call import Answers as CallAnswers
     from agentguard.model import Decision
 
 
@@ -53,6 +54,37 @@ class Answers:
 
 
 ANSWERS: Final = Answers()
+
+
+class ErrorAnswers:
+    """A denial of what has no result that could say so: an error, whatever a framework makes of it on its way.
+
+    Args:
+        answers: How the framework is told of a denial inside of it.
+
+    Attributes:
+        decision: The denial that answers the request, once there is one.
+    """
+
+    def __init__(self, answers: CallAnswers) -> None:
+        self.decision: Decision | None = None
+        self._answers = answers
+
+    def denied(self, decision: Decision) -> NoReturn:
+        """Leave the denial for the answer, and raise it on the way there."""
+        self.decision = decision
+        raise self._answers.denied_nested(decision)
+
+    def denied_nested(self, decision: Decision) -> AccessDenied:
+        """Return an exception that the framework hands through."""
+        return self._answers.denied_nested(decision)
+
+
+class Rehearsed(MCPError):  # noqa: N818  a way out, and not an error
+    """A guarded function would have run, and was not to."""
+
+    def __init__(self) -> None:
+        super().__init__(code=INVALID_PARAMS, message="nothing ran")
 
 
 def protocol_denial(decision: Decision) -> MCPError:

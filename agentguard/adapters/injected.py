@@ -1,8 +1,10 @@
-"""The parameters of a tool that the SDK fills in, and not its caller."""
+"""The parameters of a tool that its framework fills in, and not its caller."""
 
 from __future__ import annotations
 
 import inspect
+import sys
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,10 +21,29 @@ from mcp_types import InputRequiredResult
 from agentguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
+
+    from agentguard.adapters.fastmcp_injected import Dependencies
 
 SYNTHETIC_CONTEXT: Final = "agentguard_context"
 """The parameter that asks the SDK for the `Context` that resolvers need."""
+
+
+def signature_of(function: Callable[..., object]) -> inspect.Signature:
+    """Return a function's signature with its annotations evaluated.
+
+    Raises:
+        Exception: Whatever evaluating an annotation raises.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    if not any(isinstance(parameter.annotation, str) for parameter in signature.parameters.values()):
+        return signature
+    # FastMCP leaves a signature on functions that it has looked at, which nobody evaluates again.
+    annotations = inspect.get_annotations(function, eval_str=True)
+    parameters = signature.parameters.values()
+    return signature.replace(
+        parameters=[p.replace(annotation=annotations.get(p.name, p.annotation)) for p in parameters]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +54,13 @@ class Injected:
         context: The `Context` parameter, if there is one.
         resolved: The ``Resolve`` parameters. They are hidden from the SDK, which would
             run them before any decision, and filled after step 6.
+        dependencies: What FastMCP would fill in, hidden and filled likewise.
     """
 
     context: str | None
     resolved: Mapping[str, Any]
     plans: Mapping[Any, Any]
+    dependencies: Dependencies | None = None
 
     @classmethod
     def of(cls, function: Callable[..., object]) -> Injected:
@@ -55,27 +78,48 @@ class Injected:
             raise ConfigurationError(message)
         context = find_context_parameter(function)
         names = set(inspect.signature(function).parameters) - {context} - set(resolved)
-        return cls(context, resolved, build_resolver_plans(resolved, names))
+        return cls(context, resolved, build_resolver_plans(resolved, names), _dependencies_of(function))
 
     @property
     def names(self) -> frozenset[str]:
         """All of them."""
-        return frozenset(self.resolved) | ({self.context} if self.context else frozenset())
+        names = frozenset(self.resolved) | ({self.context} if self.context else frozenset())
+        return names if self.dependencies is None else names | self.dependencies.names
 
     def visible(self, signature: inspect.Signature) -> inspect.Signature:
-        """Return the signature to show to the SDK."""
-        parameters = [p for p in signature.parameters.values() if p.name not in self.resolved]
+        """Return the signature to show to the framework."""
+        hidden = frozenset(self.resolved)
+        owned: tuple[inspect.Parameter, ...] = ()
+        if self.dependencies is not None:
+            hidden, owned = hidden | self.dependencies.names, self.dependencies.owned
+        parameters = [p for p in signature.parameters.values() if p.name not in hidden]
+        parameters += owned
         if self.resolved and self.context is None:
             kind = inspect.Parameter.KEYWORD_ONLY
             parameters.append(inspect.Parameter(SYNTHETIC_CONTEXT, kind, annotation=Context))
         return signature.replace(parameters=parameters)
 
-    async def fill(self, given: dict[str, Any], arguments: Mapping[str, object]) -> InputRequiredResult | None:
-        """Run the resolvers and add what they give to *given*; or return the question to ask.
+    @asynccontextmanager
+    async def filled(
+        self, given: dict[str, Any], arguments: Mapping[str, object]
+    ) -> AsyncGenerator[InputRequiredResult | None]:
+        """Add to *given* what nobody gave, and hold it for as long as the function runs; or give the question to ask.
 
         Raises:
-            Exception: Whatever a resolver raises.
+            Exception: Whatever a resolver or a dependency raises.
         """
+        question = await self._resolve(given, arguments)
+        if question is not None or self.dependencies is None:
+            yield question
+            return
+        async with self.dependencies.resolved(given) as resolved:
+            given.update(resolved)
+            for owned in self.dependencies.owned:
+                given.pop(owned.name, None)
+            yield None
+
+    async def _resolve(self, given: dict[str, Any], arguments: Mapping[str, object]) -> InputRequiredResult | None:
+        """Run the SDK's resolvers and add what they give to *given*; or return the question to ask."""
         if not self.resolved:
             return None
         context = given.pop(SYNTHETIC_CONTEXT) if self.context is None else given[self.context]
@@ -84,3 +128,12 @@ class Injected:
             return filled
         given.update(filled)
         return None
+
+
+def _dependencies_of(function: Callable[..., object]) -> Dependencies | None:
+    # A function of FastMCP's can be here only if somebody has imported it.
+    if "fastmcp" not in sys.modules:
+        return None
+    from agentguard.adapters.fastmcp_injected import Dependencies  # noqa: PLC0415  an extra
+
+    return Dependencies.of(function)

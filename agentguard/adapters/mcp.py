@@ -9,27 +9,36 @@ on the SDK's low-level server, and this is its middleware.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import unquote
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.shared.exceptions import MCPError
+from mcp_types import METHOD_NOT_FOUND
+from mcp_types.methods import CLIENT_REQUESTS
+from pydantic import ValidationError
 
-from agentguard.adapters.answers import ANSWERS, NestedDenial, protocol_denial
+from agentguard.adapters.answers import ANSWERS, ErrorAnswers, protocol_denial
+from agentguard.adapters.changes import LISTEN, Changes
+from agentguard.adapters.listing import Listing, unshared
+from agentguard.adapters.reading import UNFIT, Reading
+from agentguard.adapters.stepup import step_up, with_step_up
 from agentguard.adapters.surface import Offer
 from agentguard.call import ACTING, Call, Denial
 from agentguard.errors import Refusal
 from agentguard.evidence.record import call_attributes
+from agentguard.identity.sources import META_KEY as IDENTITY_KEY
 from agentguard.identity.sources import EnvironmentSource, meta_token, stdio_audience
 from agentguard.model import Reason
-from agentguard.policy.schema import METHODS
 from agentguard.policy.values import check_no_escapes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-    from contextvars import ContextVar
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
+    from agentguard.adapters.elicitation import Rounds
     from agentguard.enforce import Enforcer
     from agentguard.identity.verifier import InvocationVerifier
     from agentguard.limits import Limits
@@ -40,7 +49,18 @@ if TYPE_CHECKING:
     Handler = Callable[[Context, Call, CallNext], Awaitable[HandlerResult]]
     """Answers one request of a method; may raise what the SDK answers as an error."""
 
-UNFIT: Final = Refusal(Reason.INVALID_ARGUMENT, "the arguments do not fit the tool's schema")
+_REQUEST: Final[ContextVar[Call | None]] = ContextVar("agentguard_request", default=None)
+"""The request that is being answered, at the guard of the server that it was sent to."""
+
+PASSING: Final = frozenset(
+    {
+        "initialize",
+        "ping",
+        "server/discover",
+        "logging/setLevel",
+    }
+)
+"""Methods that use nothing of what a server offers."""
 
 
 class Adapter:
@@ -56,8 +76,10 @@ class Adapter:
         current: ContextVar[Call | None],
         clock: Callable[[], float],
         limits: Limits,
+        rounds: Rounds,
     ) -> None:
         self._book = book
+        self._rounds = rounds
         self._enforcer = enforcer
         self._environment = environment
         self._verifier = verifier
@@ -65,38 +87,75 @@ class Adapter:
         self._clock = clock
         self._limits = limits
         self._audience = stdio_audience(book.surface.name)
-        self._handlers: dict[str, Handler] = {
-            Offer.TOOL: self._call_tool,
-            Offer.RESOURCE: self._other,
-            Offer.PROMPT: self._other,
-        }
+        self._reading = Reading(book, enforcer, current=current, limits=limits)
+        self._changes = Changes(enforcer.store)
+        enforcer.adopted.append(self._changes.policies)
+        reading, listing = self._reading.handlers, Listing(book, enforcer, self._changes, self._is_nobodys).handlers
+        listening = self._changes.listening(reading[LISTEN])
+        self._handlers: dict[str, Handler] = {Offer.TOOL: self._call_tool, **reading, **listing, LISTEN: listening}
 
     def install(self) -> None:
         """Begin to judge: from here on every message of the server passes through `__call__`."""
         self._book.surface.middleware.append(self)
         self._book.surface.stop_unguarded(self._stop)
+        self._book.surface.when_mounted(self.within)
+        self._book.surface.app_hook(with_step_up)
 
     async def _stop(self, offer: Offer, key: str) -> None:
         """Stop what nobody guards, where all calls pass."""
-        self._book.refresh()
-        if self._book.rule(offer, key) is None:
-            refusal = self._book.why_not(offer, key)
-            raise NestedDenial(await self._enforcer.refuse(self._current.get(), key, refusal, known=False))
+        await self._book.refresh()
+        if offer is not Offer.TOOL:
+            await self._reading.inside(offer, key)
+            return
+        call, rule = self._current.get(), self._book.rule(offer, key)
+        if rule is None:
+            decision = await self._enforcer.refuse(call, key, self._book.why_not(offer, key), known=False)
+            raise self._book.surface.answers.denied_nested(decision)
+        ctx = None if call is None or call.depth else cast("Context | None", call.framework)
+        if call is not None and ctx is not None and ctx.method == offer and (ctx.params or {}).get("name") == key:
+            # A framework may choose another version for this caller than the one that was asked about first.
+            call.rule = rule
+
+    @contextmanager
+    def within(self, ctx: Context) -> Iterator[None]:
+        """Take a request that came by way of another server, which this one is mounted in.
+
+        That it still is a request, the guard of the other server knows. Without one, nothing
+        here has an identity.
+        """
+        request = _REQUEST.get()
+        if self._current.get() is not None or request is None or not request.open:
+            yield
+            return
+        call = self._call(ctx)
+        request.inner.append(call)
+        outer = self._current.set(call)
+        try:
+            yield
+        finally:
+            call.close()
+            self._current.reset(outer)
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Judge one message, as the SDK's middleware."""
-        handler = None if ctx.request_id is None else self._handlers.get(ctx.method)
-        if handler is None:
-            return await call_next(ctx)
-        self._book.refresh()
+        if ctx.request_id is None or ctx.method in PASSING:
+            result = await call_next(ctx)
+            return self._changes.announced(ctx, result) if ctx.method == "initialize" else result
+        # What another version of the protocol has is as unknown as what none has.
+        served = (ctx.method, ctx.protocol_version) in CLIENT_REQUESTS
+        handler = self._handlers.get(ctx.method, self._unknown) if served else self._unknown
+        await self._book.refresh()
         call = self._call(ctx)
-        outer = self._current.set(call)
+        # Here alone, and not where another server's tool may be running around this.
+        call.step_up = step_up(ctx.request, ctx.request_id)
+        outer, request = self._current.set(call), _REQUEST.set(call)
         try:
-            return await handler(ctx, call, call_next)
+            return unshared(await self._rounds.begin(ctx, call).answer(lambda own: handler(own, call, call_next)))
         finally:
             # A task that the tool left behind still sees this call: it must not act by it.
-            call.open = False
+            call.close()
             self._current.reset(outer)
+            _REQUEST.reset(request)
 
     async def _call_tool(self, ctx: Context, call: Call, call_next: CallNext) -> HandlerResult:
         named = (ctx.params or {}).get("name")
@@ -113,6 +172,11 @@ class Adapter:
         try:
             check_no_escapes((ctx.params or {}).get("arguments"), self._limits)
             result = await call_next(ctx)
+        except ValidationError:
+            if call.entered:
+                raise
+            # What is no request of the protocol gets no tool's result: the SDK answers it with an error.
+            raise protocol_denial(await self._enforcer.refuse(call, name, UNFIT)) from None
         except Exception:
             # What a tool raises is the tool's; what validation raises would tell the schema.
             if call.entered:
@@ -123,29 +187,23 @@ class Adapter:
         # No guarded function was reached, so whatever this is, nobody decided on it.
         return ANSWERS.denied(await self._enforcer.refuse(call, name, UNFIT))
 
-    async def _other(self, ctx: Context, call: Call, call_next: CallNext) -> HandlerResult:
-        """Judge a method that is a Cedar action itself, on the one argument that names its target."""
-        rule = self._book.methods[ctx.method]
-        target = METHODS[ctx.method]
-        named = (ctx.params or {}).get(target)
-        # The SDK decodes what it takes out of a URI, so what is judged is decoded too.
-        arguments = {target: unquote(named) if target == "uri" and isinstance(named, str) else named}
-        # What the handler calls in turn is nested in it.
-        call.depth += 1
-        try:
-            return await self._enforcer.enforce(call, rule, arguments, lambda: call_next(ctx))
-        except Denial as denial:
-            raise protocol_denial(denial.decision) from None
+    async def _unknown(self, ctx: Context, call: Call, _: CallNext) -> HandlerResult:
+        """Answer for a method that nobody knows as the SDK does for one that the server does not have."""
+        refusal = Refusal(Reason.UNGUARDED, "the guard knows no such method")
+        await self._enforcer.refuse(call, ctx.method, refusal, known=False)
+        raise MCPError(code=METHOD_NOT_FOUND, message="Method not found", data=ctx.method)
 
     def _call(self, ctx: Context) -> Call:
         request, meta = ctx.request, ctx.meta
         headers = getattr(request, "headers", {})
         name = (ctx.params or {}).get("name")
         traceparent = (meta or {}).get("traceparent")
+        answers = self._book.surface.answers
         return Call(
             identify=lambda: self._identify(request, meta),
-            answers=ANSWERS,
+            answers=answers if ctx.method == Offer.TOOL else ErrorAnswers(answers),
             transport="stdio" if request is None else "http",
+            framework=ctx,
             facts=call_attributes(
                 method=ctx.method,
                 tool=name if ctx.method == "tools/call" and isinstance(name, str) else None,
@@ -153,6 +211,15 @@ class Adapter:
                 session_id=headers.get("mcp-session-id"),
                 traceparent=traceparent if isinstance(traceparent, str) else None,
             ),
+        )
+
+    def _is_nobodys(self, ctx: Context) -> bool:
+        """Return whether a message had its one chance to name a run, and did not: it is asked on behalf of none."""
+        return (
+            ctx.request is None
+            and self._environment is None
+            and ACTING.get() is None
+            and IDENTITY_KEY not in (ctx.meta or {})
         )
 
     async def _identify(self, request: object, meta: Mapping[str, Any] | None) -> Invocation:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server.mcpserver import MCPServer
-from mcp_types import ToolAnnotations
+from mcp.server.mcpserver.prompts import Prompt
+from mcp.server.mcpserver.resources import FunctionResource, ResourceTemplate
+from mcp.server.mcpserver.resources.templates import ResourceSecurityError
+from mcp.server.mcpserver.tools import Tool
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, ToolAnnotations
 from typing_extensions import TypeIs
 
+from agentguard.adapters.answers import ANSWERS
 from agentguard.adapters.injected import SYNTHETIC_CONTEXT
 from agentguard.adapters.surface import Offer, Registered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     from mcp.server.context import ServerMiddleware
+
+    from agentguard.adapters.surface import Context
+    from agentguard.call import Answers
+
+
+_RUNNING: Final = (Tool, FunctionResource, ResourceTemplate, Prompt)
 
 
 def groups_of(annotations: ToolAnnotations | None) -> frozenset[str]:
@@ -46,6 +60,8 @@ class MCPServerSurface:
     def __init__(self, server: MCPServer[Any]) -> None:
         self._server = server
         self._tools = server._tool_manager  # noqa: SLF001
+        self._resources = server._resource_manager  # noqa: SLF001
+        self._prompts = server._prompt_manager  # noqa: SLF001
 
     @property
     def name(self) -> str:
@@ -57,9 +73,14 @@ class MCPServerSurface:
         """Where every message passes, outermost first."""
         return self._server.middleware
 
+    @property
+    def answers(self) -> Answers:
+        """How the SDK is told of a denial."""
+        return ANSWERS
+
     def registered(self) -> list[Registered]:
         """Return all that the server offers now."""
-        return [
+        tools = [
             Registered(
                 offer=Offer.TOOL,
                 key=tool.name,
@@ -69,19 +90,55 @@ class MCPServerSurface:
             )
             for tool in self._tools.list_tools()
         ]
+        others = [
+            *((Offer.RESOURCE, one.uri, one.name or one.uri) for one in self._resources.list_resources()),
+            *((Offer.RESOURCE, one.uri_template, one.name) for one in self._resources.list_templates()),
+            *((Offer.PROMPT, one.name, one.name) for one in self._prompts.list_prompts()),
+        ]
+        return tools + [
+            Registered(offer=offer, key=key, name=name, function=self.running(offer, key))
+            for offer, key, name in others
+        ]
 
     async def discover(self) -> list[Registered]:
         """Return the same: nothing of it lies elsewhere."""
         return self.registered()
 
+    def key(self, offer: Offer, named: str) -> str:
+        """Return the key of what a caller names, by the SDK's own matching of URIs."""
+        if offer is not Offer.RESOURCE or named in self._resources._resources:  # noqa: SLF001
+            return named
+        try:
+            found = (one.uri_template for one in self._resources.list_templates() if one.matches(named) is not None)
+            return next(found, named)
+        except ResourceSecurityError:
+            # The SDK looks no further either: there is no such resource.
+            return named
+
     def running(self, offer: Offer, key: str) -> Callable[..., Any] | None:
         """Return the function that would run now."""
-        tool = self._tools.get_tool(key) if offer is Offer.TOOL else None
-        return None if tool is None else tool.fn
+        found = self._found(offer, key)
+        # Of these very classes: one below may have a function, and run another.
+        function = found.fn if type(found) in _RUNNING else None  # type: ignore[attr-defined]
+        # The SDK validates the arguments of resources and prompts in a wrapper of its own.
+        return function if offer is Offer.TOOL else getattr(function, "raw_function", function)
 
     def knows(self, offer: Offer, key: str) -> bool:
         """Return whether the server has something of this key now."""
-        return self.running(offer, key) is not None
+        return self._found(offer, key) is not None
+
+    def _found(self, offer: Offer, key: str) -> object:
+        if offer is Offer.TOOL:
+            return self._tools.get_tool(key)
+        if offer is Offer.PROMPT:
+            return self._prompts.get_prompt(key)
+        return self._resources._resources.get(key) or self._resources._templates.get(key)  # noqa: SLF001
+
+    def absent(self, offer: Offer, named: str) -> Exception:
+        """Return what the SDK raises for a resource or prompt that it does not have."""
+        if offer is Offer.PROMPT:
+            return ValueError(f"Unknown prompt: {named}")
+        return MCPError(code=INVALID_PARAMS, message=f"Unknown resource: {named}", data={"uri": named})
 
     def put(self, registered: Registered, wrapper: Callable[..., Any]) -> None:
         """Let *wrapper* run in place of a tool's function, with the schemas as they were."""
@@ -95,26 +152,53 @@ class MCPServerSurface:
         tool.fn, tool.is_async = wrapper, True
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call *changed* whenever a tool is added or removed from now on."""
-        for method in ("add_tool", "remove_tool"):
-            _after(self._tools, method, changed)
+        """Call *changed* whenever something is added or removed from now on."""
+        for manager, methods in (
+            (self._tools, ("add_tool", "remove_tool")),
+            (self._resources, ("add_resource", "add_template")),
+            (self._prompts, ("add_prompt", "remove_prompt")),
+        ):
+            for method in methods:
+                _after(manager, method, changed)
 
     def stop_unguarded(self, check: Callable[[Offer, str], Awaitable[None]]) -> None:
-        """Await *check* before any tool is called, from inside the process too.
+        """Await *check* before anything of the server runs, from inside the process too.
 
         Middleware is not in the way of a nested call, nor of a message that other
         middleware rewrote.
         """
         bare = self._tools.call_tool
+        read_resource, get_prompt = self._server.read_resource, self._server.get_prompt
 
         async def call_tool(name: str, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:  # noqa: FBT001, FBT002
             await check(Offer.TOOL, name)
             return await bare(name, arguments, context, convert_result)
 
+        async def read(uri: Any, context: Any = None) -> Any:
+            await check(Offer.RESOURCE, str(uri))
+            return await read_resource(uri, context)
+
+        async def get(name: str, arguments: dict[str, Any] | None = None, context: Any = None) -> Any:
+            await check(Offer.PROMPT, name)
+            return await get_prompt(name, arguments, context)
+
         self._tools.call_tool = call_tool  # type: ignore[method-assign]
+        # On the object: the SDK's own handlers and a tool's context both ask there.
+        self._server.read_resource, self._server.get_prompt = read, get  # type: ignore[method-assign]
+
+    def when_mounted(self, within: Callable[[Context], AbstractContextManager[None]]) -> None:
+        """Nothing: the SDK mounts no server in another."""
 
     def app_hook(self, wrap: Callable[[Any], Any]) -> None:
         """Let *wrap* have every ASGI application that the server makes from now on."""
+        bare = self._server.streamable_http_app
+
+        @functools.wraps(bare)
+        def streamable_http_app(**options: Any) -> Any:
+            return wrap(bare(**options))
+
+        # On the object: `run` and whoever mounts the application both ask there.
+        self._server.streamable_http_app = streamable_http_app  # type: ignore[method-assign]
 
 
 def _after(owner: object, method: str, then: Callable[[], None]) -> None:

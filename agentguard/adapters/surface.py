@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from contextlib import AbstractContextManager
 
-    from mcp.server.context import ServerMiddleware
+    from mcp.server.context import ServerMiddleware, ServerRequestContext
+
+    from agentguard.call import Answers
+
+    Context = ServerRequestContext[Any, Any]
 
 
 class Offer(StrEnum):
@@ -23,6 +28,16 @@ class Offer(StrEnum):
     TOOL = "tools/call"
     RESOURCE = "resources/read"
     PROMPT = "prompts/get"
+
+    @property
+    def word(self) -> str:
+        """What messages call one."""
+        return self.name.lower()
+
+    @property
+    def decorator(self) -> str:
+        """The server's own decorator, for messages."""
+        return f"@server.{self.word}({'…' if self is Offer.RESOURCE else ''})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +75,18 @@ class Surface(Protocol):
     def middleware(self) -> list[ServerMiddleware[Any]]:
         """Where every message passes, outermost first."""
 
+    @property
+    def answers(self) -> Answers:
+        """How the framework is told of a denial."""
+
     def registered(self) -> list[Registered]:
         """Return all that the server offers now, as far as it can be told without waiting."""
 
     async def discover(self) -> list[Registered]:
         """Return all that the server offers now, what is mounted or proxied included."""
+
+    def key(self, offer: Offer, named: str) -> str:
+        """Return the key of what a caller names: of a URI, the template that the framework would take for it."""
 
     def running(self, offer: Offer, key: str) -> Callable[..., Any] | None:
         """Return the function that would run now: a name alone is fooled by removing and adding."""
@@ -72,14 +94,24 @@ class Surface(Protocol):
     def knows(self, offer: Offer, key: str) -> bool:
         """Return whether the server has something of this key now."""
 
+    def absent(self, offer: Offer, named: str) -> Exception:
+        """Return what the framework raises for a resource or prompt that it does not have."""
+
     def put(self, registered: Registered, wrapper: Callable[..., Any]) -> None:
-        """Let *wrapper* run in place of the function of *registered*."""
+        """Let *wrapper* run in place of the function of *registered*.
+
+        Where there is no function, it is a `RawTool`: it has the raw arguments, and what
+        would run with them.
+        """
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call *changed* whenever something is added or removed from now on."""
 
     def stop_unguarded(self, check: Callable[[Offer, str], Awaitable[None]]) -> None:
         """Await *check* before anything of the server runs, from inside the process too; it raises to stop it."""
+
+    def when_mounted(self, within: Callable[[Context], AbstractContextManager[None]]) -> None:
+        """Enter *within* around what another server, which this one is mounted in, lets this one run."""
 
     def app_hook(self, wrap: Callable[[Any], Any]) -> None:
         """Let *wrap* have every ASGI application that the server makes from now on."""

@@ -103,6 +103,7 @@ def show(
     ] = None,
     reason: Annotated[list[str] | None, _some("--reason", "For this reason.")] = None,
     policy: Annotated[list[str] | None, _some("--policy", "That this policy determined.")] = None,
+    decision: Annotated[list[str] | None, _some("--decision", "Of the decision whose id begins so.")] = None,
     policy_version: Annotated[list[str] | None, _some("--policy-version", "Under the version that begins so.")] = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar="TIME", help="From 2026-11-24T09:30, or 2h ago, on.")
@@ -136,6 +137,7 @@ def show(
         effect=effect or "",
         reasons=frozenset(reason or ()),
         policy_ids=frozenset(policy or ()),
+        decisions=tuple(decision or ()),
         versions=tuple(policy_version or ()),
         since=None if since is None else point_in_time(since, now=now),
         until=None if until is None else point_in_time(until, now=now),

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-import uvicorn
 
 from agentguard.atend import call_at_end
 from agentguard.cli.options import open_issuer, open_store
 from agentguard.cli.output import result, say
 from agentguard.cli.registry import Registry, read_registry
-from agentguard.errors import ConfigurationError
+from agentguard.cli.serving import http_server, listening, logging_shown
 from agentguard.evidence.chainfile import FOLDER
 from agentguard.evidence.durable import SQLiteLedger
 from agentguard.lifecycle.store import MemoryStore, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from agentguard.lifecycle.clients import Client
     from agentguard.lifecycle.issuer import Issuer
 
@@ -72,14 +66,10 @@ def issuer(
         if check:
             result("\n".join(_lines(opened, registry, f"{host}:{port}")))
             return
-        with _listening(host, port) as listening, _logging():
+        with listening(host, port, option="--host and --port") as listens, logging_shown():
             number = len(registry.clients)
             say(f"agentguard: serving {issuer} on {host}:{port}, for {number} client{'s' * (number != 1)}")
-            # No headers of a proxy are believed: nothing here depends on where a request came from.
-            config = uvicorn.Config(
-                app, log_level="warning", access_log=False, lifespan="off", proxy_headers=False, ws="none"
-            )
-            uvicorn.Server(config).run(sockets=[listening])
+            http_server(app).run(sockets=[listens])
 
 
 def _store_as_it_is(text: str) -> Store:
@@ -87,33 +77,6 @@ def _store_as_it_is(text: str) -> Store:
     if "://" in text or Path(text).exists():
         return open_store(text)
     return MemoryStore(clock=time.time)
-
-
-@contextmanager
-def _logging() -> Iterator[None]:
-    """Write the log to standard error: why a request was refused, and which runs began and ended."""
-    log = logging.getLogger("agentguard")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    before = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-        log.removeHandler(handler)
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        # Its own text names the address again.
-        why = os.strerror(error.errno) if error.errno else str(error)
-        message = f"--host and --port want an address to listen on, got `{host}` and `{port}`: {why}: choose another"
-        raise ConfigurationError(message) from None
 
 
 def _lines(opened: Issuer, registry: Registry, address: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from agentguard.cli.dev import dev
 from agentguard.cli.evidence import app as evidence
 from agentguard.cli.issuer import issuer
 from agentguard.cli.output import REFUSED, USAGE, refused, result, say
@@ -16,6 +17,7 @@ from agentguard.cli.revoke import revoke
 from agentguard.cli.run import RunCommand, run
 from agentguard.cli.runs import runs
 from agentguard.cli.token import token
+from agentguard.cli.wrap import WrapCommand, wrap
 from agentguard.errors import ConfigurationError, Refusal
 
 if TYPE_CHECKING:
@@ -33,8 +35,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
+app.command(rich_help_panel=START)(dev)
 app.command(rich_help_panel=START, cls=RunCommand, options_metavar="[OPTIONS] --")(run)
 app.command(rich_help_panel=START)(token)
+app.command(rich_help_panel=START, cls=WrapCommand)(wrap)
 app.command(rich_help_panel=LIVE)(runs)
 app.command(rich_help_panel=LIVE)(revoke)
 app.command(rich_help_panel=SERVE)(issuer)

@@ -25,7 +25,15 @@ _WHY: Final = {
 
 # Reasons for which a decision says which link of the chain it was about.
 _OF_A_LINK: Final = frozenset(
-    {Reason.POLICY, Reason.NO_PERMIT, Reason.GRANT, Reason.POLICY_ERROR, Reason.APPROVAL_UNAVAILABLE}
+    {
+        Reason.POLICY,
+        Reason.NO_PERMIT,
+        Reason.GRANT,
+        Reason.POLICY_ERROR,
+        Reason.APPROVAL_REQUIRED,
+        Reason.APPROVAL_DECLINED,
+        Reason.APPROVAL_UNAVAILABLE,
+    }
 )
 
 
@@ -44,6 +52,8 @@ def denied(decision: Decision, *, tool: str | None, invocation: Invocation | Non
     above = ""
     if invocation is not None and decision.reason in _OF_A_LINK and decision.link < len(invocation.ancestors):
         above = f", for {_named(invocation.ancestors[decision.link])} above it"
+    elif invocation is not None and decision.scopes:
+        above = f"; its token lacks `{' '.join(sorted(set(decision.scopes) - invocation.scopes))}`"
     return f"denied {what}{whose}, decision {decision.id}, {decision.reason}: {why}{above}"
 
 

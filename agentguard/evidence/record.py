@@ -118,6 +118,14 @@ def call_attributes(
     return found
 
 
+def approval_attributes(question: str, channel: str, approver: str | None = None) -> dict[str, AttributeValue]:
+    """Return what is kept of a person's being asked, for the decisions about that call."""
+    found: dict[str, AttributeValue] = {"agentguard.approval.id": question, "agentguard.approval.channel": channel}
+    if approver is not None:
+        found["agentguard.approval.approver"] = wire_text(approver)
+    return found
+
+
 def decision_attributes(
     *,
     decision: Decision,
@@ -169,6 +177,8 @@ def decision_attributes(
         found["agentguard.authority.remaining"] = max(0.0, invocation.run_ends_at - now)
         if invocation.token_id:
             found["agentguard.invocation.id"] = invocation.token_id
+        if decision.scopes:
+            found["agentguard.scopes.missing"] = tuple(sorted(set(decision.scopes) - invocation.scopes))
     if call is not None:
         found.update(call)
     return found

@@ -29,7 +29,13 @@ _FACTS: Final = {
 }
 # Where a policy is to be named, and not the reason alone.
 _BY_POLICY: Final = frozenset(
-    (Reason.POLICY, Reason.POLICY_ERROR, Reason.APPROVAL_DECLINED, Reason.APPROVAL_UNAVAILABLE)
+    (
+        Reason.POLICY,
+        Reason.POLICY_ERROR,
+        Reason.APPROVAL_REQUIRED,
+        Reason.APPROVAL_DECLINED,
+        Reason.APPROVAL_UNAVAILABLE,
+    )
 )
 _ENDS: Final = frozenset(end.value for end in RunEnd)
 

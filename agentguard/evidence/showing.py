@@ -46,6 +46,9 @@ NAMES: Final[Mapping[str, str]] = {
     "policy_label": "agentguard.policy.label",
     "policy_ids": "agentguard.policy.ids",
     "policy_refused": "agentguard.policy.refused",
+    "approval_id": "agentguard.approval.id",
+    "approval_channel": "agentguard.approval.channel",
+    "approver": "agentguard.approval.approver",
     "outcome": "agentguard.execution.outcome",
     "outcome_reason": "agentguard.execution.reason",
     "duration_s": "agentguard.execution.duration",
@@ -90,6 +93,7 @@ class Selection:
         effect: This effect.
         reasons: One of these reasons: of a decision, of a stopped call, of a refused token.
         policy_ids: A decision that one of these policies determined.
+        decisions: What belongs to a decision whose id begins so.
         versions: Under a policy version that begins so, with or without its ``sha256:``.
         since: No earlier, unix seconds.
         until: Earlier than that.
@@ -104,6 +108,7 @@ class Selection:
     effect: str = ""
     reasons: frozenset[str] = frozenset()
     policy_ids: frozenset[str] = frozenset()
+    decisions: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
     since: float | None = None
     until: float | None = None
@@ -122,6 +127,7 @@ class Selection:
                 not self.effect or record.text("agentguard.decision.effect") == self.effect,
                 not self.reasons or not self.reasons.isdisjoint(map(record.text, _REASONS)),
                 not self.policy_ids or not self.policy_ids.isdisjoint(record.policy_ids),
+                not self.decisions or record.text("agentguard.decision.id").startswith(self.decisions),
                 not self.versions or version.startswith(self.versions) or _digest(version).startswith(self.versions),
                 self.since is None or record.at >= self.since,
                 self.until is None or record.at < self.until,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from agentguard.evidence.denied import denied
 from agentguard.evidence.ledger import evidence_attributes
 from agentguard.evidence.record import (
+    approval_attributes,
     arguments_digest,
     decision_attributes,
     execution_attributes,
@@ -171,6 +172,7 @@ class Trace:
 
     __slots__ = (
         "_action",
+        "_approval",
         "_arrived",
         "_attributes",
         "_began",
@@ -204,11 +206,24 @@ class Trace:
         self._execution: OpenSpan | None = None
         self._entry: Entry | None = None
         self._attributes: Mapping[str, AttributeValue] = {}
+        self._approval: Mapping[str, AttributeValue] = {}
         self.invocation: Invocation | None = None
         self.policies: PolicyFacts | None = None
         self.resource: EntityUid | None = None
         self.input: object = None
         self.decision: Decision | None = None
+
+    def asked(self, question: str, channel: str, approver: str | None = None) -> None:
+        """Take which question a person was asked about this call, where, and who approved it.
+
+        Args:
+            question: Its id.
+            channel: How policies name where it was asked.
+            approver: The user who approved, when known.
+        """
+        if approver is not None and "User" in self._trail.private:
+            approver = private_resource(self._trail.key, EntityUid("User", approver)).id
+        self._approval = approval_attributes(question, channel, approver)
 
     def decided(self, decision: Decision) -> Decision:
         """Record a decision, and return it with its id; each has a span of its own.
@@ -228,6 +243,7 @@ class Trace:
             errors=decision.errors,
             advice=decision.advice,
             link=decision.link,
+            scopes=decision.scopes,
             id=decision_id(now, trail.entropy(10)),
         )
         shown = resource = self.resource
@@ -242,7 +258,7 @@ class Trace:
             digest=None if self.input is None else arguments_digest(trail.key, self.input),
             policy_label=policies.label if policies is not None else None,
             policy_activated_at=policies.activated_at if policies is not None else None,
-            call=self._call,
+            call={**self._call, **self._approval},
         )
         self._tried = True
         shows = self._span.kept(started_at=min(self._arrived, now))

@@ -104,6 +104,9 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.policy.activated_at", "int", _JUDGED, "When these policies came into force, unix time.", unit="s"),
     _row("agentguard.policy.previous", "string", ("record",), "The version that this one replaced, while it ran."),
     _row("agentguard.policy.refused", "string", ("record",), "Why a change of them was not taken: file, line and fix."),
+    _row(
+        "agentguard.scopes.missing", "string[]", _JUDGED, "The scopes that the token lacked, if that alone stopped it."
+    ),
     _row("agentguard.run.id", "string", _LIFE, "The run, constant across renewal of its token."),
     _row("agentguard.run.ends_at", "int", (*_JUDGED, "run"), "The run's absolute end, unix time.", unit="s"),
     _row("agentguard.run.parent", "string", (*_JUDGED, "run"), "The run that delegated to this one."),
@@ -127,6 +130,14 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.resource.type", "string", _JUDGED, "The resource's Cedar type."),
     _row("agentguard.resource.id", "string", _JUDGED, "Its id; for a type declared private, a keyed digest."),
     _row("agentguard.arguments.digest", "string", _JUDGED, "Keyed HMAC-SHA-256 over what was judged."),
+    _row("agentguard.approval.id", "string", _JUDGED, "The question that a person was asked, in each of its records."),
+    _row("agentguard.approval.channel", "string", _JUDGED, "Where: `client`, or the name of the guard's own approver."),
+    _row(
+        "agentguard.approval.approver",
+        "string",
+        _JUDGED,
+        "The user who approved, when that is known; if users are declared private, a keyed digest.",
+    ),
     _row("agentguard.evidence.chain_id", "string", _SHOWN, "The ledger's chain."),
     _row("agentguard.evidence.seq", "int", _SHOWN, "The record's place in the chain, from 1."),
     _row("agentguard.evidence.hash", "string", _SHOWN, "The record's SHA-256, hex."),

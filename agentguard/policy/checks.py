@@ -88,7 +88,7 @@ def _invalid(
 ) -> Problem:
     if found := _NO_ACTION.fullmatch(message):
         known = {*(tool.name for tool in tools), *(group for tool in tools for group in tool.groups)}
-        what = f"no tool is called `{found['action']}`: {did_you_mean(found['action'], known)}"
+        what = f"there is no action `{found['action']}`: {did_you_mean(found['action'], known)}"
         return _at(policy, found["action"], what)
     if found := _NO_TYPE.fullmatch(message):
         what = f"there is no entity type `{found['type']}`: {did_you_mean(found['type'], attributes)}"

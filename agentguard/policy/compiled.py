@@ -21,7 +21,10 @@ from agentguard.policy.kept import Kept
 from agentguard.policy.lexer import tokens
 from agentguard.policy.literals import literals
 from agentguard.policy.reach import KnownEntities, Uid, ancestors, json_text, parents_of, resolve, uid_of
+from agentguard.policy.schema import GuardedTool
+from agentguard.policy.sketch import Sketches
 from agentguard.policy.slicing import PolicyIndex, Scope
+from agentguard.policy.values import record_of
 from agentguard.request import principal_entities, principal_uid
 
 if TYPE_CHECKING:
@@ -30,7 +33,8 @@ if TYPE_CHECKING:
     from agentguard.limits import Limits
     from agentguard.model import Decision, Invocation
     from agentguard.policy.literals import Literal
-    from agentguard.policy.schema import GuardedTool, SchemaTexts
+    from agentguard.policy.schema import SchemaTexts
+    from agentguard.policy.sketch import Part
 
 # What is kept, over all invocations of a version; a call that finds nothing compiles its own
 # part again. Invocations come and go by the thousand, and each brings its own.
@@ -56,9 +60,12 @@ class Policy:
         id: Its ``@id``.
         text: Its text, annotations included.
         scope: What its head demands of principal and action.
+        part: The same policy, as it is asked about for all actions at once.
         literals: The entities that it names.
         advice: Its ``@advice``: what it says to a caller that it stops.
         approval: Whether it has ``@obligation("approval")``: a person can lift it.
+        prompt: Its ``@approval_prompt``: what it says to that person.
+        scopes: Its ``@scopes``: what it looks for in a token.
         owner: Its ``@owner``: who answers for it.
         file: The file that it stands in, relative to the folder.
         line: Its first line there.
@@ -67,9 +74,12 @@ class Policy:
     id: str
     text: str
     scope: Scope
+    part: Part
     literals: tuple[Literal, ...] = ()
     advice: str | None = None
     approval: bool = False
+    prompt: str | None = None
+    scopes: frozenset[str] = frozenset()
     owner: str | None = None
     file: str = ""
     line: int = 0
@@ -82,9 +92,9 @@ class Action:
     tool: GuardedTool
     uid: dict[str, str]
     schema: cedarpy.Schema
-    # The tool and its server, which the guard makes.
+    # The server, and the tool, resource or prompt in it, which the guard makes.
     entities: tuple[dict[str, object], ...]
-    # Known entities that it could act on, as they are when it does: in the tool.
+    # Known entities that it could act on, as they are when it does: in the tool, or what else it is.
     resources: Mapping[Uid, str]
 
 
@@ -148,6 +158,9 @@ class PolicySet:
         known: What these hold, ready to be looked up.
         plain: For each entity type, the attributes that can refer to nothing.
         limits: The bounds that requests must stay under.
+        actions: All that can be asked for, by name.
+        anything: An action of which nothing is known.
+        sketches: The policies, to be asked about all actions at once.
     """
 
     def __init__(
@@ -178,12 +191,17 @@ class PolicySet:
             (literal.uid.type, literal.uid.id) for policy in policies for literal in policy.literals if literal.asked
         )
         self._index = PolicyIndex({policy.id: policy.scope for policy in policies})
-        self._actions = {tool.name: _action(tool, schema, entities) for tool in tools}
+        self.actions = {tool.name: _action(tool, schema, entities) for tool in tools}
         self._principals = frozenset((uid.type, uid.id) for uid in self._index.principals)
-        self._links: Kept[tuple[Invocation, str], Link] = Kept(_KEPT_LINKS)
+        self._links: Kept[tuple[Invocation, str | None], Link] = Kept(_KEPT_LINKS)
         self._grants: Kept[str, Grant | str] = Kept(_KEPT_GRANTS)
         self._slices: Kept[tuple[str, frozenset[Uid]], Slice] = Kept(_KEPT_POLICIES)
         self._granted: Kept[tuple[str, frozenset[Uid], str], Slice] = Kept(_KEPT_POLICIES)
+        self.anything = _anything(schema, self.actions.values())
+        self.sketches = Sketches(
+            (None if (uid := policy.scope.principal) is None else (uid.type, uid.id), policy.part)
+            for policy in self.policies.values()
+        )
 
     def action(self, name: str) -> Action:
         """Return what is known of an action.
@@ -191,24 +209,31 @@ class PolicySet:
         Raises:
             Refusal: UNGUARDED, if there is no such action.
         """
-        action = self._actions.get(name)
+        action = self.actions.get(name)
         if action is None:
-            raise Refusal(Reason.UNGUARDED, f"no tool `{name}` is guarded by these policies")
+            raise Refusal(Reason.UNGUARDED, f"nothing of the action `{name}` is guarded by these policies")
         return action
 
-    def link(self, invocation: Invocation, action: Action) -> Link:
+    def link(self, invocation: Invocation, action: Action, *, supposing: frozenset[str] | None = None) -> Link:
         """Return *invocation* ready for *action*, from the cache if it was there before.
+
+        Args:
+            invocation: One link of a chain.
+            action: What is asked for.
+            supposing: The scopes that its token is supposed to have; then nothing is kept.
 
         Raises:
             Refusal: GRANT, if its grant is not valid here.
         """
+        if supposing is not None:
+            return self._prepare(invocation, action, scopes=supposing)
         # An invocation is itself and equal to no other, so that none can be taken for it.
-        key = (invocation, action.tool.name)
+        key = (invocation, None if action is self.anything else action.tool.name)
         return self._links.get(key) or self._links.put(key, self._prepare(invocation, action))
 
-    def _prepare(self, invocation: Invocation, action: Action) -> Link:
+    def _prepare(self, invocation: Invocation, action: Action, *, scopes: frozenset[str] | None = None) -> Link:
         grant = None if invocation.grant is None else self._grant(invocation.grant)
-        own = KnownEntities((*principal_entities(invocation), *action.entities), self.plain)
+        own = KnownEntities((*principal_entities(invocation, scopes=scopes), *action.entities), self.plain)
         start = self._asked.union(*own.refers_to.values())
         # What the call may act on is left to the call: there it is in the tool.
         later = action.resources
@@ -283,7 +308,7 @@ class PolicySet:
         except (ConfigurationError, ValueError) as error:
             return f"the grant is not valid: {error}"
         if not validation.validation_passed:
-            return _misfit(validation.errors[0].error, self._actions)
+            return _misfit(validation.errors[0].error, self.actions)
         if any(literal.asked and literal.uid.type in self._solid for literal in found):
             return "the grant asks about an entity that the request does not bring"
         return Grant(text, handle)
@@ -306,13 +331,12 @@ def _misfit(message: str, tools: Iterable[str]) -> str:
 def _action(tool: GuardedTool, schema: SchemaTexts, known: Sequence[Mapping[str, object]]) -> Action:
     # The types and this one action: a schema of all tools costs each call some
     # microseconds a tool.
-    own = cedarpy.Schema.from_str(f"{schema.types}\n{schema.actions[tool.name]}")
+    own = cedarpy.Schema.from_str(schema.alone(tool.name))
     server = {"type": "Server", "id": tool.server}
-    itself = {"type": "Tool", "id": tool.name}
-    entities: tuple[dict[str, object], ...] = (
-        {"uid": server, "attrs": {}, "parents": []},
-        {"uid": itself, "attrs": {}, "parents": [server]},
-    )
+    itself = tool.itself.as_json()
+    entities: tuple[dict[str, object], ...] = ({"uid": server, "attrs": {}, "parents": []},)
+    if itself != server:
+        entities += ({"uid": itself, "attrs": {}, "parents": [server]},)
     resources: dict[Uid, str] = {}
     for entity in known:
         uid = uid_of(entity["uid"])
@@ -320,6 +344,13 @@ def _action(tool: GuardedTool, schema: SchemaTexts, known: Sequence[Mapping[str,
             above = [{"type": type_, "id": id_} for type_, id_ in sorted(parents_of(entity))]
             resources[uid] = json_text({**entity, "parents": [*above, itself]})
     return Action(tool, {"type": "Action", "id": tool.name}, own, entities, resources)
+
+
+def _anything(schema: SchemaTexts, actions: Iterable[Action]) -> Action:
+    """Return an action of which nothing is known, not even what it could act on."""
+    tool = GuardedTool(name="", server="", input=record_of({}, where=""))
+    resources = {uid: text for action in actions for uid, text in action.resources.items()}
+    return Action(tool, {}, cedarpy.Schema.from_str(schema.types), (), resources)
 
 
 def _with_grant(organisation: Slice, grant: Grant) -> Slice:

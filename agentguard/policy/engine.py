@@ -24,16 +24,8 @@ import cedarpy
 from agentguard.errors import Refusal
 from agentguard.model import Decision, Effect, Reason
 from agentguard.policy.compiled import Policy, PolicySet
-from agentguard.policy.reach import (
-    Uid,
-    add_references,
-    ancestors,
-    json_text,
-    parents_of,
-    references_of,
-    resolve,
-    uid_of,
-)
+from agentguard.policy.given import Given
+from agentguard.policy.reach import Uid, add_references, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +33,7 @@ if TYPE_CHECKING:
     from agentguard.model import AccessRequest, Invocation
     from agentguard.policy.compiled import Action, Link, Slice
 
-__all__ = ["Policy", "PolicySet", "decide", "may_ever", "never"]
+__all__ = ["Policy", "PolicySet", "bearing", "decide", "may_ever", "never"]
 
 # The parts of the context whose schema has no entity type in it, so that nothing in them
 # can refer to one. Cedar itself refuses a context that is not as its schema says.
@@ -51,7 +43,7 @@ _ANSWERS: Final = 1_024
 _POSITIONAL: Final = re.compile(r"error while evaluating policy `(policy[0-9]+)`: ([^`]*)")
 
 
-def decide(request: AccessRequest, policies: PolicySet) -> Decision:
+def decide(request: AccessRequest, policies: PolicySet, *, supposing: frozenset[str] | None = None) -> Decision:
     """Decide whether *request* may run under *policies*.
 
     A denial is a result, not an error. Code that must stop on denial raises
@@ -60,10 +52,13 @@ def decide(request: AccessRequest, policies: PolicySet) -> Decision:
     Args:
         request: The call to judge, made on behalf of a verified invocation.
         policies: The compiled policies to judge it by.
+        supposing: The scopes that the run's own token is supposed to have. Nothing may
+            run on the answer; `policy.scopes` asks so.
 
     Returns:
         An allow names the permits that granted it, over all links. A denial names the
-        forbids that matched, or carries the errors that made it.
+        forbids that matched, or carries the errors that made it. It is `APPROVAL_UNAVAILABLE`
+        if nothing but forbids that a person can lift denies it, at any link; their ids are all named.
     """
     resource = request.resource
     answers: list[Decision] = []
@@ -71,9 +66,9 @@ def decide(request: AccessRequest, policies: PolicySet) -> Decision:
         action = policies.action(request.action)
         start = {(resource.type, resource.id)}
         context = _context(request.context, start)
-        given = _Given(request.entities, policies)
+        given = Given(request.entities, policies)
         for depth, invocation in enumerate(request.invocation.chain):
-            link = policies.link(invocation, action)
+            link = policies.link(invocation, action, supposing=supposing)
             entities = given.around(link, action, start, (resource.type, resource.id))
             chosen = policies.slice(link, action, given.closure(link))
             result = cedarpy.is_authorized(
@@ -85,15 +80,17 @@ def decide(request: AccessRequest, policies: PolicySet) -> Decision:
                 action.schema,
             )
             answer = _answer(result, policies, chosen, depth)
-            if not answer.allowed:
+            # What no person can lift, at whichever link, comes before what one could.
+            if not answer.allowed and answer.reason is not Reason.APPROVAL_UNAVAILABLE:
                 return answer
             answers.append(answer)
     except Refusal as refusal:
         return _deny(policies, refusal.reason, len(answers), errors=(refusal.detail,))
-    last = answers[-1]
     if len(answers) == 1:
-        return last
-    return replace(last, policy_ids=_sorted(id_ for answer in answers for id_ in answer.policy_ids))
+        return answers[0]
+    denied = [answer for answer in answers if not answer.allowed]
+    decided = denied[0] if denied else answers[-1]
+    return replace(decided, policy_ids=_sorted(id_ for answer in denied or answers for id_ in answer.policy_ids))
 
 
 def _context(context: Mapping[str, object], start: set[Uid]) -> str:
@@ -109,59 +106,6 @@ def _context(context: Mapping[str, object], start: set[Uid]) -> str:
         return json_text(context)
     except ValueError:
         raise Refusal(Reason.INVALID_ARGUMENT, "the context is not plain Cedar JSON") from None
-
-
-class _Given:
-    """The entities that came with a request."""
-
-    __slots__ = ("_entities", "_policies", "_refers_to", "_text")
-
-    def __init__(self, entities: Sequence[Mapping[str, object]], policies: PolicySet) -> None:
-        self._entities = entities
-        self._policies = policies
-        if len(entities) > policies.limits.entities_per_request:
-            raise Refusal(Reason.MISSING_ENTITY, "the request brings more entities than the limit")
-        try:
-            self._refers_to = dict([references_of(entity, policies.plain) for entity in entities])
-            self._text = json_text(entities)[1:-1]
-        except (ValueError, RecursionError):
-            raise Refusal(Reason.MISSING_ENTITY, "an entity is not plain Cedar JSON") from None
-
-    def closure(self, link: Link) -> frozenset[Uid]:
-        """Return the principal and everything that it is in."""
-        if link.unresolved.isdisjoint(link.closure):
-            return link.closure
-        parents = {uid_of(entity["uid"]): parents_of(entity) for entity in self._entities}
-        return ancestors(link.closure, parents, self._policies.known.parents)
-
-    def around(self, link: Link, action: Action, start: set[Uid], resource: Uid | None = None) -> cedarpy.Entities:
-        """Return everything that *link* and *start* can reach.
-
-        A *resource* that is known without the request is in the tool that acts on it.
-
-        Raises:
-            Refusal: MISSING_ENTITY, if that is not all there, or not as the schema says.
-        """
-        known = self._policies.known
-        # Every entity that came with the request is followed, even where nothing leads
-        # to it: one that is known too is then added twice, and two versions are refused.
-        reached = start.union(link.unresolved, self._refers_to, *self._refers_to.values()) - link.present
-        used: set[Uid] = set()
-        if not reached <= self._refers_to.keys() or not known.text.keys().isdisjoint(reached):
-            used, absent = resolve(reached, known, self._refers_to, link.present)
-            for type_ in self._policies.missing(absent):
-                # Its id stays out of this: the type may be declared private.
-                raise Refusal(Reason.MISSING_ENTITY, f"an entity of type `{type_}` is not there")
-        if used:
-            texts = (action.resources.get(uid, known.text[uid]) if uid == resource else known.text[uid] for uid in used)
-            delta = ",".join([*filter(None, (self._text,)), *texts])
-        elif not (delta := self._text):
-            return link.base
-        try:
-            return link.base.with_added_json_str(f"[{delta}]", action.schema)
-        except ValueError as error:
-            detail = f"the entities are not as the schema says: {str(error).partition('`')[0]}"
-            raise Refusal(Reason.MISSING_ENTITY, detail) from None
 
 
 def _answer(result: cedarpy.AuthzResult, policies: PolicySet, chosen: Slice, depth: int) -> Decision:
@@ -269,6 +213,19 @@ def _named(errors: Sequence[str], chosen: Slice, depth: int) -> tuple[str, ...]:
     return tuple(sorted(named))
 
 
+def bearing(
+    invocation: Invocation, action: str, policies: PolicySet, entities: Sequence[Mapping[str, object]] = ()
+) -> tuple[Policy, ...]:
+    """Return the organisation's policies that can bear on what *invocation* does by *action*, in their order.
+
+    Raises:
+        Refusal: If the policies do not know the action, or the grant or an entity is not valid.
+    """
+    row = policies.action(action)
+    closure = Given(entities, policies).closure(policies.link(invocation, row))
+    return tuple(policies.policies[id_] for id_ in policies.organisation(row, closure).names.values())
+
+
 def may_ever(
     invocation: Invocation, action: str, policies: PolicySet, entities: Sequence[Mapping[str, object]] = ()
 ) -> bool:
@@ -277,7 +234,12 @@ def may_ever(
 
 
 def never(
-    invocation: Invocation, action: str, policies: PolicySet, entities: Sequence[Mapping[str, object]] = ()
+    invocation: Invocation,
+    action: str,
+    policies: PolicySet,
+    entities: Sequence[Mapping[str, object]] = (),
+    *,
+    supposing: frozenset[str] | None = None,
 ) -> Decision | None:
     """Return the denial that every such call would get, or None if some call might be allowed.
 
@@ -291,12 +253,13 @@ def never(
         policies: The compiled policies.
         entities: Cedar JSON entities that the principal reaches and the policies do not
             know.
+        supposing: The scopes that the run's own token is supposed to have.
     """
     depth = 0
     try:
         row = policies.action(action)
         for depth, invoked in enumerate(invocation.chain):
-            denial = _never(policies.link(invoked, row), row, policies, entities, depth)
+            denial = _never(policies.link(invoked, row, supposing=supposing), row, policies, entities, depth)
             if denial is not None:
                 return denial
     except Refusal as refusal:
@@ -311,15 +274,15 @@ def _never(
     if link.never is not None and not entities:
         return link.never[0]
     try:
-        given = _Given(entities, policies)
+        given = Given(entities, policies)
         around = given.around(link, action, set())
     except Refusal:
         # What is missing now may be there at the call.
         return None
-    request = {"principal": _spelled(link.principal), "action": _spelled(action.uid)}
+    request = {"principal": spelled(link.principal), "action": spelled(action.uid)}
     # What the guard itself makes is known before the call.
     if action.tool.resource_type is None:
-        request["resource"] = _spelled({"type": "Tool", "id": action.tool.name})
+        request["resource"] = spelled(action.tool.itself.as_json())
     organisation = policies.organisation(action, given.closure(link))
     denial = None
     asked = cedarpy.is_authorized_partial(request, organisation.handle, around)
@@ -336,7 +299,7 @@ def _never(
     return denial
 
 
-def _spelled(uid: dict[str, str]) -> str:
+def spelled(uid: dict[str, str]) -> str:
     """Return an entity's name as Cedar writes it.
 
     Partial evaluation takes names as text alone, and of all the ways to write one only

@@ -17,7 +17,6 @@ from agentguard.policy.reader import Problem, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from agentguard.policy.fragments import EntityType
     from agentguard.policy.reach import Uid
     from agentguard.policy.schema import SchemaTexts
 
@@ -151,7 +150,7 @@ def unfit_entities(
     problems = [
         Problem(file, entity.line, what)
         for entity in entities
-        for what in _unfit(entity, schema.entities, plain, types, present)
+        for what in _unfit(entity, schema, plain, types, present)
     ]
     if not problems:
         try:
@@ -163,11 +162,15 @@ def unfit_entities(
 
 def _unfit(
     entity: StaticEntity,
-    declared: Mapping[str, EntityType],
+    schema: SchemaTexts,
     plain: Mapping[str, frozenset[str]],
     types: cedarpy.Schema,
     present: set[Uid],
 ) -> Iterator[str]:
+    if entity.uid.type in schema.ours:
+        yield f"`{entity.uid}` is made by the guard: remove it"
+        return
+    declared = schema.entities
     if entity.uid.type not in declared:
         yield f"there is no entity type `{entity.uid.type}`: {did_you_mean(entity.uid.type, declared)}"
         return

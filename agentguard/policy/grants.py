@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 GROUPS: Final = frozenset({"tools/call", "read-only", "destructive", "open-world", "idempotent"})
 """The groups of actions: every tool's, and one for each hint of its annotations."""
 
+METHODS: Final[Mapping[str, str]] = {"resources/read": "uri", "prompts/get": "name"}
+"""Methods that are actions too: on the server, for what nobody guards; and the argument that each judges.
+
+Each is the group of the actions of guarded resources, or prompts, as well.
+"""
+
 _LIMITS: Final = Limits()
 _NAME: Final = shape_of(str, where="a name")
 _VALUES: Final = {kind: shape_of(kind, where="a value") for kind in (str, int, bool)}
@@ -37,12 +43,14 @@ def grant_text(
     """Write a grant that permits *tools*, and no others.
 
     Args:
-        tools: The tools' names.
+        tools: The tools' names. ``resources/read`` and ``prompts/get`` stand for what nobody
+            guards; a guarded one is named with its method, as in ``resources/read/notes``.
         arguments: For a tool, the values that an argument may have, by its name; a call
             without that argument is not permitted.
 
     Returns:
-        Cedar text: one permit for the tools without *arguments*, and one for each other.
+        Cedar text: one permit for the tools without *arguments*, and one for each other and
+        for a method.
 
     Raises:
         ConfigurationError: If a list is empty, a name is that of a group of actions, a tool
@@ -65,9 +73,10 @@ def grant_text(
     if stray:
         message = f"a grant bounds arguments of `{stray[0]}`, which is not among its tools: add it to tools="
         raise ConfigurationError(message)
-    free = [name for name in names if name not in arguments]
+    # In a list, a method would stand for every action that is in it: it has a permit of its own.
+    free = [name for name in names if name not in arguments and name not in METHODS]
     policies = [_permit(free, {})] if free else []
-    policies += [_permit([name], arguments[name]) for name in names if name in arguments]
+    policies += [_permit([name], arguments.get(name, {})) for name in names if name not in free]
     static = {f"policy{place}": policy for place, policy in enumerate(policies)}
     text = cedarpy.policies_from_json_str(
         json.dumps({"templates": {}, "staticPolicies": static, "templateLinks": []})

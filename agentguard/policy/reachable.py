@@ -7,7 +7,7 @@ kinder to say so when the server starts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from agentguard.policy.declarations import closure, read_declarations
 from agentguard.policy.fragments import VOCABULARY
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from agentguard.policy.entityfile import StaticEntity
     from agentguard.policy.fragments import EntityType, Fragment
     from agentguard.policy.schema import GuardedTool, SchemaTexts
-
-_OURS: Final = frozenset(("Invocation", "Server", "Tool"))
 
 
 def unsourced_types(
@@ -34,16 +32,18 @@ def unsourced_types(
         tools: What can be called.
         sourced: The types that have a loader or an entity in the entity file.
     """
-    resources = {tool.resource_type: tool.name for tool in tools if tool.resource_type is not None}
+    resources = {
+        tool.resource_type: f"{tool.kind.word} `{tool.itself.id}`" for tool in tools if tool.resource_type is not None
+    }
     declared = read_declarations(schema.types)
     # `context.approval` names a user.
     roots = {"Invocation", "User", *resources}
     referred = closure({name for root in roots & declared.keys() for name in declared[root].names}, declared)
     problems = []
     for entity in schema.entities.values():
-        if entity.bare or entity.name in sourced or entity.name in _OURS:
+        if entity.bare or entity.name in sourced or entity.name in schema.ours:
             continue
-        if entity.name in referred or (entity.name in resources and not _made_whole(entity)):
+        if entity.name in referred or (entity.name in resources and not _made_whole(entity, schema.ours)):
             fix = f'register a loader, @guard.entity("{entity.name}"), or list its entities in cedarentities.json'
             what = f"`{entity.name}` has attributes or parents that nobody knows: {fix}"
             problems.append(_problem(entity, fragments, resources, what))
@@ -71,13 +71,13 @@ def twice_sourced(entities: Iterable[StaticEntity], loaders: Collection[str], fi
     ]
 
 
-def _made_whole(entity: EntityType) -> bool:
-    """Whether the guard can make such a resource without asking: all it has is its tool."""
-    return entity.parents == ("Tool",) and not (entity.attributes or entity.tags)
+def _made_whole(entity: EntityType, ours: frozenset[str]) -> bool:
+    """Whether the guard can make such a resource without asking: all it has is what acts on it."""
+    return {*entity.parents} <= ours - {"Invocation", "Server"} and not (entity.attributes or entity.tags)
 
 
 def _problem(entity: EntityType, fragments: Sequence[Fragment], resources: dict[str, str], what: str) -> Problem:
     for fragment in fragments:
         if entity in fragment.entities:
             return Problem(fragment.path, entity.line, what)
-    return Problem(f"tool `{resources[entity.name]}`" if entity.name in resources else "schema", 0, what)
+    return Problem(resources.get(entity.name, "schema"), 0, what)

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 import cedarpy
 
+from agentguard.model import printable
 from agentguard.policy.compiled import Policy
 from agentguard.policy.lexer import Kind, LexError, check_bounds, position, statements
 from agentguard.policy.literals import literals
+from agentguard.policy.sketch import part_of
 from agentguard.policy.slicing import scope_of
 
 if TYPE_CHECKING:
@@ -32,10 +34,16 @@ _UNEXPECTED: Final = re.compile(r"unexpected token `(?P<token>.*)`", re.DOTALL)
 _ENDED: Final = "unexpected end of input"
 _NO_SCHEMA: Final = cedarpy.Schema.from_str("")
 _EFFECTS: Final = ("permit", "forbid")
-_ANNOTATIONS: Final = ("id", "advice", "obligation")
+_ANNOTATIONS: Final = ("id", "advice", "obligation", "approval_prompt", "scopes")
 # `advise` is that close to `advice`.
 _CLOSE: Final = 0.8
 _STARTS: Final = frozenset(("@", *_EFFECTS))
+# RFC 6749, section 3.3.
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
+_PLACEHOLDER: Final = re.compile(r"\{[^{}]*\}")
+_PROMPT_LENGTH: Final = 512
+# They go into one header, which clients and proxies bound.
+_SCOPES_LENGTH: Final = 512
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -103,9 +111,12 @@ def _read(file: str, text: str, statement: Statement, limits: Limits) -> Policy:
         id=_id(text, statement, annotations),
         text=statement.text,
         scope=scope_of(parsed),
+        part=part_of(statement),
         literals=named,
         advice=annotations.get("advice") or None,
         approval=_asks_for_approval(text, statement, head, annotations),
+        prompt=_prompt(text, statement, annotations),
+        scopes=_scopes(text, statement, annotations),
         owner=annotations.get("owner") or None,
         file=file,
         line=statement.line,
@@ -244,6 +255,31 @@ def _id(text: str, statement: Statement, annotations: Mapping[str, str]) -> str:
     return id_
 
 
+def _scopes(text: str, statement: Statement, annotations: Mapping[str, str]) -> frozenset[str]:
+    """Return the scopes that a policy says it looks for.
+
+    Raises:
+        LexError: If they are not RFC 6749 scope tokens, one blank between two.
+    """
+    written = annotations.get("scopes")
+    if written is None:
+        return frozenset()
+    if len(written) > _SCOPES_LENGTH:
+        what = f"@scopes holds at most {_SCOPES_LENGTH} characters, got {len(written)}: name fewer"
+        raise LexError(text, statement.offset, what)
+    scopes = written.split(" ")
+    if wrong := next((scope for scope in scopes if _SCOPE.fullmatch(scope) is None), None):
+        what = f'@scopes wants OAuth scopes, got `{printable(wrong)}`: write visible ASCII without `"` and `\\`'
+        raise LexError(text, statement.offset, what)
+    if "" in scopes:
+        what = '@scopes wants one blank between two scopes: write @scopes("records:read records:write")'
+        raise LexError(text, statement.offset, what)
+    if "offline_access" in scopes:
+        what = "@scopes names `offline_access`, which asks for a refresh token and opens nothing: take it away"
+        raise LexError(text, statement.offset, what)
+    return frozenset(scopes)
+
+
 def duplicates(policies: list[Policy]) -> list[Problem]:
     """Return a problem for every policy whose id an earlier one has: Cedar does not look."""
     first: dict[str, Policy] = {}
@@ -277,3 +313,25 @@ def _asks_for_approval(text: str, statement: Statement, head: _Head, annotations
         what = "no approval could lift this policy: end it with `unless { context has approval }`"
         raise LexError(text, statement.offset, what)
     return True
+
+
+def _prompt(text: str, statement: Statement, annotations: Mapping[str, str]) -> str | None:
+    """Return what the person is told who can lift this policy.
+
+    It stands as it is: the arguments are shown below it, where none of them can change its sense.
+
+    Raises:
+        LexError: If nobody would be asked, or it cannot be shown as it stands.
+    """
+    prompt = annotations.get("approval_prompt")
+    if prompt is None:
+        return None
+    if "obligation" not in annotations:
+        what = '@approval_prompt asks nobody here: add @obligation("approval"), or take it away'
+    elif not prompt.strip() or prompt != printable(prompt) or len(prompt) > _PROMPT_LENGTH:
+        what = f"@approval_prompt wants one line of 1 to {_PROMPT_LENGTH} characters that can be shown: mend it"
+    elif (found := _PLACEHOLDER.search(prompt)) is not None:
+        what = f"@approval_prompt is shown as it stands, with the arguments below it: take `{found[0]}` out"
+    else:
+        return prompt
+    raise LexError(text, statement.offset, what)

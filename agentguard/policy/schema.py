@@ -1,4 +1,4 @@
-"""The Cedar schema of a server, made from its guarded tools.
+"""The Cedar schema of a server, made from its guarded tools, resources and prompts.
 
 The schema comes in parts: the entity types, and the text of each action. A call then
 needs the types and its own action alone, and costs the same however many tools a server
@@ -8,15 +8,17 @@ has. Types that the security team declares in a fragment are not generated.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from agentguard.errors import ConfigurationError, PolicyError
+from agentguard.model import EntityUid
 from agentguard.policy.fragments import OURS, EntityType, Fragment, read_fragment
-from agentguard.policy.grants import GROUPS
+from agentguard.policy.grants import GROUPS, METHODS
 from agentguard.policy.values import Field, quoted, record_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from agentguard.policy.values import Shape
 
@@ -27,14 +29,13 @@ __all__ = [
     "EntityType",
     "Fragment",
     "GuardedTool",
+    "OwnType",
     "SchemaTexts",
+    "action_of",
     "method_tool",
     "read_fragment",
     "schema_texts",
 ]
-
-METHODS: Final = {"resources/read": "uri", "prompts/get": "name"}
-"""Methods of the protocol that are actions of their own, on the server; and the argument that each judges."""
 
 _ATTRIBUTES: Final = {
     "agent": "Agent",
@@ -61,18 +62,41 @@ CONTEXT: Final[Mapping[str, str]] = {
 """What every action's context has beside the arguments, as Cedar schema text."""
 
 
+class OwnType(StrEnum):
+    """What the guard judges, by the type of the entity that stands for it."""
+
+    TOOL = "Tool"
+    RESOURCE = "Resource"
+    PROMPT = "Prompt"
+    SERVER = "Server"
+
+    @property
+    def word(self) -> str:
+        """What messages call one."""
+        return self.value.lower()
+
+
+_METHOD_OF: Final = {OwnType.RESOURCE: "resources/read", OwnType.PROMPT: "prompts/get"}
+
+
+def action_of(kind: OwnType, name: str) -> str:
+    """Return the id of the action of a tool, resource or prompt."""
+    return f"{_METHOD_OF[kind]}/{name}" if kind in _METHOD_OF else name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardedTool:
-    """A tool under the decorator, or another method that the guard judges.
+    """A tool, resource or prompt under the decorator, or a method that the guard judges.
 
     Attributes:
-        name: The action's id: the tool's registered name, or ``resources/read``.
+        name: The action's id: a tool's registered name, ``resources/read/notes``, or
+            ``resources/read``.
         server: The server's name.
         input: The record of its arguments.
         facts: What its declared pure function adds, a record; None without one.
-        resource_type: The type of the entities that it acts on; None for the tool,
-            ``Server`` for a method.
-        groups: Which of `GROUPS` its action is in.
+        resource_type: The type of the entities that it acts on; None where that is *itself*.
+        groups: Which groups its action is in: some of `GROUPS`, or one of `METHODS`.
+        kind: What it is.
     """
 
     name: str
@@ -81,6 +105,14 @@ class GuardedTool:
     facts: Shape | None = None
     resource_type: str | None = None
     groups: frozenset[str] = frozenset()
+    kind: OwnType = OwnType.TOOL
+
+    @property
+    def itself(self) -> EntityUid:
+        """The entity that stands for it: the tool, the resource, the prompt; for a method, the server."""
+        if self.kind is OwnType.SERVER:
+            return EntityUid(self.kind.value, self.server)
+        return EntityUid(self.kind.value, self.name.removeprefix(action_of(self.kind, "")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,24 +121,34 @@ class SchemaTexts:
 
     Attributes:
         types: The entity types and the groups of actions, as Cedar schema text.
-        actions: The text of each action, by name; valid together with *types*.
+        actions: The text of each action, by name.
+        above: The `METHODS` that each action is in, by its name.
         entities: Every entity type, by name, the generated ones included.
+        ours: The types whose entities the guard alone makes.
     """
 
     types: str
     actions: Mapping[str, str]
+    above: Mapping[str, frozenset[str]]
     entities: Mapping[str, EntityType]
+    ours: frozenset[str]
 
     @property
     def full(self) -> str:
         """The whole schema."""
-        return "\n".join((self.types, *self.actions.values()))
+        # A method is an action itself, with the others of its kind in it.
+        above = frozenset[str]().union(*self.above.values()) - self.actions.keys()
+        return "\n".join((self.types, *_groups(above), *self.actions.values()))
+
+    def alone(self, action: str) -> str:
+        """The types and one action: all that a call of it needs."""
+        return "\n".join((self.types, *_groups(self.above[action]), self.actions[action]))
 
 
 def method_tool(method: str, server: str) -> GuardedTool:
     """Return one of `METHODS` as what the guard judges on *server*."""
     shape = record_of({METHODS[method]: Field(str)}, where=method)
-    return GuardedTool(name=method, server=server, input=shape, resource_type="Server")
+    return GuardedTool(name=method, server=server, input=shape, kind=OwnType.SERVER)
 
 
 def schema_texts(
@@ -121,22 +163,27 @@ def schema_texts(
         claims: The claims that become attributes of an invocation, with their types.
 
     Raises:
-        PolicyError: If fragments declare the same twice, or a resource's type outside
-            of ``Tool``.
+        PolicyError: If fragments declare the same twice, one of the guard's own types, or
+            the type of what is acted on outside of what acts on it.
         ConfigurationError: If tools have the same name, or the name of a group, or a
             claim cannot be an attribute.
     """
-    _check_names(tools)
-    resources = {tool.resource_type for tool in tools if tool.resource_type is not None} - OURS
-    declared = _declared(fragments, resources)
-    generated = _generated(declared, resources, grouped)
+    # A team may have `Resource` or `Prompt` to itself where the guard has no use for them.
+    ours = OURS | {tool.kind.value for tool in tools}
+    _check_names(tools, ours)
+    acted_on: dict[str, set[OwnType]] = {}
+    for tool in tools:
+        if tool.resource_type is not None:
+            acted_on.setdefault(tool.resource_type, set()).add(tool.kind)
+    declared = _declared(fragments, acted_on, ours)
+    generated = _generated(declared, acted_on, grouped, ours)
     opened = {name: fragment.path for fragment in fragments for name, _ in fragment.namespaces}
     types = "\n".join(
         (
             *(fragment.text for fragment in fragments),
-            *_entity_texts(generated, opened),
+            *_entity_texts(generated, acted_on, opened),
             _invocation(claims),
-            f"action {', '.join(map(quoted, sorted(GROUPS)))};",
+            *_groups(GROUPS),
         )
     )
     invocation = EntityType("Invocation", ("Agent", "Task"), attributes=True)
@@ -144,28 +191,46 @@ def schema_texts(
     return SchemaTexts(
         types=types,
         actions={tool.name: _action(tool) for tool in tools},
+        above={tool.name: tool.groups & METHODS.keys() for tool in tools},
         entities={entity.name: entity for entity in everything},
+        ours=ours,
     )
 
 
-def _check_names(tools: Iterable[GuardedTool]) -> None:
-    seen: set[str] = set()
+def _check_names(tools: Iterable[GuardedTool], ours: frozenset[str]) -> None:
+    seen: dict[str, OwnType] = {}
     for tool in tools:
-        if tool.name in GROUPS:
-            message = f"tool `{tool.name}` has the name of a group of actions: rename it"
+        what = f"{tool.kind.word} `{tool.itself.id}`"
+        if tool.name in GROUPS or (tool.name in METHODS and tool.kind is not OwnType.SERVER):
+            message = f"{what} has the name of a group of actions: rename it"
             raise ConfigurationError(message)
         if tool.name in seen:
-            message = f"tool `{tool.name}` is guarded twice: rename one"
-            raise ConfigurationError(message)
-        if tool.resource_type in OURS and tool.name not in METHODS:
-            message = (
-                f"tool `{tool.name}` acts on `{tool.resource_type}`, which the guard makes: name a type of your own"
+            other = (
+                "twice" if seen[tool.name] is tool.kind else f"as action `{tool.name}`, as a {seen[tool.name].word} is"
             )
+            message = f"{what} is guarded {other}: rename one"
             raise ConfigurationError(message)
-        seen.add(tool.name)
+        if tool.resource_type in ours:
+            message = f"{what} acts on `{tool.resource_type}`, which the guard makes: name a type of your own"
+            raise ConfigurationError(message)
+        seen[tool.name] = tool.kind
 
 
-def _declared(fragments: Iterable[Fragment], resources: Iterable[str]) -> dict[str, EntityType]:
+def _acts_on(kinds: Collection[OwnType]) -> str:
+    """Return who does, for a message."""
+    return " and ".join(f"a {kind.word}" for kind in OwnType if kind in kinds) + (
+        " acts on" if len(kinds) == 1 else " act on"
+    )
+
+
+def _within(kinds: Collection[OwnType]) -> str:
+    """Return what to declare a type with."""
+    return f"`in [{', '.join(kind for kind in OwnType if kind in kinds)}]`"
+
+
+def _declared(
+    fragments: Iterable[Fragment], acted_on: Mapping[str, Collection[OwnType]], ours: frozenset[str]
+) -> dict[str, EntityType]:
     problems = []
     declared: dict[str, EntityType] = {}
     namespaces: dict[str, str] = {}
@@ -179,8 +244,11 @@ def _declared(fragments: Iterable[Fragment], resources: Iterable[str]) -> dict[s
             where = f"{fragment.path}:{entity.line}"
             if entity.name in declared:
                 problems.append(f"{where}: `{entity.name}` is declared twice: remove one")
-            if entity.name in resources and "Tool" not in entity.parents:
-                problems.append(f"{where}: `{entity.name}` is what a tool acts on: declare it `in [Tool]`")
+            if entity.name.rpartition("::")[2] in ours:
+                problems.append(f"{where}: `{entity.name}` is a type that the guard makes here: rename this one")
+            kinds = acted_on.get(entity.name, ())
+            if not {*kinds} <= {*entity.parents}:
+                problems.append(f"{where}: `{entity.name}` is what {_acts_on(kinds)}: declare it {_within(kinds)}")
             declared[entity.name] = entity
     if problems:
         raise PolicyError(problems)
@@ -188,20 +256,25 @@ def _declared(fragments: Iterable[Fragment], resources: Iterable[str]) -> dict[s
 
 
 def _generated(
-    declared: Mapping[str, EntityType], resources: Iterable[str], grouped: frozenset[str]
+    declared: Mapping[str, EntityType],
+    acted_on: Mapping[str, Collection[OwnType]],
+    grouped: frozenset[str],
+    ours: frozenset[str],
 ) -> list[EntityType]:
     parents: dict[str, list[str]] = {name: [] for name in ("Agent", "User", "Task", "Server")}
-    parents["Tool"] = ["Server"]
+    parents |= {kind.value: ["Server"] for kind in OwnType if kind in ours and kind is not OwnType.SERVER}
     if grouped or any("Group" in entity.parents for entity in declared.values()):
         parents["Group"] = []
     for name in grouped:
         parents[name].append("Group")
-    for name in sorted(resources):
-        parents.setdefault(name, []).append("Tool")
+    for name, kinds in sorted(acted_on.items()):
+        parents.setdefault(name, []).extend(kind.value for kind in OwnType if kind in kinds)
     return [EntityType(name, tuple(above)) for name, above in parents.items() if name not in declared]
 
 
-def _entity_texts(entities: Iterable[EntityType], opened: Mapping[str, str]) -> list[str]:
+def _entity_texts(
+    entities: Iterable[EntityType], acted_on: Mapping[str, Collection[OwnType]], opened: Mapping[str, str]
+) -> list[str]:
     texts = []
     namespaces: dict[str, list[str]] = {}
     for entity in entities:
@@ -209,8 +282,10 @@ def _entity_texts(entities: Iterable[EntityType], opened: Mapping[str, str]) -> 
         above = f" in [{', '.join(entity.parents)}]" if entity.parents else ""
         text = f"entity {name}{above};"
         if namespace in opened:
+            kinds = acted_on[entity.name]
             problem = (
-                f"{opened[namespace]}: a tool acts on `{entity.name}`, which is not declared: declare it `in [Tool]`"
+                f"{opened[namespace]}: {_acts_on(kinds)} `{entity.name}`, which is not declared: "
+                f"declare it {_within(kinds)}"
             )
             raise PolicyError([problem])
         if namespace:
@@ -234,6 +309,11 @@ def _invocation(claims: Mapping[str, type]) -> str:
     return f"entity Invocation in [Agent, Task] = {{ {', '.join(attributes)} }};"
 
 
+def _groups(names: Collection[str]) -> tuple[str, ...]:
+    """Return the text of actions that are groups and nothing more."""
+    return (f"action {', '.join(map(quoted, sorted(names)))};",) if names else ()
+
+
 def _action(tool: GuardedTool) -> str:
     groups = ", ".join(f"Action::{quoted(group)}" for group in sorted(tool.groups))
     context = [f"input: {tool.input.cedar}", *(f"{name}: {type_}" for name, type_ in CONTEXT.items())]
@@ -241,5 +321,5 @@ def _action(tool: GuardedTool) -> str:
         context.append(f"facts: {tool.facts.cedar}")
     return (
         f"action {quoted(tool.name)}{f' in [{groups}]' if groups else ''} appliesTo {{ principal: [Invocation], "
-        f"resource: [{tool.resource_type or 'Tool'}], context: {{ {', '.join(context)} }} }};"
+        f"resource: [{tool.resource_type or tool.itself.type}], context: {{ {', '.join(context)} }} }};"
     )

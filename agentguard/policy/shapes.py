@@ -26,38 +26,16 @@ import typing_extensions
 from agentguard.errors import Refusal, UnmappableTypeError
 from agentguard.limits import Limits
 from agentguard.policy import scalars
-from agentguard.policy.scalars import PART_BYTES, Budget, CedarJson, Convert, refusal
+from agentguard.policy.composites import ESCAPES, Member, Shape, pairs_of, record_from, set_of
+from agentguard.policy.scalars import Budget, Convert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-ESCAPES: Final = frozenset({"__extn", "__entity", "__expr"})
-"""Keys that Cedar's JSON reads as instructions, at any depth."""
-
 _LIMITS: Final = Limits()
 _DEEPEST: Final = _LIMITS.argument_nesting
 _MOST_DIGITS: Final = 18
-# A record of two members: itself and its keys.
-_PAIR_BYTES: Final = 3 * PART_BYTES
 _SHOWN: Final = 120
-_MISSING: Final = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A Cedar type, and how a Python value becomes one of it.
-
-    Attributes:
-        cedar: The type as Cedar schema text.
-        members: The values that an enum or a `Literal` has; empty for other types.
-        depth: How deep sets and records are nested in it; 0 for a scalar.
-        convert: Turns a Python value into Cedar JSON; `to_cedar` calls it.
-    """
-
-    cedar: str
-    members: tuple[str | int | bool, ...] = ()
-    depth: int = 0
-    convert: Convert = dataclasses.field(kw_only=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +65,6 @@ class Scaled:
             raise ValueError(message)
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    name: str
-    shape: Shape
-    optional: bool
-    nullable: bool
-
-
-def quoted(text: str) -> str:
-    """Return *text* as a string literal of Cedar policy or schema text."""
-    written = (c if c.isascii() and c.isprintable() and c not in '"\\' else f"\\u{{{ord(c):x}}}" for c in text)
-    return f'"{"".join(written)}"'
-
-
 def shape_of(annotation: object, *, where: str) -> Shape:
     """Compile an annotation.
 
@@ -123,7 +87,7 @@ def record_of(fields: Mapping[str, Field], *, where: str) -> Shape:
     Raises:
         UnmappableTypeError: If Cedar has no exact counterpart for a member.
     """
-    return _record(_members(fields, where, ()), dict, where, closed=False)
+    return record_from(_members(fields, where, ()), dict, where, closed=False)
 
 
 # An annotation, and the exact types that its values have after validation: pydantic's
@@ -207,9 +171,13 @@ def _container(annotation: object, where: str, inside: tuple[object, ...]) -> Sh
     if origin in (Union, types.UnionType):
         raise _unmappable(where, annotation, "take one type, with null only for a whole argument or member")
     if origin in _SETS and arguments:
-        return _set(_shape(arguments[0], f"{where}[]", inside), _SETS[origin], where)
+        return set_of(_shape(arguments[0], f"{where}[]", inside), _SETS[origin], where)
     if origin in _MAPPINGS and arguments:
-        return _pairs(annotation, arguments, where, inside)
+        # Cedar's records have fixed keys, so a mapping becomes a set of pairs.
+        key, item = (_shape(argument, f"{where}[]", inside) for argument in arguments)
+        if key.cedar != "String":
+            raise _unmappable(where, annotation, "let its keys be strings")
+        return pairs_of(key, item, where)
     raise _unmappable(where, annotation, "declare exactly what it holds")
 
 
@@ -230,7 +198,7 @@ def _class(kind: type, where: str, around: tuple[object, ...]) -> Shape:
     if config.get("extra") == "allow":
         raise _unmappable(where, kind, 'set its `extra` to "forbid"')
     read_as = dict if typing_extensions.is_typeddict(kind) else kind
-    return _record(_members(fields, where, (*around, kind)), read_as, where, closed=read_as is dict)
+    return record_from(_members(fields, where, (*around, kind)), read_as, where, closed=read_as is dict)
 
 
 def _fields(kind: type, where: str) -> dict[str, Field] | None:
@@ -301,34 +269,7 @@ def _choice(annotation: object, members: tuple[object, ...], where: str) -> Shap
     return Shape(plain.cedar, tuple(raw), convert=scalars.choice(where, values, {kind, *map(type, members)}))
 
 
-def _set(element: Shape, kinds: tuple[type, ...], where: str) -> Shape:
-    def convert(value: Any, budget: Budget) -> CedarJson:
-        if type(value) not in kinds:
-            raise refusal(where, f"a `{kinds[0].__name__}`", value)
-        # Each element counts for itself, and an empty set costs Cedar as much as a number.
-        budget.take(PART_BYTES)
-        return [element.convert(item, budget) for item in value]
-
-    return Shape(f"Set<{element.cedar}>", depth=element.depth + 1, convert=convert)
-
-
-def _pairs(annotation: object, arguments: tuple[object, ...], where: str, inside: tuple[object, ...]) -> Shape:
-    """Compile a mapping. Cedar's records have fixed keys, so it becomes a set of pairs."""
-    key, item = (_shape(argument, f"{where}[]", inside) for argument in arguments)
-    if key.cedar != "String":
-        raise _unmappable(where, annotation, "let its keys be strings")
-
-    def convert(value: object, budget: Budget) -> CedarJson:
-        if type(value) is not dict or not ESCAPES.isdisjoint(value):
-            raise refusal(where, "a dict without keys that Cedar reserves", value)
-        budget.take(PART_BYTES + _PAIR_BYTES * len(value))
-        return [{"key": key.convert(k, budget), "value": item.convert(v, budget)} for k, v in value.items()]
-
-    cedar = f'Set<{{ "key": String, "value": {item.cedar} }}>'
-    return Shape(cedar, depth=item.depth + 2, convert=convert)
-
-
-def _members(fields: Mapping[str, Field], where: str, around: tuple[object, ...]) -> tuple[_Member, ...]:
+def _members(fields: Mapping[str, Field], where: str, around: tuple[object, ...]) -> tuple[Member, ...]:
     members = []
     for name, field in fields.items():
         here = f"{where}.{name}"
@@ -336,36 +277,8 @@ def _members(fields: Mapping[str, Field], where: str, around: tuple[object, ...]
             raise _unmappable(here, field.annotation, "Cedar reserves that name, so give it another")
         annotation, nullable = _nullable(field.annotation)
         shape = _shape(annotation, here, around)
-        members.append(_Member(name, shape, nullable or not field.required, nullable))
+        members.append(Member(name, shape, nullable or not field.required, nullable))
     return tuple(members)
-
-
-def _record(members: tuple[_Member, ...], kind: type, where: str, *, closed: bool) -> Shape:
-    """Compile a record that is read from a `dict`, or from the attributes of a *kind*."""
-    plan = tuple((member.name, member.optional, member.nullable, member.shape.convert) for member in members)
-    size = PART_BYTES + sum(len(member.name) + PART_BYTES for member in members)
-    read: Callable[[Any, str, object], object] = dict.get if kind is dict else getattr
-
-    def convert(value: Any, budget: Budget) -> CedarJson:
-        if type(value) is not kind:
-            raise refusal(where, f"a `{kind.__name__}`", value)
-        budget.take(size)
-        record: dict[str, CedarJson] = {}
-        missing = 0
-        for name, optional, nullable, part in plan:
-            item = read(value, name, _MISSING)
-            if item is _MISSING and optional:
-                missing += 1
-            elif item is not None or not nullable:
-                record[name] = part(item, budget)
-        # A key that no member names would reach the tool without having been judged.
-        if closed and len(value) + missing != len(plan):  # type: ignore[arg-type]
-            raise refusal(where, "the declared keys alone", value)
-        return record
-
-    written = (f"{quoted(member.name)}{'?' if member.optional else ''}: {member.shape.cedar}" for member in members)
-    cedar = f"{{ {', '.join(written)} }}"
-    return Shape(cedar, depth=1 + max((member.shape.depth for member in members), default=0), convert=convert)
 
 
 def _nullable(annotation: Any) -> tuple[Any, bool]:

@@ -129,6 +129,9 @@ def compile_policies(
     """
     sourced = loaders | {entity.uid.type for entity in source.entities}
     schema = schema_texts(tools, source.fragments, grouped=_GROUPABLE & sourced, claims=claims)
+    if taken := loaders & schema.ours:
+        message = f"entity type `{min(taken)}` is made by the guard: give the loader a type of yours"
+        raise ConfigurationError(message)
     if unknown := loaders - schema.entities.keys():
         name = min(unknown)
         message = (

@@ -14,6 +14,7 @@ from agentguard.policy.declarations import closure
 from agentguard.policy.lexer import Kind, tokens, unquote
 from agentguard.policy.reach import UnsafeValueError, references_of
 from agentguard.policy.reader import Problem, did_you_mean, line_of
+from agentguard.policy.schema import OwnType
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -41,12 +42,12 @@ def vain_comparisons(policies: Iterable[Policy], tools: Iterable[GuardedTool]) -
     A tool that names another resource is never the resource itself, so a forbid on
     ``resource == Tool::"read_record"`` would be quietly without effect.
     """
-    resources = {tool.name: tool.resource_type for tool in tools}
+    made = {(tool.itself.type, tool.itself.id): tool for tool in tools if tool.kind is not OwnType.SERVER}
     return [
         Problem(policy.file, line_of(policy, literal.offset), what)
         for policy in policies
         for literal in policy.literals
-        if (what := never_the_run(literal) or _never_the_tool(literal, resources))
+        if (what := never_the_run(literal) or _never_the_tool(literal, made))
     ]
 
 
@@ -59,17 +60,18 @@ def never_the_run(literal: Literal) -> str:
     return f"`principal` is a run, and never equals `{uid}`: write `{fix}`"
 
 
-def _never_the_tool(literal: Literal, resources: Mapping[str, str | None]) -> str:
-    name = literal.uid.id
-    if literal.uid.type != "Tool":
-        return ""
-    if name not in resources:
-        return f"no tool is called `{name}`: {did_you_mean(name, resources)}"
-    if literal.against == "resource" and resources[name] is not None:
+def _never_the_tool(literal: Literal, made: Mapping[tuple[str, str], GuardedTool]) -> str:
+    type_, name = literal.uid.type, literal.uid.id
+    tool = made.get((type_, name))
+    if tool is not None and literal.against == "resource" and tool.resource_type is not None:
         return (
-            f"`resource` is a `{resources[name]}` when `{name}` is called, never the tool: "
-            f'write `action == Action::"{name}"`, or `resource in {literal.uid}`'
+            f"`resource` is a `{tool.resource_type}` when `{name}` is used, never the {tool.kind.word}: "
+            f'write `action == Action::"{tool.name}"`, or `resource in {literal.uid}`'
         )
+    names = {id_ for made_type, id_ in made if made_type == type_}
+    # Where none is made, the type is a team's own, or nobody's.
+    if tool is None and (names or type_ == OwnType.TOOL):
+        return f"no {type_.lower()} is called `{name}`: {did_you_mean(name, names)}"
     return ""
 
 

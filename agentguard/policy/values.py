@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from agentguard.errors import Refusal
 from agentguard.limits import Limits
 from agentguard.model import Reason
+from agentguard.policy.composites import ESCAPES, Shape, quoted
 from agentguard.policy.scalars import PART_BYTES, Budget, datetime_json, duration_json
-from agentguard.policy.shapes import ESCAPES, Field, Scaled, Shape, quoted, record_of, shape_of
+from agentguard.policy.shapes import Field, Scaled, record_of, shape_of
 
 if TYPE_CHECKING:
     from agentguard.policy.scalars import CedarJson

@@ -10,7 +10,7 @@ import sys
 
 import anyio
 
-from tests.bench import ending, evidence, parts, policies, transports
+from tests.bench import ending, evidence, listing, parts, policies, transports
 
 
 async def call() -> None:
@@ -22,6 +22,7 @@ async def call() -> None:
 SECTIONS = {
     "parts": call,
     "policies": policies.measure,
+    "listing": listing.measure,
     "transports": transports.measure,
     "ending": ending.measure,
     "evidence": evidence.measure,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -274,9 +275,9 @@ def test_a_person_is_told_what_the_table_leaves_out(state: Path) -> None:
 def test_nothing_found_is_said(state: Path, tmp_path: Path) -> None:
     """Only quiet records found is another thing, and whoever asks for them by kind gets them."""
     quiet_folder = tmp_path / "evidence"
-    SQLiteLedger(quiet_folder, clock=lambda: NINE_THIRTY)
     none = agentguard("evidence", "show", str(state), "--agent", "nobody", terminal=True)
-    quiet = agentguard("evidence", "show", str(quiet_folder))
+    with closing(SQLiteLedger(quiet_folder, clock=lambda: NINE_THIRTY)):
+        quiet = agentguard("evidence", "show", str(quiet_folder))
     heads = agentguard("evidence", "show", str(state), "--kind", "head")
 
     assert (none.status, none.stdout, none.stderr) == (0, "", "no record matches\n")

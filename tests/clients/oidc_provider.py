@@ -26,13 +26,13 @@ MACHINE: Final = "billing-agent"
 PERSON_CLIENT: Final = "support-agent"
 
 _SCRIPT: Final = Path(__file__).with_suffix(".mjs")
-_SECRET: Final = "s" * 32
+SECRET: Final = "s" * 32
 _CALLBACK: Final = "http://127.0.0.1/callback"
 _VERIFIER: Final = "v" * 43
 _CLIENTS: Final = [
     {
         "client_id": MACHINE,
-        "client_secret": _SECRET,
+        "client_secret": SECRET,
         "grant_types": ["client_credentials"],
         "response_types": [],
         "redirect_uris": [],
@@ -62,7 +62,7 @@ class Provider:
         """Get an access token with the client's own credentials (RFC 6749 section 4.4, RFC 8707)."""
         grant = {"grant_type": "client_credentials", "resource": resource, "scope": "read"}
         with httpx2.Client(base_url=self.issuer, trust_env=False) as http:
-            token: str = _answer(http.post("/token", data=grant, auth=(MACHINE, _SECRET)))["access_token"]
+            token: str = _answer(http.post("/token", data=grant, auth=(MACHINE, SECRET)))["access_token"]
         return token
 
     def person_tokens(self, user: str, resource: str) -> dict[str, Any]:
@@ -98,12 +98,13 @@ class Provider:
 
 
 @contextmanager
-def running_provider() -> Iterator[Provider]:
-    """Run a provider on a free loopback port, with a key of its own."""
+def running_provider(*resources: str) -> Iterator[Provider]:
+    """Run a provider on a free loopback port, with a key of its own, that knows *resources* too."""
     folder = installed("oidc-provider", VERSION)
     key = RSAAlgorithm.to_jwk(generate_private_key(65537, 2048), as_dict=True)
     jwk = {**{name: value for name, value in key.items() if name != "key_ops"}, "kid": "k-1", "use": "sig"}
-    setup = {"jwt": LIFETIMES, "opaque": OPAQUE, "clients": _CLIENTS, "jwks": {"keys": [jwk]}}
+    lifetimes = LIFETIMES | dict.fromkeys(resources, 300)
+    setup = {"jwt": lifetimes, "opaque": OPAQUE, "clients": _CLIENTS, "jwks": {"keys": [jwk]}}
     with subprocess.Popen(
         [NODE, _SCRIPT, folder, json.dumps(setup)],
         stdin=subprocess.PIPE,

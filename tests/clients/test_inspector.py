@@ -15,7 +15,8 @@ from examples.records.server import POLICIES
 from examples.records.stage import loopback_issuer, records_server
 from tests.clients.inspector import Answer, inspect, install
 
-TOOLS = {"read_record", "search_records", "update_record", "export_records", "delete_record"}
+# There is `delete_record` too, which the billing agent may never call.
+TOOLS = {"read_record", "search_records", "update_record", "export_records"}
 ADVICE = "An export holds at most 500 rows. Ask for fewer."
 
 Transport = Literal["stdio", "http"]
@@ -79,10 +80,10 @@ async def export(program: Path, folder: Path, era: Era, target: Sequence[str], m
 
 
 @each_way
-async def test_inspector_lists_every_guarded_tool(
+async def test_inspector_lists_the_tools_that_its_agent_could_use(
     program: Path, tmp_path: Path, transport: Transport, era: Era
 ) -> None:
-    """Somebody else's client sees the tools as if nobody guarded them."""
+    """Somebody else's client sees them as if nobody guarded them, and no other."""
     async with guarded(transport, tmp_path) as target:
         answer = await inspect(program, tmp_path, "--method", "tools/list", "--protocol-era", era, *target)
 

@@ -26,7 +26,7 @@ from agentguard.evidence.ledger import verify_chain
 from agentguard.limits import Limits
 from agentguard.model import Decision, Effect
 from agentguard.policy.fragments import VOCABULARY
-from agentguard.policy.schema import GROUPS, GuardedTool, schema_texts
+from agentguard.policy.schema import GROUPS, GuardedTool, OwnType, schema_texts
 from agentguard.policy.values import record_of
 from agentguard.testing import acting_as
 from examples.records.server import POLICIES, build
@@ -245,7 +245,7 @@ def test_groups_and_types_of_the_vocabulary_are_those_of_the_schema() -> None:
     types = {cells[0].strip("`") for cells in rows(VOCABULARY_PAGE, "Entity types")}
 
     assert groups == GROUPS
-    assert types == VOCABULARY | {"Invocation", "Server", "Tool", "yours"}
+    assert types == VOCABULARY | {kind.value for kind in OwnType} | {"Invocation", "yours"}
 
 
 def test_numbers_of_the_pages_are_the_limits() -> None:

@@ -47,6 +47,16 @@ def test_link_above_is_named_where_it_was_its_turn() -> None:
     )
 
 
+def test_scopes_are_named_where_they_alone_are_missing() -> None:
+    """Whoever runs the server sees what the client was told, without what its token has."""
+    invocation = unsafe_invocation("reader", scopes=frozenset({"a"}))
+
+    assert line(Reason.NO_PERMIT, invocation, scopes=("a", "b", "c")).endswith(
+        ", no_permit: no policy permits it; its token lacks `b c`"
+    )
+    assert line(Reason.NO_PERMIT, invocation).endswith(", no_permit: no policy permits it")
+
+
 def test_denial_that_is_about_no_link_names_none() -> None:
     """A loader that fails has nothing to do with who delegated."""
     assert line(Reason.MISSING_ENTITY, errors=("gone",)).endswith("missing_entity: gone")

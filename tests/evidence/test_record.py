@@ -7,6 +7,7 @@ import pytest
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.record import (
     SpanOf,
+    approval_attributes,
     arguments_digest,
     call_attributes,
     decision_attributes,
@@ -31,6 +32,7 @@ DENIED = Decision(
     policy_version="sha256:9c1e",
     errors=("overflow while adding `4711` and `1`",),
     advice="Ask for fewer.",
+    scopes=("records:read", "records:write"),
     id="D1",
 )
 RESOURCE = EntityUid("Record", "r1")
@@ -50,9 +52,12 @@ def decided(
         digest=arguments_digest(KEY, {"max_rows": 501}),
         policy_label="quarter end",
         policy_activated_at=900,
-        call=call_attributes(
-            method="tools/call", tool="export_records", request_id=17, session_id="s-1", traceparent=TRACEPARENT
-        ),
+        call={
+            **call_attributes(
+                method="tools/call", tool="export_records", request_id=17, session_id="s-1", traceparent=TRACEPARENT
+            ),
+            **approval_attributes("Q1", "url", "carol"),
+        },
     )
 
 

@@ -31,7 +31,7 @@ def test_a_close_word_is_offered_and_else_all_of_them() -> None:
     [
         (
             forbid("true", 'principal, action == Action::"serach", resource'),
-            "a.cedar:1: no tool is called `serach`: did you mean `search`?",
+            "a.cedar:1: there is no action `serach`: did you mean `search`?",
         ),
         (
             forbid("true", "principal is Invocatoin, action, resource"),
@@ -177,7 +177,7 @@ def test_each_policy_that_is_refused_is_told_at_its_own_line() -> None:
     second = forbid("context.input.idd == 1", 'principal, action == Action::"read", resource').replace('"a"', '"b"')
 
     assert problems(ALL, first, second) == [
-        "a.cedar:2: no tool is called `reed`: did you mean `read`?",
+        "a.cedar:2: there is no action `reed`: did you mean `read`?",
         "a.cedar:5: `read` has no argument `idd`: did you mean `id`?",
     ]
 

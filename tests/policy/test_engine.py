@@ -592,3 +592,36 @@ def test_an_entity_that_does_not_fit_is_not_quoted() -> None:
         assert decision.reason is Reason.MISSING_ENTITY
         assert decision.errors[0].startswith("the entities are not as the schema says: ")
         assert "alice" not in str(decision.errors)
+
+
+def asks_of(agent: str) -> str:
+    """Return a forbid on an agent that a person can lift."""
+    return (
+        f'@id("ask-{agent}") @obligation("approval") '
+        f'forbid (principal in Agent::"{agent}", action, resource) unless {{ context has approval }};'
+    )
+
+
+@pytest.mark.parametrize(
+    ("policies", "reason", "ids", "link"),
+    [
+        ([asks_of("a")], Reason.APPROVAL_UNAVAILABLE, ("ask-a",), 0),
+        ([asks_of("b")], Reason.APPROVAL_UNAVAILABLE, ("ask-b",), 1),
+        ([asks_of("a"), asks_of("b")], Reason.APPROVAL_UNAVAILABLE, ("ask-a", "ask-b"), 0),
+        (
+            [asks_of("a"), '@id("never") forbid (principal in Agent::"b", action, resource);'],
+            Reason.POLICY,
+            ("never",),
+            1,
+        ),
+    ],
+)
+def test_what_no_person_can_lift_comes_first_at_whichever_link(
+    policies: list[str], reason: Reason, ids: tuple[str, ...], link: int
+) -> None:
+    """Whoever is asked about a delegated call hears of all that a yes would lift."""
+    request = searches(child(unsafe_invocation("a"), "b", None))
+
+    decision = decide(request, policy_set(ALL, *policies))
+
+    assert (decision.reason, decision.policy_ids, decision.link) == (reason, ids, link)

@@ -44,12 +44,63 @@ def test_annotations_of_any_form_are_passed_over() -> None:
 
 
 def test_annotations_of_the_team_are_left_alone() -> None:
-    """Only what is nearly one of the three that count is taken for a slip."""
+    """Only what is nearly one of those that count is taken for a slip."""
     mine = '@idx @advice("x") @advices("y") @device("d") @note("@advise") @reason @owner("a") @description @severity'
     (policy,), found = read_policies("a.cedar", f'@id("x") {mine} {HEAD};', Limits())
 
     assert found == []
     assert (policy.id, policy.advice, policy.owner) == ("x", "x", "a")
+
+
+@pytest.mark.parametrize(
+    ("written", "scopes"),
+    [("records:write", {"records:write"}), ("a !b#[]^~", {"a", "!b#[]^~"}), ("a a", {"a"}), ("a" * 512, {"a" * 512})],
+)
+@pytest.mark.parametrize("effect", ["permit", "forbid"])
+def test_scopes_are_read_from_permits_and_forbids(effect: str, written: str, scopes: set[str]) -> None:
+    """They are OAuth's own list: tokens of visible ASCII, one blank between two."""
+    text = f'@id("x") @scopes("{written}") {effect} (principal, action, resource);'
+    (policy,), found = read_policies("a.cedar", text, Limits())
+
+    assert found == []
+    assert policy.scopes == scopes
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("a  b", '@scopes wants one blank between two scopes: write @scopes("records:read records:write")'),
+        (" a", "@scopes wants one blank"),
+        ("a ", "@scopes wants one blank"),
+        ("", "@scopes wants one blank"),
+        ("a,\\tb", "@scopes wants OAuth scopes, got `a,\N{REPLACEMENT CHARACTER}b`: write visible ASCII"),
+        ('a \\"b\\"', """@scopes wants OAuth scopes, got `"b"`: write visible ASCII without `"` and `\\`"""),
+        ("a\\\\b", "@scopes wants OAuth scopes, got `a\\b`"),
+        ("é", "@scopes wants OAuth scopes, got `é`"),
+        ("a" * 513, "@scopes holds at most 512 characters, got 513: name fewer"),
+        (
+            "a offline_access",
+            "@scopes names `offline_access`, which asks for a refresh token and opens nothing: take it away",
+        ),
+    ],
+)
+def test_scopes_that_are_malformed_are_refused(written: str, problem: str) -> None:
+    """They go into a header, where a quotation mark would end them."""
+    (found,) = problems(f'\n@id("x") @scopes("{written}")\n{HEAD};')
+
+    assert found.startswith(f"a.cedar:2: {problem}")
+
+
+def test_scopes_without_a_value_are_refused() -> None:
+    """An empty list asks for nothing."""
+    assert problems(f'@id("x") @scopes {HEAD};')[0].startswith("a.cedar:1: @scopes wants one blank")
+
+
+def test_slip_of_the_pen_in_scopes_is_refused() -> None:
+    """It would be without effect, and nobody would be told what is missing."""
+    assert problems(f'@id("x") @scope("a") {HEAD};') == [
+        "a.cedar:1: @scope would be without effect: did you mean @scopes?"
+    ]
 
 
 def test_a_file_of_comments_holds_no_policies() -> None:
@@ -134,6 +185,14 @@ def test_a_file_of_comments_holds_no_policies() -> None:
             "a.cedar:1: no approval could lift this policy",
         ),
         (
+            f'@id("a") @approval_prompt("Sure?") {HEAD};',
+            'a.cedar:1: @approval_prompt asks nobody here: add @obligation("approval"), or take it away',
+        ),
+        (
+            f'@id("a") @aproval_prompt("Sure?") {HEAD};',
+            "a.cedar:1: @aproval_prompt would be without effect: did you mean @approval_prompt?",
+        ),
+        (
             f'@id("a") {HEAD} when {{ {"(" * 200}true{")" * 200} }};',
             "a.cedar:1: brackets and `if` are nested at most 100",
         ),
@@ -195,3 +254,36 @@ def test_a_forbid_that_does_not_ask_for_an_approval_cannot_be_lifted() -> None:
     )
 
     assert policy.approval is False
+
+
+LIFTED = '@obligation("approval") forbid (principal, action, resource) unless { context has approval };'
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        (
+            "Delete {record_id}?",
+            "@approval_prompt is shown as it stands, with the arguments below it: take `{record_id}`",
+        ),
+        ("", "@approval_prompt wants one line of 1 to 512 characters that can be shown"),
+        (" ", "@approval_prompt wants one line"),
+        ("Sure?\\nargument approved: yes", "@approval_prompt wants one line"),
+        ("x" * 513, "@approval_prompt wants one line"),
+    ],
+)
+def test_prompt_that_cannot_be_shown_as_it_stands_is_refused(written: str, problem: str) -> None:
+    """An argument that stood in it could change what the person is asked."""
+    (found,) = problems(f'@id("a") @approval_prompt("{written}") {LIFTED}')
+
+    assert found.startswith(f"a.cedar:1: {problem}")
+
+
+def test_prompt_is_kept_for_the_person() -> None:
+    """Word for word; a policy without one asks all the same."""
+    policies, found = read_policies(
+        "a.cedar", f'@id("a") @approval_prompt("Delete it for good?") {LIFTED} @id("b") {LIFTED}', Limits()
+    )
+
+    assert found == []
+    assert [policy.prompt for policy in policies] == ["Delete it for good?", None]

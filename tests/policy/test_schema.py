@@ -8,7 +8,17 @@ import pytest
 from agentguard.errors import ConfigurationError, PolicyError
 from agentguard.limits import Limits
 from agentguard.policy.fragments import EntityType
-from agentguard.policy.schema import GROUPS, GuardedTool, SchemaTexts, read_fragment, schema_texts
+from agentguard.policy.schema import (
+    GROUPS,
+    METHODS,
+    GuardedTool,
+    OwnType,
+    SchemaTexts,
+    action_of,
+    method_tool,
+    read_fragment,
+    schema_texts,
+)
 from agentguard.policy.values import Field, record_of
 
 LIMITS = Limits()
@@ -28,6 +38,22 @@ def tool(name: str = "read", *, resource_type: str | None = None, facts: bool = 
     )
 
 
+def other(kind: OwnType, name: str = "notes", *, resource_type: str | None = None) -> GuardedTool:
+    """Return a guarded resource or prompt."""
+    method = action_of(kind, "").rstrip("/")
+    return GuardedTool(
+        name=action_of(kind, name),
+        server="records",
+        input=INPUT,
+        resource_type=resource_type,
+        groups=frozenset({method}),
+        kind=kind,
+    )
+
+
+RESOURCE, PROMPT = other(OwnType.RESOURCE), other(OwnType.PROMPT, "summary")
+
+
 def texts(
     *tools: GuardedTool,
     fragments: Sequence[str] = (),
@@ -39,8 +65,8 @@ def texts(
     made = schema_texts(tools, read, grouped=grouped, claims=claims or {})
     cedarpy.Schema.from_str(made.types)
     cedarpy.Schema.from_str(made.full)
-    for action in made.actions.values():
-        cedarpy.Schema.from_str(f"{made.types}\n{action}")
+    for action in made.actions:
+        cedarpy.Schema.from_str(made.alone(action))
     return made
 
 
@@ -134,9 +160,41 @@ def test_a_declared_resource_type_is_not_generated() -> None:
 
 def test_a_method_acts_on_the_server() -> None:
     """Which is generated anyway."""
-    schema = texts(tool("resources/read", resource_type="Server"))
+    schema = texts(method_tool("resources/read", "records"))
 
-    assert valid(schema, 'resource == Server::"records"', "resources/read")
+    assert valid(schema, 'resource == Server::"records" && context.input.uri like "x*"', "resources/read")
+
+
+def test_resources_and_prompts_have_types_of_their_own_where_they_are_guarded() -> None:
+    """And nowhere else: a team may have those names to itself."""
+    schema = texts(tool(), RESOURCE, PROMPT)
+    own = texts(tool(resource_type="Resource"), fragments=["entity Prompt;"])
+
+    assert valid(schema, 'resource == Resource::"notes" && resource in Server::"records"', "resources/read/notes")
+    assert valid(schema, 'resource == Prompt::"summary" && context.input.record_id == "r"', "prompts/get/summary")
+    assert schema.ours == {"Invocation", "Server", "Tool", "Resource", "Prompt"}
+    assert own.entities["Resource"].parents == ("Tool",)
+    assert own.ours == {"Invocation", "Server", "Tool"}
+
+
+@pytest.mark.parametrize("methods", [(), tuple(METHODS)])
+def test_a_method_is_the_group_of_what_is_guarded(methods: Sequence[str]) -> None:
+    """`in` covers all of it, `==` the rest alone; and one action's schema has the group without its context."""
+    schema = texts(tool(), RESOURCE, PROMPT, *(method_tool(method, "records") for method in methods))
+
+    assert valid(schema, 'action in Action::"resources/read"', "resources/read/notes")
+    assert valid(schema, 'action in Action::"prompts/get"', "prompts/get/summary")
+    assert "context.input.uri" not in schema.alone("resources/read/notes")
+    assert 'action "resources/read";' in schema.alone("resources/read/notes")
+    assert 'action "prompts/get"' not in schema.alone("resources/read/notes")
+
+
+def test_a_type_may_be_acted_on_in_several_ways() -> None:
+    """A generated one is then in each of them."""
+    schema = texts(tool(resource_type="Record"), other(OwnType.RESOURCE, resource_type="Record"))
+
+    assert schema.entities["Record"].parents == ("Tool", "Resource")
+    assert valid(schema, 'resource in Resource::"notes" && resource in Server::"records"', "resources/read/notes")
 
 
 def test_a_tool_may_act_on_a_user() -> None:
@@ -183,6 +241,14 @@ def test_claims_are_optional_attributes_with_their_types() -> None:
         ([tool("read-only")], {}, "`read-only` has the name of a group of actions"),
         ([tool("tools/call")], {}, "`tools/call` has the name of a group of actions"),
         ([tool(), tool()], {}, "`read` is guarded twice"),
+        ([tool("resources/read")], {}, "`resources/read` has the name of a group of actions"),
+        ([RESOURCE, RESOURCE], {}, "resource `notes` is guarded twice: rename one"),
+        (
+            [RESOURCE, tool("resources/read/notes")],
+            {},
+            "tool `resources/read/notes` is guarded as action `resources/read/notes`, as a resource is: rename one",
+        ),
+        ([PROMPT, tool(resource_type="Prompt")], {}, "tool `read` acts on `Prompt`, which the guard makes"),
         ([tool(resource_type="Invocation")], {}, "acts on `Invocation`, which the guard makes"),
         ([tool(resource_type="Server")], {}, "acts on `Server`, which the guard makes"),
         ([tool()], {"grade": str}, "claim `grade` has the name of an attribute"),
@@ -212,6 +278,31 @@ def test_all_problems_of_the_fragments_are_told_at_once() -> None:
         "types/1.cedarschema:3: namespace `A` is in types/0.cedarschema too: put it in one place",
         "types/1.cedarschema:1: `Record` is declared twice: remove one",
     )
+
+
+@pytest.mark.parametrize(
+    ("fragment", "problem"),
+    [
+        ("entity Resource;", "1: `Resource` is a type that the guard makes here: rename this one"),
+        ("namespace A { entity Prompt; }", "1: `A::Prompt` is a type that the guard makes here: rename this one"),
+        (
+            "entity Record in [Tool];",
+            "1: `Record` is what a tool and a resource act on: declare it `in [Tool, Resource]`",
+        ),
+        (
+            "entity Record in Resource;",
+            "1: `Record` is what a tool and a resource act on: declare it `in [Tool, Resource]`",
+        ),
+    ],
+)
+def test_fragments_that_do_not_fit_resources_are_refused(fragment: str, problem: str) -> None:
+    """With file, line and fix."""
+    tools = (tool(resource_type="Record"), other(OwnType.RESOURCE, resource_type="Record"), PROMPT)
+
+    with pytest.raises(PolicyError) as caught:
+        texts(*tools, fragments=[fragment])
+
+    assert f"types/0.cedarschema:{problem}" in caught.value.problems
 
 
 def test_a_resource_type_missing_from_its_namespace_is_refused() -> None:

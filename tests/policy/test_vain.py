@@ -24,14 +24,14 @@ SEARCH_ONLY = 'principal, action == Action::"search", resource'
         (
             forbid('resource == Tool::"read"'),
             (
-                "a.cedar:2: `resource` is a `Record` when `read` is called, never the tool: "
+                "a.cedar:2: `resource` is a `Record` when `read` is used, never the tool: "
                 'write `action == Action::"read"`, or `resource in Tool::"read"`'
             ),
         ),
-        (forbid('Tool::"read" != resource'), "a.cedar:2: `resource` is a `Record` when `read` is called"),
+        (forbid('Tool::"read" != resource'), "a.cedar:2: `resource` is a `Record` when `read` is used"),
         (
             forbid("true", 'principal, action, resource == Tool::"read"'),
-            "a.cedar:1: `resource` is a `Record` when `read` is called",
+            "a.cedar:1: `resource` is a `Record` when `read` is used",
         ),
         (forbid('resource in Tool::"raed"'), "a.cedar:2: no tool is called `raed`: did you mean `read`?"),
         (

@@ -1,0 +1,254 @@
+"""`agentguard dev`: first contact with a server of one's own, guarded, on this machine alone."""
+
+from __future__ import annotations
+
+import fcntl
+import hmac
+import logging
+import os
+import secrets
+import shlex
+import shutil
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import anyio
+import typer
+
+from agentguard.adapters.lowlevel import tools_of
+from agentguard.adapters.serving import Served, is_server, unguarded
+from agentguard.atend import call_at_end
+from agentguard.cli.decisions import Teller, TellingLedger, on_stderr
+from agentguard.cli.loading import load_server
+from agentguard.cli.output import say
+from agentguard.cli.serving import LOOPBACK, http_server, listening, logging_shown, url_of
+from agentguard.cli.starter import write_starter
+from agentguard.cli.wrap import own_folder, require_no_auth, safe_name, tell_open_routes
+from agentguard.errors import PolicyError, Refusal
+from agentguard.guard import Guard
+from agentguard.identity.issuers import TrustedIssuer
+from agentguard.identity.keys import FixedKeys
+from agentguard.identity.sources import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, stdio_audience
+from agentguard.identity.verifier import InvocationVerifier
+from agentguard.lifecycle.issuer import Issuer
+from agentguard.limits import Limits
+from agentguard.policy.source import read_folder
+from agentguard.private import private_folder
+from agentguard.state import State, open_state
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from agentguard.lifecycle.runs import Run
+    from agentguard.policy.source import Policy
+
+_PATH: Final = "/mcp"
+_STDIO_ISSUER: Final = "urn:agentguard:dev"
+_EVERYTHING: Final = "permit (principal, action, resource);"
+# Nobody works on one start for longer.
+_LASTS: Final = 7 * 86_400
+
+ServerArgument = Annotated[
+    str, typer.Argument(metavar="SERVER", help="path/to/server.py, path/to/server.py:name, or module:server.")
+]
+AgentOption = Annotated[str, typer.Option("--agent", metavar="NAME", help="The agent that calls.")]
+PoliciesOption = Annotated[
+    Path | None, typer.Option("--policies", metavar="FOLDER", help="The policies; else `policies` beside the server.")
+]
+
+
+def dev(
+    server: ServerArgument,
+    *,
+    stdio: Annotated[bool, typer.Option("--stdio", help="Serve whoever starts this over stdio, and not HTTP.")] = False,
+    agent: AgentOption = "developer",
+    policies: PoliciesOption = None,
+    port: Annotated[int, typer.Option("--port", metavar="N", help="The port on loopback.", min=0, max=65_535)] = 8000,
+) -> None:
+    """Serve your server guarded on this machine, with nothing to configure.
+
+    It gives the caller an identity that ends with this command, begins with policies of its
+    own if there are none, and tells each decision on standard error. For loopback and stdio alone.
+
+    Example: `agentguard dev server.py`
+    """
+    # Whoever is called here acts by the identity that this command makes.
+    for name in (TOKEN_VARIABLE, TOKEN_FILE_VARIABLE):
+        os.environ.pop(name, None)
+    loaded = load_server(server, is_server=is_server)
+    known = unguarded(loaded.server)
+    folder = loaded.folder / "policies" if policies is None else policies.absolute()
+    if (written := write_starter(folder)) is not None:
+        say(f"agentguard: wrote {written}, to begin with: read it, and make it yours")
+    # Each decision is told by its line.
+    logging.getLogger("mcp").setLevel(logging.WARNING)
+    with logging_shown(logging.WARNING), _state(known.name) as (state, kept):
+        teller = Teller(
+            places={policy.id: f"{_shown(folder)}/{policy.file}:{policy.line}" for policy in _policies(folder)},
+            folder=_shown(folder),
+            evidence=f"agentguard evidence show {_shown(kept)} --decision",
+            console=on_stderr(),
+        )
+        session = Session(
+            known=known,
+            server=loaded.server,
+            folder=folder,
+            state=replace(state, ledger=TellingLedger(state.ledger, teller)),
+            agent=agent,
+        )
+        anyio.run(session.over_stdio if stdio else partial(session.over_http, port))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One server, for as long as this command lasts.
+
+    Attributes:
+        known: How it is served.
+        server: The server.
+        folder: Its policies.
+        state: Where its evidence is kept for that time.
+        agent: Who calls.
+    """
+
+    known: Served
+    server: Any
+    folder: Path
+    state: State
+    agent: str
+
+    async def over_stdio(self) -> None:
+        """Serve whoever started this."""
+        issuer = Issuer(issuer=_STDIO_ISSUER, store=self.state.store)
+        with _running(issuer, self.agent, stdio_audience(self.known.name)) as run:
+            # The guard takes it out again.
+            os.environ.update(run.environment())
+            await self._guarded(issuer, None)
+            self._tell("on stdio")
+            await self.known.speak()
+
+    async def over_http(self, port: int) -> None:
+        """Serve whoever has the secret, on loopback."""
+        require_no_auth(self.known)
+        with listening(LOOPBACK, port, option="--port") as listens:
+            url = url_of(listens, LOOPBACK, _PATH)
+            issuer = Issuer(issuer=url.removesuffix(_PATH), store=self.state.store)
+            with _running(issuer, self.agent, url) as run:
+                guard = await self._guarded(issuer, url)
+                secret = f"dev-{secrets.token_urlsafe(16)}"
+                app = StandIn(self.known.app(guard, path=_PATH, host=LOOPBACK), secret=secret, token=run.token)
+                self._tell(f"at {url}")
+                tell_open_routes(self.known)
+                header = f'--header "Authorization: Bearer {secret}"'
+                say(f"  npx @modelcontextprotocol/inspector --transport http --server-url {url} {header}")
+                say(f"  claude mcp add --transport http {shlex.quote(self.known.name)} {url} {header}")
+                await http_server(app, lifespan=True).serve(sockets=[listens])
+
+    async def _guarded(self, issuer: Issuer, audience: str | None) -> Guard:
+        verifier = InvocationVerifier(
+            TrustedIssuer(issuer=issuer.issuer), audience=audience, keys={issuer.issuer: FixedKeys(issuer.jwks())}
+        )
+        guard = Guard(self.folder, verifier=verifier, state=self.state, environment="development")
+        guard.attach(self.server, tools=await tools_of(self.server), unguarded="guard")
+        return guard
+
+    def _tell(self, where: str) -> None:
+        say(
+            f"agentguard: serving `{self.known.name}` {where} to agent `{self.agent}`, guarded by {_shown(self.folder)}"
+        )
+
+
+class StandIn:
+    """Lets one secret stand for the tokens of a run, which are over in minutes.
+
+    What it puts in its place is verified like any other token.
+
+    Args:
+        app: The application that demands tokens.
+        secret: What a client sends.
+        token: Gives the run's token of now.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], *, secret: str, token: Callable[[], str]) -> None:
+        self._app = app
+        self._secret = f"Bearer {secret}".encode()
+        self._token = token
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] == "http":
+            headers = [
+                (name, self._exchanged(value) if name == b"authorization" else value)
+                for name, value in scope["headers"]
+            ]
+            scope = {**scope, "headers": headers}
+        await self._app(scope, receive, send)
+
+    def _exchanged(self, value: bytes) -> bytes:
+        if not hmac.compare_digest(value, self._secret):
+            return value
+        try:
+            return f"Bearer {self._token()}".encode()
+        except Refusal:
+            # The run is over. Nobody takes the secret for a token.
+            return value
+
+
+@contextmanager
+def _running(issuer: Issuer, agent: str, audience: str) -> Iterator[Run]:
+    """Begin a run that may do whatever the policies let it; nobody gets a token of it after the block."""
+    run = issuer.begin(agent=agent, grant=_EVERYTHING, audience=audience, ends_in=_LASTS)
+    call_at_end(run.stop)
+    try:
+        yield run
+    finally:
+        run.stop()
+
+
+@contextmanager
+def _state(name: str) -> Iterator[tuple[State, Path]]:
+    """Give a state that ends with the block, in a folder in which others can look at it until then."""
+    above = own_folder("dev")
+    private_folder(above)
+    with ExitStack() as undo:
+        folder = _claimed(above, safe_name(name), undo)
+        forget = partial(shutil.rmtree, folder, ignore_errors=True)
+        undo.callback(forget)
+        # What is given last is called first, so the state is closed before.
+        call_at_end(forget)
+        state = open_state(folder)
+        undo.callback(state.close)
+        yield state, folder
+
+
+def _claimed(above: Path, name: str, undo: ExitStack) -> Path:
+    """Return a folder that no other process uses; what a killed one left in it is removed."""
+    number = 1
+    while True:
+        folder = above / (name if number == 1 else f"{name}-{number}")
+        lock = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        undo.callback(os.close, lock)
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+            return folder
+        number += 1
+
+
+def _policies(folder: Path) -> tuple[Policy, ...]:
+    try:
+        return read_folder(folder, Limits()).policies
+    except PolicyError as error:
+        raise error.within(folder) from None
+
+
+def _shown(path: Path) -> str:
+    """Return a path as it can be read and typed: from the working folder, or from home."""
+    for above, sign in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if path.is_relative_to(above) and path != above:
+            text = str(path.relative_to(above))
+            return f"{sign}{text}" if shlex.quote(text) == text else shlex.quote(str(path))
+    return shlex.quote(str(path))

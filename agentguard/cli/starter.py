@@ -1,0 +1,66 @@
+"""The policies that `agentguard dev` begins with: short, and valid for any server."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from agentguard.private import cannot_write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME: Final = "10-starter.cedar"
+
+STARTER: Final = """\
+// Written by `agentguard dev` to begin with. It is yours now: nothing writes it again.
+//
+// What no policy permits is denied, and one `forbid` outweighs every `permit`. A tool says
+// in its annotations what it does; one without any counts as destructive, as MCP has it.
+//
+// To allow a tool without asking, add it to both lists: Action::"add_note", for example.
+
+@id("starter-read-only")
+permit (
+  principal,
+  action in [Action::"read-only", Action::"resources/read", Action::"prompts/get"],
+  resource
+);
+
+@id("starter-approved")
+permit (principal, action, resource)
+when { context has approval };
+
+@id("starter-ask-a-person")
+@obligation("approval")
+@advice("This call may change something. A person has to approve it.")
+forbid (principal, action, resource)
+unless {
+  action in [Action::"read-only", Action::"resources/read", Action::"prompts/get"] ||
+  context has approval
+};
+"""
+
+
+def write_starter(folder: Path) -> Path | None:
+    """Write the starter policies into *folder*, if it has no policies.
+
+    Returns:
+        The file that was written; None if there are policies already.
+
+    Raises:
+        ConfigurationError: The folder cannot be written to.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        if any(entry.name.lower().endswith(".cedar") for entry in entries):
+            return None
+    file = folder / NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Never over a file that is there, whoever was faster.
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(STARTER)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return file

@@ -1,0 +1,92 @@
+"""What a caller might be allowed at all: what its lists show.
+
+A preview decides nothing and runs nothing, so it leaves no record. It still needs an
+identity whose run lives, and where there is none, that is recorded like any other denial.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentguard.attending import refusal_of
+from agentguard.call import Denial
+from agentguard.policy.listing import possible
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from agentguard.call import Call
+    from agentguard.errors import Refusal
+    from agentguard.judging import Judging
+    from agentguard.model import Decision, Invocation
+    from agentguard.policy.engine import PolicySet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What one caller might be allowed.
+
+    Attributes:
+        invocation: For whom.
+        actions: The ids of the actions.
+        seconds: How much longer the caller has its authority.
+    """
+
+    invocation: Invocation
+    actions: frozenset[str]
+    seconds: float
+
+
+class Previewing:
+    """Tells what callers might be allowed."""
+
+    def __init__(
+        self,
+        judging: Judging,
+        alive: Callable[[Invocation | None], float],
+        refuse: Callable[[Call, str, Refusal], Awaitable[Decision]],
+        policies: Callable[[], PolicySet],
+    ) -> None:
+        """Set it up.
+
+        Args:
+            judging: What requests are made with.
+            alive: Returns the time now if a run lives; raises `Refusal` if not.
+            refuse: Records a denial.
+            policies: Returns those that are in force.
+        """
+        self._judging = judging
+        self._alive = alive
+        self._refuse = refuse
+        self._policies = policies
+
+    async def __call__(self, call: Call, method: str) -> Preview:
+        """Return what the caller might be allowed with some argument, on some resource.
+
+        Where the transport can ask for a token with more scopes, that includes what the
+        caller might be allowed with these: the call is then answered so, and not as if
+        there were no such thing.
+
+        Args:
+            call: The request for a list.
+            method: What it asks for.
+
+        Raises:
+            Denial: There is no identity, its run is over, or something is out of order.
+        """
+        try:
+            invocation = await call.identify()
+            policies = self._policies()
+            wanted = self._judging.principal(invocation)
+            load, known = self._judging.loaders.load, policies.static_uids
+            entities = await load(wanted, known=known, tool=None) if wanted else ()
+            actions = possible(invocation, policies, entities)
+            if call.step_up is not None and not invocation.ancestors:
+                scopes = invocation.scopes.union(*(policy.scopes for policy in policies.policies.values()))
+                if scopes != invocation.scopes:
+                    actions |= possible(invocation, policies, entities, supposing=scopes)
+            seconds = invocation.ends_at - self._alive(invocation)
+        except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, nothing is shown
+            raise Denial(await self._refuse(call, method, refusal_of(error))) from None
+        return Preview(invocation=invocation, actions=actions, seconds=seconds)

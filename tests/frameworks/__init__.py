@@ -1,0 +1,1 @@
+"""The same server on each framework, and what must be the same about it."""
