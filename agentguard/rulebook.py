@@ -86,6 +86,7 @@ class Rulebook:
         self.surface = surface
         self._terms = terms
         self._functions = functions
+        self._wrapped: list[GuardedFunction] = []
         self._enter = enter
         self._enter_raw = enter_raw
         self._unguarded = unguarded
@@ -190,6 +191,8 @@ class Rulebook:
             ConfigurationError: If it is guarded, but not from where it should be.
         """
         guarded = find_guarded(self._functions, registered)
+        if guarded is None:
+            guarded = next((one for one in self._wrapped if one.wrapper is registered.function), None)
         if guarded is not None:
             return _Entry(registered.function, guarded.settle(registered, self.surface.name))
         if self._unguarded == "guard" and registered.offer is Offer.TOOL:
@@ -213,7 +216,8 @@ class Rulebook:
             return None
         for name in hidden:
             _LOG.warning("policies do not see argument `%s` of tool `%s`: %s", name, registered.key, hidden[name])
-        self._functions.append(guarded)
+        # Apart from the decorated ones: one bare function may be several tools, which nobody has to mend.
+        self._wrapped.append(guarded)
         self.surface.put(registered, guarded.wrapper)
         return _Entry(guarded.wrapper, rule)
 

@@ -43,7 +43,7 @@ class Person:
     meanwhile: Callable[[], Any] | None = None
     seen: list[str] = field(default_factory=list)
 
-    async def __call__(self, _: object, params: Any) -> ElicitResult:
+    async def __call__(self, context: Any, params: Any) -> ElicitResult:
         """Answer one question."""
         self.seen.append(params.message)
         if self.meanwhile is not None:
@@ -81,7 +81,7 @@ async def again(
     client: Client, state: str | None, answer: ElicitResult | None = YES, tool: str = "export", **options: Any
 ) -> CallToolResult | InputRequiredResult:
     """Make a later round of a call by hand."""
-    return await client.session.call_tool(
+    result: CallToolResult | InputRequiredResult = await client.session.call_tool(
         tool,
         options.pop("arguments", {"max_rows": 5}),
         request_state=state,
@@ -89,6 +89,7 @@ async def again(
         allow_input_required=True,
         **options,
     )
+    return result
 
 
 def without_the_sdks_seal(world: World) -> World:

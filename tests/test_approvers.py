@@ -133,7 +133,14 @@ async def test_no_is_a_no() -> None:
 
 async def test_same_question_is_asked_until_it_is_answered() -> None:
     """While nobody has decided, and over a moment in which the service is away."""
-    waits = [(202, {}), (503, b""), (429, b"", {"Retry-After": "0"}), (502, b""), (504, b"<html>"), (202, {})]
+    waits: list[Any] = [
+        (202, {}),
+        (503, b""),
+        (429, b"", {"Retry-After": "0"}),
+        (502, b""),
+        (504, b"<html>"),
+        (202, {}),
+    ]
     async with service(*waits, (200, YES)) as desk:
         assert await approver(desk.url)(QUESTION) == Approval()
 

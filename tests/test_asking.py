@@ -18,7 +18,7 @@ from agentguard.evidence.ledger import MemoryLedger
 from agentguard.lifecycle.store import MemoryStore
 from agentguard.testing import acting_as
 from tests.approvals import ASKS, NO, Person, again, at, call, first, reasons, without_the_sdks_seal
-from tests.world import ERAS, Era, World, make_world, meta, text, write_policies
+from tests.world import ERAS, TYPES, Era, World, make_world, meta, text, write_policies
 
 LEGACY: Era = "2025-11-25"
 eras = pytest.mark.parametrize("era", ERAS)
@@ -209,6 +209,35 @@ async def test_approver_is_loaded_like_any_user(approver: str, reason: str, tmp_
     assert result.is_error is (reason != "permit")
     assert reasons(world) == [reason]
     assert world.records()[0]["agentguard.approval.approver"].startswith("hmac-sha256:")
+
+
+async def test_approver_who_is_what_the_call_acts_on_is_known_once(tmp_path: Path) -> None:
+    """As the resource, a user is in the tool; as the approver too it is the same user."""
+
+    def extend(world: World) -> None:
+        @world.guard.entity("User")
+        async def user(_: str) -> Entity:
+            return Entity({}, [EntityUid("Group", "leads")])
+
+        @world.server.tool()
+        @world.guard.tool(resource="User::{user_id}")
+        async def rename(user_id: str) -> str:
+            world.ran.append(f"rename {user_id}")
+            return "renamed"
+
+    write_policies(tmp_path, entities=[{"uid": {"type": "Group", "id": "leads"}, "attrs": {}, "parents": []}])
+    world = make_world(
+        tmp_path,
+        policies=LEADS.replace('"export"', '"rename"', 1).partition('@id("cap")')[0],
+        extend=extend,
+        approver=Desk(CAROL),
+        types=f"{TYPES} entity User in [Tool, Group];",
+    )
+
+    result = await call(world, LEGACY, None, "rename", user_id="carol")
+
+    assert not result.is_error
+    assert world.ran == ["rename carol"]
 
 
 async def test_every_resource_has_to_be_approved_and_a_hard_forbid_on_one_asks_nobody(tmp_path: Path) -> None:

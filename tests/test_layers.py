@@ -65,7 +65,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "raw",
     ),
     ("decorating", "gate", "rulebook", "trust"),
-    ("adapters.changes", "adapters.listing", "adapters.mcp", "adapters.reading"),
+    ("adapters.changes", "adapters.listing", "adapters.mcp", "adapters.reading", "adapters.serving"),
     ("guard",),
     ("cli",),
 )

@@ -124,7 +124,7 @@ class FastMCPSurface:
         if about is not None and (about.offer, about.key) == (offer, key):
             return about.function
         leaf = self._found.get((offer, key))
-        function = None if leaf is None else self._gate.in_place_of(leaf.function)
+        function = None if leaf is None else self._gate.function(offer, leaf)
         return self._gate.raw.get(key) if function is None and offer is Offer.TOOL else function
 
     def knows(self, offer: Offer, key: str) -> bool:
@@ -143,10 +143,7 @@ class FastMCPSurface:
         if leaf.function is None:
             self._gate.raw[registered.key] = wrapper
             return
-        self._gate.swapped[id(leaf.function)] = (leaf.function, wrapper)
-        if not leaf.direct:
-            # What a transformed tool was made of is out of the gate's reach.
-            leaf.component.fn = wrapper  # type: ignore[attr-defined]
+        self._gate.swapped[place_of(registered.offer, leaf)] = (leaf.function, wrapper)
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call *changed* whenever something is added or removed from now on.
@@ -262,7 +259,7 @@ def _registered(offer: Offer, name: str, key: str, leaf: Leaf, shown: Any) -> Re
     return Registered(
         offer=offer,
         key=key,
-        name=_versioned(shown.name, None if key == name else leaf.version) if resource else key,
+        name=_versioned(shown.name, None if key == name else component.version) if resource else key,
         function=leaf.function,
         groups=groups_of(shown.annotations) if tool else frozenset(),
         # The arguments are judged where they arrive, by the names that they have there.

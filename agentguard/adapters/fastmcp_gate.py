@@ -58,7 +58,7 @@ _LOCAL_CHANGES: Final = ("_add_component", "_remove_component")
 
 def place_of(offer: Offer, leaf: Leaf) -> Place:
     """Return where a leaf is."""
-    return offer, id(leaf.server), leaf.name, leaf.version
+    return offer, id(leaf.server), leaf.name, leaf.component.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +120,13 @@ class Gate:
     Attributes:
         keys: What the root calls a leaf, and what the guard calls it, by its place.
         raw: What judges the arguments of a tool that has no function, by its key.
-        swapped: What runs in place of a function, by the function's identity.
+        swapped: What runs in place of a function, by its place.
     """
 
     def __init__(self, root: FastMCP[Any], wrappers: frozenset[Callable[..., Any]]) -> None:
         self.keys: dict[Place, tuple[str, str]] = {}
         self.raw: dict[str, Callable[..., Awaitable[Any]]] = {}
-        self.swapped: dict[int, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+        self.swapped: dict[Place, tuple[Callable[..., Any], Callable[..., Any]]] = {}
         self._root = root
         self._wrappers = wrappers
         self._servers = [root]
@@ -134,7 +134,6 @@ class Gate:
         self._within: Within | None = None
         self._changed: Callable[[], None] | None = None
         self._about: ContextVar[About | None] = ContextVar("agentguard_fastmcp_about", default=None)
-        self._via: ContextVar[tuple[Place, str] | None] = ContextVar("agentguard_fastmcp_via", default=None)
 
     def close(self, check: Check) -> None:
         """Let nothing through that *check* stops, from now on."""
@@ -166,19 +165,19 @@ class Gate:
     async def leaf(self, server: FastMCP[Any], name: str, component: FastMCPComponent) -> Leaf:
         """Return what *component* of *server* would run in the end."""
         leaf = await leaf_of(server, name, component)
-        if leaf.function in self._wrappers or not {*_gates(leaf.component)} - {self}:
+        if leaf.function in self._wrappers or (leaf.direct and not {*_gates(leaf.component)} - {self}):
             return leaf
-        # Another guard stands before it, which running another function would go around.
+        # Nothing can be put in its place: it is out of reach, or another guard stands before it.
         return replace(leaf, function=None)
 
     def about(self) -> About | None:
         """Return what is about to run, right here; None if nothing is."""
         return self._about.get()
 
-    def in_place_of(self, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
-        """Return what runs in place of *function*."""
-        swapped = self.swapped.get(id(function))
-        return function if swapped is None else swapped[1]
+    def function(self, offer: Offer, leaf: Leaf) -> Callable[..., Any] | None:
+        """Return the function that runs for a leaf."""
+        bare, wrapper = self.swapped.get(place_of(offer, leaf), (None, None))
+        return leaf.function if leaf.function is not bare else wrapper
 
     def _stand_on(self, server: FastMCP[Any], check: Check) -> None:
         for lookup, (offer, entries) in _LOOKUPS.items():
@@ -222,14 +221,12 @@ class Gate:
             self.reach(*leaf.way)
             if leaf.way:
                 # The gate on the mounted server asks, about what is really reached there.
-                via = self._via.set((place_of(asked.offer, leaf), self._known_as(asked)[0]))
-                try:
-                    return await asked.run(*arguments)
-                finally:
-                    self._via.reset(via)
+                return await asked.run(*arguments)
             named, key = self._known_as(asked)
-            function = self.in_place_of(leaf.function)
-            raw = self.raw.get(key) if function is None and asked.offer is Offer.TOOL else None
+            function = self.function(asked.offer, leaf)
+            # What has no function is known by its place alone.
+            is_raw = function is None and asked.offer is Offer.TOOL and asked.place in self.keys
+            raw = self.raw.get(key) if is_raw else None
             about = self._about.set(About(asked.offer, named, key, function or raw))
             try:
                 await check(asked.offer, named)
@@ -237,16 +234,14 @@ class Gate:
                 self._about.reset(about)
             if raw is not None:
                 return await raw(*arguments, asked.run)
-            if function is not leaf.function and leaf.direct:
+            if function is not leaf.function:
                 asked = replace(asked, component=asked.component.model_copy(update={"fn": function}))
             return await asked.run(*arguments)
 
     def _known_as(self, asked: _Asked) -> tuple[str, str]:
         """Return what a caller of the root names it by, and what the guard knows it by."""
-        place, via = asked.place, self._via.get()
+        place = asked.place
         at_root, key = self.keys.get(place, (place[2], place[2]))
-        if via is not None and via[0] == place:
-            return via[1], key
         if not isinstance(asked.component, ResourceTemplate):
             return at_root, key
         if at_root == asked.component.uri_template:

@@ -50,7 +50,7 @@ class Dependencies:
         try:
             shown = inspect.signature(without_injected_parameters(transform_context_annotations(stand_in))).parameters
         except (TypeError, ValueError) as error:
-            message = f"`{function.__name__}` has a dependency that FastMCP refuses, {error}: mend it"
+            message = f"`{stand_in.__name__}` has a dependency that FastMCP refuses, {error}: mend it"
             raise ConfigurationError(message) from error
         names = frozenset(declared) - frozenset(shown)
         owned = tuple(parameter for name, parameter in shown.items() if name not in declared)
@@ -75,6 +75,6 @@ def _stand_in(function: Callable[..., object]) -> Callable[..., object]:
     stand_in.__annotations__ = {
         p.name: p.annotation for p in signature.parameters.values() if p.annotation is not p.empty
     }
-    stand_in.__name__, stand_in.__qualname__ = function.__name__, function.__qualname__
-    stand_in.__module__ = function.__module__
+    # What FastMCP says of a dependency that fails names the function.
+    stand_in.__name__ = getattr(function, "__name__", type(function).__name__)
     return stand_in

@@ -42,10 +42,9 @@ class Leaf:
     Attributes:
         server: Which server has it: the one that was asked, or one that is mounted in it.
         name: What it is called there.
-        component: What runs the function, as it was found just now.
+        component: What the server hands out.
         function: The function; None where only FastMCP can run it.
-        version: Its version there.
-        direct: Whether *component* is what the server hands out, and not what that was made of.
+        direct: Whether it is the component's own, and not that of what the component was made of.
         way: The mounted servers on the way to it, outermost first.
     """
 
@@ -53,7 +52,6 @@ class Leaf:
     name: str
     component: FastMCPComponent
     function: Callable[..., Any] | None
-    version: str | None
     direct: bool = True
     way: tuple[FastMCP[Any], ...] = ()
 
@@ -69,11 +67,12 @@ async def leaf_of(
     if type(inner) in _MOUNTED:
         child, original, found = await _mounted(inner)
         if found is None:
-            return Leaf(child, original, inner, None, inner.version, way=(*way, child))
+            return Leaf(child, original, inner, None, way=(*way, child))
         return await leaf_of(child, original, found, (*way, child))
     if type(inner) in _FUNCTIONS or type(inner) is TransformedTool:
-        return Leaf(server, name, inner, _function(inner), component.version, inner is component, way)
-    return Leaf(server, name, component, None, component.version, way=way)
+        direct = inner is component and type(inner) is not TransformedTool
+        return Leaf(server, name, component, _function(inner), direct, way)
+    return Leaf(server, name, component, None, way=way)
 
 
 def _function(component: Any) -> Callable[..., Any]:

@@ -111,7 +111,9 @@ class Listing:
         """Return whether the caller might be allowed one entry; one without a proper name is nothing."""
         if not isinstance(named, str):
             return False
-        rule = self._book.rule_of(offer, named) or self._book.methods.get(offer)
+        # A template is named by its own text, which is no URI that another could match.
+        find = self._book.rule_of if offer is Offer.RESOURCE else self._book.rule
+        rule = find(offer, named) or self._book.methods.get(offer)
         return rule is not None and rule.tool.name in actions
 
 

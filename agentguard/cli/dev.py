@@ -84,8 +84,7 @@ def dev(
     if (written := write_starter(folder)) is not None:
         say(f"agentguard: wrote {written}, to begin with: read it, and make it yours")
     # Each decision is told by its line.
-    logging.getLogger("mcp").setLevel(logging.WARNING)
-    with logging_shown(logging.WARNING), _state(known.name) as (state, kept):
+    with logging_shown(logging.WARNING, sdk=logging.WARNING), _state(known.name) as (state, kept):
         teller = Teller(
             places={policy.id: f"{_shown(folder)}/{policy.file}:{policy.line}" for policy in _policies(folder)},
             folder=_shown(folder),

@@ -77,19 +77,26 @@ def http_server(app: Any, *, lifespan: bool = False) -> uvicorn.Server:
 
 
 @contextmanager
-def logging_shown(level: int = logging.INFO) -> Iterator[None]:
-    """Write the log to standard error: why a request was refused, and which runs began and ended."""
-    log = logging.getLogger("agentguard")
+def logging_shown(level: int = logging.INFO, *, sdk: int = logging.NOTSET) -> Iterator[None]:
+    """Write the log to standard error: why a request was refused, and which runs began and ended.
+
+    Args:
+        level: From which level on.
+        sdk: From which level on the MCP SDK's own log is written, as far as it writes one.
+    """
+    log, theirs = logging.getLogger("agentguard"), logging.getLogger("mcp")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    before = log.level, log.propagate
+    before = log.level, log.propagate, theirs.level
     log.addHandler(handler)
     # The SDK writes everything to standard error too, as soon as there is a server of it.
     log.propagate = False
     log.setLevel(level)
+    theirs.setLevel(sdk or theirs.level)
     try:
         yield
     finally:
-        level, log.propagate = before
+        level, log.propagate, sdk = before
         log.setLevel(level)
+        theirs.setLevel(sdk)
         log.removeHandler(handler)

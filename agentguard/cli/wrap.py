@@ -69,7 +69,7 @@ LabelOption = Annotated[
     str | None, typer.Option("--label", metavar="NAME", help="A name for people, beside the policies' version.")
 ]
 ServerArgument = Annotated[
-    str | None, typer.Argument(metavar="[SERVER]", help="module:server, path/to/server.py, or path/to/server.py:name.")
+    str | None, typer.Argument(metavar="SERVER", help="module:server, path/to/server.py, or path/to/server.py:name.")
 ]
 
 

@@ -116,7 +116,7 @@ class _Layer:
             (self._permits if part.permit else self._forbids).update(part.keys)
         for place in settled.may_hold:
             part = self._sketch.parts[place]
-            if part.sees_action or part.sees_resource:
+            if part.looks_closer:
                 for key in part.keys:
                     self._closer.setdefault(key, []).append(place)
             elif part.permit:
@@ -129,13 +129,15 @@ class _Layer:
             return False
         permitted = not self._permits.isdisjoint(keys)
         parts = self._sketch.parts
-        for places in filter(None, map(self._closer.get, keys)):
+        for key in self._closer.keys() & keys:
+            places = self._closer[key]
             # What is acted on is known before the call only where the guard makes it.
             known = [place for place in places if parts[place].sees_action or action.tool.resource_type is None]
             if not known or (permitted and all(parts[place].permit for place in known)):
                 permitted |= any(parts[place].permit for place in places)
                 continue
-            settled = self._ask(action, tuple(places))
+            # All of this key, so that what is parsed for it is the same for every principal.
+            settled = self._ask(action, self._sketch.closer[key])
             if settled is None:
                 return True
             if not all(parts[place].permit for place in settled.holds):

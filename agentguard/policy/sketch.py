@@ -66,6 +66,11 @@ class Part:
     sees_resource: bool
 
     @property
+    def looks_closer(self) -> bool:
+        """Whether it can say something else of one action than of another that its head lets pass."""
+        return self.sees_action or self.sees_resource
+
+    @property
     def keys(self) -> tuple[Key, ...]:
         """What an action has to have one of, for the head to let it pass; see `keys_of`."""
         if self.actions is None:
@@ -99,12 +104,15 @@ class Sketch:
         parts: The policies.
         same: What is settled for every principal alike; None if nothing could be.
         others: The places of the policies that have to be asked about each principal.
+        closer: Of the policies that may look at the action, or at what it acts on, the places
+            by their keys.
         kept: Some of the policies, parsed, by their places.
     """
 
     parts: tuple[Part, ...]
     same: Settled | None
     others: tuple[int, ...]
+    closer: Mapping[Key, tuple[int, ...]]
     kept: dict[tuple[int, ...], cedarpy.PolicySet] = field(default_factory=dict)
 
     @classmethod
@@ -113,7 +121,12 @@ class Sketch:
         every = tuple(parts)
         same = tuple(place for place, part in enumerate(every) if not part.sees_principal)
         others = tuple(place for place, part in enumerate(every) if part.sees_principal)
-        return cls(every, _ask({}, _parsed(every, same), cedarpy.Entities.from_json_str("[]"), same), others)
+        closer: dict[Key, tuple[int, ...]] = {}
+        for place, part in enumerate(every):
+            if part.looks_closer:
+                closer |= {key: (*closer.get(key, ()), place) for key in part.keys}
+        settled = _ask({}, _parsed(every, same), cedarpy.Entities.from_json_str("[]"), same)
+        return cls(every, settled, others, closer)
 
     def ask(
         self, request: dict[str, str], around: cedarpy.Entities, places: tuple[int, ...] | None = None
@@ -142,8 +155,8 @@ def _ask(
     holds, may_hold = asked.diagnostics.reasons, asked.diagnostics.nontrivial_residuals
     if asked.decision is cedarpy.Decision.NoDecision and not may_hold:
         return None
-    # Cedar numbers the policies of a text in order: `policy0` is the first.
-    return Settled(*(tuple(places[int(id_[6:])] for id_ in ids) for ids in (holds, may_hold)))
+    # Cedar numbers the policies of a text in order, `policy0` is the first, and names them in any order.
+    return Settled(*(tuple(sorted(places[int(id_[6:])] for id_ in ids)) for ids in (holds, may_hold)))
 
 
 def sketch_of(text: str) -> Sketch:

@@ -16,6 +16,7 @@ from mcp_types import (
     ElicitResult,
     FormElicitationCapability,
     InputRequiredResult,
+    InputResponses,
     UrlElicitationCapability,
 )
 
@@ -186,7 +187,8 @@ async def test_tool_that_needs_no_approval_keeps_its_state_and_answers(tmp_path:
     without_the_sdks_seal(world)
 
     async with at(world, MODERN, Person()) as client:
-        for responses in ({"colour": NO}, {"colour": NO, KEY: YES}, {KEY: YES}):
+        answers: list[InputResponses] = [{"colour": NO}, {"colour": NO, KEY: YES}, {KEY: YES}]
+        for responses in answers:
             await client.session.call_tool(
                 "shows", {}, request_state="own", input_responses=responses, allow_input_required=True
             )

@@ -339,7 +339,15 @@ def test_tool_that_asks_in_two_ways_is_refused(tmp_path: Path) -> None:
 
 def message(method: str, **params: object) -> Any:
     """Return what the SDK's middleware is given for a message that came without a request."""
-    return SimpleNamespace(request_id=1, method=method, params=params, request=None, meta={"traceparent": 7})
+    return SimpleNamespace(
+        request_id=1,
+        method=method,
+        params=params,
+        request=None,
+        meta={"traceparent": 7},
+        protocol_version="2026-07-28",
+        session=SimpleNamespace(client_capabilities=None),
+    )
 
 
 @pytest.mark.parametrize("name", [None, 7, ["read"], {"read": 1}])

@@ -264,7 +264,7 @@ async def test_approval_of_another_run_runs_nothing(tmp_path: Path) -> None:
     one, other = ({"agentguard/invocation": world.token("reader", audience=stdio_audience(SERVER))} for _ in range(2))
 
     async with at(world, MODERN, Person()) as client:
-        await client.session.list_tools(params=PaginatedRequestParams(_meta=one))
+        await client.session.list_tools(params=PaginatedRequestParams.model_validate({"_meta": one}))
         asked = await first(client, meta=one)
         stolen = await again(client, asked.request_state, meta=other)
         own = await again(client, asked.request_state, meta=one)

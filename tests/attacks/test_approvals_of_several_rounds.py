@@ -56,6 +56,9 @@ def wizard(world: World) -> None:
         answers = {name: getattr(answer, "content", None) for name, answer in (ctx.input_responses or {}).items()}
         world.ran.append(f"{ctx.request_state} {answers}")
         if ctx.request_state is None:
+            # What it calls in turn has no part in its approval.
+            await world.server.call_tool("export", {"max_rows": 1})
+            world.ran.remove("export 1 csv")
             return InputRequiredResult(input_requests=question(), request_state="asked")
         if ctx.request_state == "asked":
             return InputRequiredResult(request_state="waited")
@@ -86,8 +89,9 @@ async def test_person_is_asked_once_for_the_whole_call(tmp_path: Path) -> None:
     assert text(result) == "done"
     assert world.ran == ROUNDS
     assert len(person.seen) == 1
-    assert reasons(world) == ["approval_required", "permit", "permit", "permit"]
-    assert len({record["agentguard.approval.id"] for record in world.records()}) == 1
+    assert reasons(world) == ["approval_required", "permit", "permit", "permit", "permit"]
+    named = [record.get("agentguard.approval.id") for record in world.records()]
+    assert named == [named[0], named[0], None, named[0], named[0]]
 
 
 async def test_no_round_runs_twice(tmp_path: Path) -> None:
@@ -208,4 +212,5 @@ async def test_approver_elsewhere_is_asked_once_for_the_whole_call(tmp_path: Pat
     assert text(result) == "done"
     assert world.ran == ROUNDS
     assert len(asked) == 1
-    assert [record["agentguard.approval.approver"] for record in world.records()] == ["carol"] * 3
+    named = [record.get("agentguard.approval.approver") for record in world.records()]
+    assert named == ["carol", None, "carol", "carol"]

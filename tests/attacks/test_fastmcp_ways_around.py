@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from fastmcp import FastMCP
+from fastmcp import Context, FastMCP
 from fastmcp.server import create_proxy
 from fastmcp.server.auth import require_scopes
 from fastmcp.server.extensions import ServerExtension
@@ -20,9 +20,10 @@ from fastmcp.server.providers.local_provider import LocalProvider
 from fastmcp.server.transforms import Namespace, ToolTransform
 from fastmcp.server.transforms.visibility import Visibility
 from fastmcp.tools import Tool
-from fastmcp.tools.tool_transform import ToolTransformConfig, forward
+from fastmcp.tools.tool_transform import ArgTransform, ToolTransformConfig, forward
 from fastmcp.utilities.tasks import TaskConfig
 from fastmcp.utilities.versions import VersionSpec
+from mcp import MCPError
 from mcp_types import CallToolResult, RequestParamsMeta
 
 from agentguard import AccessDenied
@@ -261,6 +262,84 @@ async def test_mounted_function_that_has_the_name_of_a_guarded_one(tmp_path: Pat
     assert fast.ran == []
 
 
+async def test_resource_of_a_mounted_server_that_reads_another_of_its_template(tmp_path: Path) -> None:
+    """That the request was for one of them is no decision on the others."""
+    fast = make_fast(
+        tmp_path,
+        ALL
+        + """@id("secret") forbid (principal, action == Action::"resources/read", resource)
+        when { context.input.uri like "*secret*" };""",
+    )
+    child: FastMCP[Any] = FastMCP("child")
+
+    @child.resource("data://rows/{name}")
+    async def row(name: str, context: Context) -> str:
+        fast.ran.append(name)
+        if name == "open":
+            with pytest.raises(AccessDenied):
+                await context.fastmcp.read_resource("data://rows/secret")
+        return name
+
+    fast.server.mount(child, "shop")
+    fast.attach()
+
+    async with in_memory(fast) as client:
+        await client.read_resource("data://shop/rows/open")
+
+    assert fast.ran == ["open"]
+
+
+async def test_middleware_that_puts_another_uri_in(tmp_path: Path) -> None:
+    """On the server itself, and on a mounted one."""
+
+    class Elsewhere(Middleware):
+        async def on_read_resource(self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]) -> Any:
+            uri = str(context.message.uri).replace("open", "secret")
+            return await call_next(context.copy(message=context.message.model_copy(update={"uri": uri})))
+
+    fast = make_fast(
+        tmp_path,
+        ALL
+        + """@id("secret") forbid (principal, action == Action::"resources/read", resource)
+        when { context.input.uri like "*secret*" };""",
+    )
+    child: FastMCP[Any] = FastMCP("child")
+    for server, middleware in ((fast.server, Elsewhere()), (child, Elsewhere())):
+
+        @server.resource("data://rows/{name}")
+        async def row(name: str) -> str:
+            raise AssertionError(name)
+
+        server.add_middleware(middleware)
+    fast.server.mount(child, "shop")
+    fast.attach()
+
+    async with in_memory(fast) as client:
+        for uri in ("data://rows/open", "data://shop/rows/open"):
+            with pytest.raises(MCPError):
+                await client.read_resource(uri)
+
+
+async def test_tool_of_another_program_that_is_not_known_yet(tmp_path: Path) -> None:
+    """It is not taken for the one of the same name that the outer server proxies."""
+    fast = make_fast(tmp_path)
+    ours: FastMCP[Any] = FastMCP("ours")
+    theirs: FastMCP[Any] = FastMCP("theirs")
+    bare(fast, ours, "tool")
+    bare(fast, theirs, "known")
+    child: FastMCP[Any] = FastMCP("child", middleware=[Renaming("known", "tool")])
+    proxy = create_proxy(theirs)
+    proxy.providers[-1]._cache_ttl = 0.0  # type: ignore[attr-defined]
+    child.mount(proxy)
+    fast.server.mount(create_proxy(ours))
+    fast.server.mount(child, "shop")
+    fast.attach(unguarded="guard")
+    bare(fast, theirs, "tool")
+
+    assert (await called(fast, "shop_known")).is_error
+    assert fast.ran == []
+
+
 async def test_tool_that_was_put_in_place_of_a_guarded_one(tmp_path: Path) -> None:
     """A name alone is fooled by removing and adding."""
     fast = make_fast(tmp_path)
@@ -495,6 +574,33 @@ async def test_tool_that_is_switched_off(tmp_path: Path) -> None:
 
     assert meta(await called(fast, "known"))["effect"] == "deny"
     assert fast.ran == []
+
+
+async def test_one_function_without_a_decorator_under_several_names(tmp_path: Path) -> None:
+    """Each name is judged as itself: that of the tool, of another one of the same function, and of one made of it."""
+    fast = make_fast(
+        tmp_path,
+        "".join(f'@id("{name}") permit (principal, action == Action::"{name}", resource);' for name in ("a", "c")),
+    )
+
+    async def naked(amount: int) -> str:
+        fast.ran.append(f"{amount}")
+        return "ran"
+
+    fast.server.tool(naked, name="a")
+    fast.server.tool(naked, name="b")
+    first = await fast.server.local_provider.get_tool("a")
+    assert first is not None
+    for name in ("c", "d"):
+        renamed = {"amount": ArgTransform(name="how_many")}
+        fast.server.add_tool(Tool.from_tool(first, name=name, transform_args=renamed))
+    fast.attach(unguarded="guard")
+
+    assert structured(await called(fast, "a", amount=1)) == "ran"
+    assert structured(await called(fast, "c", how_many=3)) == "ran"
+    assert meta(await called(fast, "b", amount=2))["reason"] == "denied"
+    assert meta(await called(fast, "d", how_many=4))["reason"] == "denied"
+    assert fast.ran == ["1", "3"]
 
 
 async def test_one_provider_behind_two_guards(tmp_path: Path) -> None:

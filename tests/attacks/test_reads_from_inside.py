@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from mcp import Client, MCPError
 from mcp.server.context import CallNext, ServerRequestContext
@@ -103,6 +104,40 @@ async def test_nothing_is_read_outside_of_any_request(tmp_path: Path) -> None:
 
     assert world.ran == []
     assert [one["agentguard.decision.reason"] for one in world.records()] == ["unauthenticated"] * 2
+
+
+async def test_task_that_outlives_its_request_reads_nothing(tmp_path: Path) -> None:
+    """Not even what the request itself was for: its identity is over."""
+    over, told = anyio.Event(), []
+
+    async with anyio.create_task_group() as tasks:
+
+        async def later() -> None:
+            await over.wait()
+            for uri in ("late://x", "notes://1"):
+                try:
+                    await world.server.read_resource(uri)
+                except AccessDenied as denied:
+                    told.append(denied.decision.reason)
+
+        def more(world: World) -> None:
+            extend(world)
+
+            @world.server.resource("late://{name}")
+            async def late(name: str) -> str:
+                world.ran.append("late")
+                # In the context of this request.
+                tasks.start_soon(later)
+                return name
+
+        permit = '@id("late") permit (principal, action == Action::"resources/read", resource);'
+        world = make_world(tmp_path, policies=POLICIES + permit, extend=more)
+        async with Client(world.server) as client:
+            await client.read_resource("late://x")
+        over.set()
+
+    assert world.ran == ["late"]
+    assert told == ["unauthenticated"] * 2
 
 
 @pytest.mark.parametrize("asked", ["open://x", "notes://1"])

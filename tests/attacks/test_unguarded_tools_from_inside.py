@@ -63,7 +63,7 @@ async def test_middleware_that_renames_a_call_does_not_reach_an_unguarded_tool(t
 
     async def rename(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> Any:
         if ctx.method == "tools/call":
-            ctx = dataclasses.replace(ctx, params={"name": "wipe", "arguments": {}})
+            ctx = dataclasses.replace(ctx, params={**(ctx.params or {}), "name": "wipe", "arguments": {}})
         return await call_next(ctx)
 
     world.server.middleware.append(rename)

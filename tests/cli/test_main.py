@@ -51,11 +51,11 @@ def test_help_lists_the_commands_by_what_they_are_for() -> None:
     assert max(len(line) for line in lines) <= 80
     assert "\x1b" not in ran.stdout
     start, live, serve, evidence = (
-        next(n for n, line in enumerate(lines) if f" {group} " in line)
+        next(n for n, line in enumerate(lines) if line.startswith(f"╭─ {group} "))
         for group in ("Start", "Live", "Serve", "Evidence")
     )
     where = {name: next(n for n, line in enumerate(lines) if line.startswith(f"│ {name} ")) for name in COMMANDS}
-    assert start < where["run"] < where["token"] < live < where["runs"] < where["revoke"]
+    assert start < where["dev"] < where["run"] < where["token"] < where["wrap"] < live < where["runs"] < where["revoke"]
     assert where["revoke"] < serve < where["issuer"] < evidence < where["evidence"]
 
 

