@@ -76,7 +76,7 @@ class Reading:
         if call is None:
             refusal = Refusal(Reason.UNAUTHENTICATED, f"`{named}` was used outside of any request")
             decision = await self._enforcer.refuse(None, offer, refusal)
-        elif call.judged == (offer, named):
+        elif call.open and call.judged == (offer, named):
             # It is what the request itself asks for.
             return
         else:

@@ -80,10 +80,11 @@ def extend(world: World) -> None:
     async def bare() -> str:
         raise AssertionError
 
-    @server.completion()
     async def complete(ref: PromptReference | ResourceTemplateReference, *_: object) -> Completion:
         world.ran.append(f"complete {ref.name if isinstance(ref, PromptReference) else ref.uri}")
         return Completion(values=["a value"])
+
+    server.completion()(complete)  # type: ignore[no-untyped-call]
 
 
 def decision(error: pytest.ExceptionInfo[MCPError]) -> dict[str, str]:

@@ -41,7 +41,7 @@ def extend(world: World) -> None:
 async def told(client: Client, method: str) -> tuple[int, str, object]:
     """Return how a request of *method* is answered."""
     with pytest.raises(MCPError) as refused:
-        await client.session.send_request(Asked(method=method), EmptyResult)  # type: ignore[arg-type]
+        await client.session.send_request(Asked(method=method), EmptyResult)
     return refused.value.code, refused.value.message, refused.value.data
 
 
