@@ -12,6 +12,8 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import anyio
+
 from agentguard.adapters.surface import Offer
 from agentguard.call import Rule
 from agentguard.errors import ConfigurationError, PolicyError, Refusal
@@ -91,7 +93,9 @@ class Rulebook:
         self._enter_raw = enter_raw
         self._unguarded = unguarded
         self._entries: dict[tuple[Offer, str], _Entry] = {}
-        self._changed = False
+        # How often something changed, and how much of that is learned: who comes in between waits.
+        self._changes = self._learned = 0
+        self._learning = anyio.Lock()
         self.methods: Mapping[str, Rule] = {method: Rule(tool=method_tool(method, surface.name)) for method in METHODS}
         self.adopt: Callable[[PolicySet], None] | None = None
 
@@ -112,10 +116,17 @@ class Rulebook:
 
     async def refresh(self) -> None:
         """Learn what came since, if anything did."""
-        if not self._changed:
+        if self._learned == self._changes:
             return
-        # First, so that what comes while we wait is not overlooked.
-        self._changed = False
+        async with self._learning:
+            # Before, so that what comes while we wait is not overlooked.
+            changes = self._changes
+            if self._learned != changes:
+                await self._learn_anew()
+                # After, since whoever asked may have been cancelled: then the next one asks.
+                self._learned = changes
+
+    async def _learn_anew(self) -> None:
         offered = await self.surface.discover()
         fresh: dict[tuple[Offer, str], _Entry] = {}
         for one in offered:
@@ -154,7 +165,7 @@ class Rulebook:
         return Refusal(Reason.UNGUARDED, why)
 
     def _change(self) -> None:
-        self._changed = True
+        self._changes += 1
 
     def _learn(self, fresh: Mapping[tuple[Offer, str], _Entry], *, last: bool = False) -> bool:
         entries = {**self._entries, **fresh}

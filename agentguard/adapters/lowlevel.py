@@ -221,7 +221,14 @@ class LowLevelSurface:
             raw = self._raw.get(params.name)
             if raw is None:
                 return await bare(ctx, params)
-            return await raw(params.arguments, lambda given: bare(ctx, params.model_copy(update={"arguments": given})))
+
+            async def body(given: dict[str, Any]) -> Any:
+                # A person may have thought it over for minutes. If it is another tool by now, that one is judged.
+                await check(Offer.TOOL, params.name)
+                run = bare if self._raw.get(params.name) is raw else handler
+                return await run(ctx, params.model_copy(update={"arguments": given}))
+
+            return await raw(params.arguments, body)
 
         self._server.add_request_handler(Offer.TOOL, entry.params_type, handler)
         self._handler = self._running_handler()

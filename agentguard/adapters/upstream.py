@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 from mcp import Client, StdioServerParameters
+from mcp.client import stdio
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
@@ -59,11 +60,12 @@ if TYPE_CHECKING:
     ResultT = TypeVar("ResultT", bound=BaseModel)
 
 _LOG: Final = logging.getLogger("agentguard")
-_SDK_LOG: Final = logging.getLogger("mcp.client.stdio")
+_SDK_LOG: Final = logging.getLogger(stdio.__name__)
 _OURS: Final = "AGENTGUARD_"
 _MOST_TOOLS: Final = 1_000
 _MOST_PAGES: Final = 100
 _START_SECONDS: Final = 120
+_LIST_SECONDS: Final = 30
 _NO_ANSWER: Final = "The program behind this server gave no valid answer"
 
 
@@ -150,9 +152,13 @@ class _News:
     async def heard(self, message: object) -> None:
         """Take one notification."""
         if isinstance(message, ToolListChangedNotification):
-            self.stale = True
-            for watcher in self.watchers:
-                watcher()
+            self.tools_changed()
+
+    def tools_changed(self) -> None:
+        """Let the tools be listed again."""
+        self.stale = True
+        for watcher in self.watchers:
+            watcher()
 
 
 def _client(command: Sequence[str], environ: Mapping[str, str] | None, news: _News) -> Client:
@@ -198,21 +204,36 @@ class _Proxy:
         self._client = client
         self._news = news
         self._tools = tools
+        # One list at a time: of two, the older could come last.
+        self._listing = anyio.Lock()
 
     async def tools(self) -> list[Tool]:
         """Return the program's tools as they are now, or as they were last known."""
-        if self._news.stale:
-            # First, so that what changes while we wait is not overlooked.
-            self._news.stale = False
-            try:
-                self._tools = await _tools(self._client)
-            except Exception as error:  # noqa: BLE001  another program's answer; what it is known to have is still judged
-                _LOG.error("the program's tools cannot be listed again: %s", raised(error))
+        async with self._listing:
+            if self._news.stale:
+                await self._list_again()
         return self._tools
+
+    async def _list_again(self) -> None:
+        # First, so that what changes while we wait is not overlooked.
+        self._news.stale = False
+        listed = False
+        try:
+            with anyio.fail_after(_LIST_SECONDS):
+                self._tools = await _tools(self._client)
+            listed = True
+        except Exception as error:  # noqa: BLE001  another program's answer; what it is known to have is still judged
+            _LOG.error("the program's tools cannot be listed again: %s", raised(error))
+        finally:
+            # What was not listed, for an error or because whoever asked left, is still to be.
+            if not listed:
+                self._news.tools_changed()
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call *changed* whenever the program says that its tools did."""
         self._news.watchers.append(changed)
+        # What the guard was told of may have changed before it could listen.
+        changed()
 
     def server(self, *, name: str) -> Server[Any]:
         """Return the server that stands for the program, with what the program says that it has."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -177,19 +177,20 @@ class Wrapping:
             tools = await tools_of(wrapped)
             os.environ.update(own)
             if address is None:
-                self._attach(wrapped, known, None, tools)
-                if not own.keys() & _TOKENS:
-                    say(f"agentguard: no token in the environment, so every call is denied: {_run(known.name)}")
-                await known.speak()
+                with closing(self._attach(wrapped, known, None, tools).state):
+                    if not own.keys() & _TOKENS:
+                        say(f"agentguard: no token in the environment, so every call is denied: {_run(known.name)}")
+                    await known.speak()
                 return
             require_no_auth(known)
             host, _ = address
             with listening(*address, option="--http") as listens:
                 url = url_of(listens, host, path)
                 guard = self._attach(wrapped, known, self.audience or url, tools)
-                app = known.app(guard, path=path, host=host)
-                self._tell(known, url)
-                await http_server(app, lifespan=True).serve(sockets=[listens])
+                with closing(guard.state):
+                    app = known.app(guard, path=path, host=host)
+                    self._tell(known, url)
+                    await http_server(app, lifespan=True).serve(sockets=[listens])
 
     def _attach(self, server: Any, known: Served, audience: str | None, tools: list[Any] | None) -> Guard:
         guard = Guard(

@@ -52,7 +52,11 @@ def listed(params: dict[str, Any]) -> dict[str, Any]:
         return {"tools": [{"name": f"t{n}", "inputSchema": {"type": "object"}} for n in range(1_001)]}
     if announced and KIND == "forgetful":
         return {"tools": "none"}
-    if announced and KIND == "changing":
+    if announced and KIND == "stumbling":
+        announced.append("listed")
+        if len(announced) == 2:
+            return {"tools": "none"}
+    if announced and KIND in {"changing", "stumbling"}:
         text_now = {"type": "object", "properties": {"n": {"type": "string"}}}
         schemas = {"echo": text_now, "announce": SCHEMA, "fresh": SCHEMA}
         return {"tools": [{"name": name, "inputSchema": schema} for name, schema in schemas.items()]}

@@ -275,6 +275,44 @@ async def test_tools_that_cannot_be_listed_again_stay_as_they_were(
     assert "the program's tools cannot be listed again: " in caplog.text
 
 
+async def test_tools_that_could_not_be_listed_are_listed_at_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One mistake of the program does not leave its old tools in force for good."""
+    async with guarded(tmp_path, monkeypatch, *PROGRAM, "stumbling", policies=PERMIT) as (client, _):
+        await client.call_tool("announce")
+        with anyio.fail_after(10):
+            while "cannot be listed again" not in caplog.text:
+                await client.list_tools()
+        echoed = await client.call_tool("echo", {"n": "one"})
+        stale = await client.call_tool("echo", {"n": 1})
+
+    assert said(echoed) == {"name": "echo", "arguments": {"n": "one"}}
+    assert meta(stale)["reason"] == "invalid_argument"
+
+
+async def test_tools_that_change_before_the_guard_is_attached_are_judged_by_what_they_are_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program said so when nobody was listening yet."""
+    write_policies(tmp_path, PERMIT, types=None)
+    issuer = Issuer(issuer=ISSUER, audience=AUDIENCE)
+    guard, _ = make_guard(tmp_path, issuer, state=UnsafeMemoryState())
+    async with upstream([*PROGRAM, "changing"]) as server:
+        monkeypatch.setenv(
+            "AGENTGUARD_TOKEN", issuer.mint(agent="reader", audience=stdio_audience(server.name), grant=EVERYTHING)
+        )
+        before = await tools_of(server)
+        async with Client(server) as unguarded:
+            await unguarded.call_tool("announce")
+        await anyio.wait_all_tasks_blocked()
+        guard.attach(server, tools=before, unguarded="guard")
+        async with Client(server) as client:
+            echoed = await client.call_tool("echo", {"n": "one"})
+
+    assert said(echoed) == {"name": "echo", "arguments": {"n": "one"}}
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [
