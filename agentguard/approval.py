@@ -25,8 +25,8 @@ CLIENT: Final = "client"
 # A person reads so much, and no more: what is longer is cut, and says so.
 _VALUE_CHARACTERS: Final = 300
 _LINES: Final = 30
-# What stands for the call itself, and says nothing more.
-_OURS: Final = frozenset(("Prompt", "Resource", "Server", "Tool"))
+# What stands for the call itself, by its type, and how the action's name begins then.
+_ITSELF: Final = {"Tool": "", "Resource": "resources/read/", "Prompt": "prompts/get/"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,7 @@ class ApprovalRequest:
         user: On whose behalf, when somebody.
         task: For which task, when named.
         purpose: For which purpose, when named.
+        unseen: The names of arguments that the tool takes and nobody is shown.
         policy_ids: The policies that the approval would lift.
         policy_version: The version of the policies.
         expires_at: Until when an answer counts, unix seconds.
@@ -64,6 +65,7 @@ class ApprovalRequest:
     user: str | None = None
     task: str | None = None
     purpose: str | None = None
+    unseen: tuple[str, ...] = ()
     policy_ids: tuple[str, ...] = ()
     policy_version: str = ""
     expires_at: float = 0.0
@@ -80,13 +82,20 @@ class ApprovalRequest:
             ("task", self.task),
             ("purpose", self.purpose),
             *((f"argument {name}", value) for name, value in self.arguments.items()),
-            *(("acts on", str(uid)) for uid in self.resources if uid.type not in _OURS),
+            *(("acts on", str(uid)) for uid in self.resources if not self._is_itself(uid)),
         ]
         lines = [f"{_shown(name)}: {_shown(value)}" for name, value in facts if value is not None]
         if len(lines) > _LINES:
             lines[_LINES:] = [f"(and {len(lines) - _LINES} lines more)"]
         what = f"Agent {agent} wants to call {_shown(self.action)} on server {_shown(self.server)}{whom}."
-        return "\n".join([*([self.prompt] if self.prompt else []), what, *lines])
+        # Not among the lines that may be cut: what a person does not see, they have to know of.
+        unseen = [f"Arguments that are not shown here: {_shown(', '.join(self.unseen))}"] if self.unseen else []
+        return "\n".join([*([self.prompt] if self.prompt else []), what, *unseen, *lines])
+
+    def _is_itself(self, uid: EntityUid) -> bool:
+        """Whether an entity says no more than the action; a team may have a type of such a name to itself."""
+        begins = _ITSELF.get(uid.type)
+        return uid == EntityUid("Server", self.server) or (begins is not None and self.action == begins + uid.id)
 
     def as_json(self) -> dict[str, object]:
         """Return everything as JSON, the message included."""
@@ -104,6 +113,7 @@ class ApprovalRequest:
             "user": self.user,
             "task": self.task,
             "purpose": self.purpose,
+            "unseen": list(self.unseen),
             "policy_ids": list(self.policy_ids),
             "policy_version": self.policy_version,
             "expires_at": self.expires_at,
@@ -203,9 +213,10 @@ class Question:
 def binding_of(requests: Iterable[AccessRequest], *, server: str, forbids: Iterable[str], policy_version: str) -> str:
     """Return the digest of all that an approval is for.
 
-    Two calls have the same one if they are of the same run, on the same tool, with the same
-    judged arguments and facts, on the same resources in the same state, and stopped by the
-    same forbids of the same version. The time, and the approval itself, are not in it.
+    Two calls have the same one if they are of the same run and agent, for the same user, task
+    and purpose, on the same tool, with the same judged arguments and facts, on the same
+    resources in the same state, and stopped by the same forbids of the same version. The time,
+    and the approval itself, are not in it.
 
     Args:
         requests: What was judged, one request for each resource, without an approval.
@@ -215,7 +226,11 @@ def binding_of(requests: Iterable[AccessRequest], *, server: str, forbids: Itera
     """
     parts = [
         {
-            "chain": [[link.issuer, link.run_id] for link in request.invocation.chain],
+            # Where an issuer's own claim names the run, several agents may be in it, for several users.
+            "chain": [
+                [link.issuer, link.run_id, link.agent, link.user, link.task, link.purpose]
+                for link in request.invocation.chain
+            ],
             "action": request.action,
             "resource": request.resource.as_json(),
             "input": _in_any_order(request.context.get("input")),

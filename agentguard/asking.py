@@ -87,6 +87,7 @@ class Asking:
         judging: Judging,
         *,
         approver: Approver | None,
+        prefixes: tuple[str, ...],
         store: Store,
         limits: Limits,
         clock: Callable[[], float],
@@ -95,6 +96,7 @@ class Asking:
         self._judging = judging
         self._approver = approver
         self._channel = channel_of(approver)
+        self._prefixes = prefixes
         self._store = store
         self._limits = limits
         self._clock = clock
@@ -212,6 +214,11 @@ class Asking:
         if type(answer) is not Approval or not _is_user(answer.approver):
             _LOG.error("the answer to question %s is no Approval, and counts for nothing", request.id)
             raise Refusal(Reason.APPROVAL_UNAVAILABLE, "the answer is no approval")
+        # Without its issuer's alias a name is nobody's here, so it would differ even from the caller's own.
+        name = answer.approver
+        if name is not None and not any(name.startswith(prefix) and name != prefix for prefix in self._prefixes):
+            _LOG.error("the answer to question %s names its user without an issuer's alias: put it first", request.id)
+            raise Refusal(Reason.APPROVAL_UNAVAILABLE, "the approver is named without the alias of an issuer")
         return answer
 
     async def _spend(self, key: str, expires_at: float) -> None:
@@ -260,6 +267,7 @@ class Asking:
             user=invocation.user,
             task=invocation.task,
             purpose=invocation.purpose,
+            unseen=judged.rule.unseen,
             policy_ids=judged.forbids,
             policy_version=judged.policies.version,
             # The token of the next request may be a newer one; the run is the same.

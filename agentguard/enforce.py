@@ -87,6 +87,7 @@ class Setting:
     time_zone: ZoneInfo
     clock: Callable[[], float]
     approver: Approver | None = None
+    prefixes: tuple[str, ...] = ("",)
 
 
 class Enforcer:
@@ -110,6 +111,7 @@ class Enforcer:
         self._asking = Asking(
             self._judging,
             approver=setting.approver,
+            prefixes=setting.prefixes,
             store=setting.store,
             limits=setting.limits,
             clock=setting.clock,
@@ -232,7 +234,11 @@ class Enforcer:
             raise
         except BaseException:
             # The request was cancelled from outside: by the client, or the server's end.
-            trace.ended(Outcome.CANCELLED)
+            if trace.is_asked and trace.decision is None:
+                # Whoever asks people and gives up before they answer leaves evidence too.
+                self._deny(trace, Refusal(Reason.APPROVAL_UNAVAILABLE, "the caller gave up while a person was asked"))
+            else:
+                trace.ended(Outcome.CANCELLED)
             raise
         finally:
             self._live.remove(trace.invocation, scope)

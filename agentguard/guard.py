@@ -327,6 +327,7 @@ class Guard:
             time_zone=self._zone,
             clock=self._clock,
             approver=self._approver,
+            prefixes=tuple(self._verifier.prefixes.values()),
         )
         trail.keep(RecordKind.START, {"agentguard.policy.version": policies.version})
         self._enforcer = self._gate.enforcer = enforcer = Enforcer(setting, policies)

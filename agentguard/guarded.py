@@ -171,7 +171,8 @@ class GuardedFunction:
             groups=registered.groups if kind is OwnType.TOOL else frozenset({registered.offer.value}),
             kind=kind,
         )
-        self.rule = Rule(tool=tool, resource=resource, facts=self.facts, facts_arguments=takes)
+        unseen = tuple(sorted(self.exclude))
+        self.rule = Rule(tool=tool, resource=resource, facts=self.facts, facts_arguments=takes, unseen=unseen)
         return self.rule
 
     def _facts(

@@ -57,6 +57,33 @@ def test_message_without_words_of_a_policy_is_the_call_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("action", "uid", "shown"),
+    [
+        ("wipe", EntityUid("Tool", "wipe"), False),
+        ("resources/read/notes", EntityUid("Resource", "notes"), False),
+        ("prompts/get/greet", EntityUid("Prompt", "greet"), False),
+        ("resources/read", EntityUid("Server", "records"), False),
+        ("wipe", EntityUid("Resource", "r7"), True),
+        ("wipe", EntityUid("Resource", "wipe"), True),
+        ("wipe", EntityUid("Prompt", "r7"), True),
+    ],
+)
+def test_entity_of_the_teams_own_is_shown_whatever_its_type_is_called(action: str, uid: EntityUid, shown: bool) -> None:
+    """Only what stands for the call itself says nothing more; a team may have a type `Resource` too."""
+    assert ("acts on" in request(action=action, resources=(uid,)).message) is shown
+
+
+def test_message_names_arguments_that_it_does_not_show() -> None:
+    """A person who does not see a text knows that there is one, before any line that may be cut."""
+    many = {f"a{number}": number for number in range(40)}
+
+    asks = request(unseen=("body", "attach\nment"), arguments=many, resources=())
+
+    assert asks.message.split("\n")[2] == "Arguments that are not shown here: body, attach\ufffdment"
+    assert asks.as_json()["unseen"] == ["body", "attach\nment"]
+
+
+@pytest.mark.parametrize(
     "value", ["a\nargument approved: yes", "a\r\nb", "a\u2028b", "\x1b[2Ja", "\u202etxt", "\u0000", ["a\nb"]]
 )
 def test_argument_cannot_write_a_line_of_its_own(value: object) -> None:
@@ -169,6 +196,10 @@ def entities(**attributes: Any) -> tuple[dict[str, Any], ...]:
         bound(asked(invocation=unsafe_invocation("support", run_id="r2"))),
         bound(asked(invocation=unsafe_invocation("support", run_id="r1", issuer="https://other.example"))),
         bound(asked(invocation=unsafe_invocation("support", run_id="r1", ancestors=(ALICE,)))),
+        bound(asked(invocation=unsafe_invocation("billing", run_id="r1"))),
+        bound(asked(invocation=unsafe_invocation("support", run_id="r1", user="alice"))),
+        bound(asked(invocation=unsafe_invocation("support", run_id="r1", task="t1"))),
+        bound(asked(invocation=unsafe_invocation("support", run_id="r1", purpose="erasure"))),
         bound(asked(action="read_record")),
         bound(asked(resource=EntityUid("Record", "r8"))),
         bound(asked(resource=EntityUid("Letter", "r7"))),
@@ -184,7 +215,7 @@ def entities(**attributes: Any) -> tuple[dict[str, Any], ...]:
     ],
 )
 def test_binding_changes_with_what_was_approved(other: str) -> None:
-    """Run, tool, arguments, facts, resources and their state, forbids and version."""
+    """Run, agent, user, tool, arguments, facts, resources and their state, forbids and version."""
     assert other != bound()
 
 

@@ -11,14 +11,25 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from agentguard import Approval, ApprovalRequest, ConfigurationError, Entity, EntityUid, Limits, State
+from agentguard import (
+    Approval,
+    ApprovalRequest,
+    ConfigurationError,
+    Entity,
+    EntityUid,
+    FixedKeys,
+    InvocationVerifier,
+    Limits,
+    State,
+    TrustedIssuer,
+)
 from agentguard.asking import channel_of
 from agentguard.call import Call, Denial
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.lifecycle.store import MemoryStore
 from agentguard.testing import acting_as
 from tests.approvals import ASKS, NO, Person, again, at, call, first, reasons, without_the_sdks_seal
-from tests.world import ERAS, TYPES, Era, World, make_world, meta, text, write_policies
+from tests.world import AUDIENCE, ERAS, TYPES, Era, World, make_world, meta, text, write_policies
 
 LEGACY: Era = "2025-11-25"
 eras = pytest.mark.parametrize("era", ERAS)
@@ -139,7 +150,7 @@ async def test_approver_that_hangs_runs_nothing(tmp_path: Path) -> None:
 
 
 async def test_approver_that_is_cancelled_with_the_request_ends_it(tmp_path: Path) -> None:
-    """A client that gives up takes its question along."""
+    """A client that gives up takes its question along, and that a person was bothered stays on record."""
     asked = anyio.Event()
 
     async def waits(_: ApprovalRequest) -> Approval:
@@ -156,7 +167,9 @@ async def test_approver_that_is_cancelled_with_the_request_ends_it(tmp_path: Pat
             tasks.cancel_scope.cancel()
 
     assert world.ran == []
-    assert world.records() == []
+    assert reasons(world) == ["approval_unavailable"]
+    assert "agentguard.approval.id" in world.records()[0]
+    assert world.records("outcome") == []
 
 
 FOUR_EYES = ASKS.replace(
@@ -178,6 +191,28 @@ async def test_policy_can_ask_for_four_eyes(user: str, runs: bool, tmp_path: Pat
     assert result.is_error is not runs
     assert bool(world.ran) is runs
     assert len(desk.asked) == 1
+    assert reasons(world) == ["permit" if runs else "approval_unavailable"]
+
+
+@pytest.mark.parametrize(
+    ("approver", "runs"),
+    [("corp|carol", True), ("other|alice", True), ("corp|alice", False), ("alice", False), ("corp|", False),
+     ("auth0|alice", False)],
+)  # fmt: skip
+async def test_four_eyes_hold_where_names_have_an_alias(approver: str, runs: bool, tmp_path: Path) -> None:
+    """A desk that goes on saying `alice` when a second issuer is trusted does not let her approve her own calls."""
+    desk = Desk(Approval(approver=approver))
+    world = make_world(tmp_path, policies=FOUR_EYES, approver=desk, attach=False)
+    trusted = [TrustedIssuer(issuer=f"https://{alias}.example", alias=alias) for alias in ("corp", "other")]
+    keys = {one.issuer: FixedKeys(world.issuer.jwks()) for one in trusted}
+    world.guard._verifier = InvocationVerifier(*trusted, audience=AUDIENCE, keys=keys)
+    world.guard.attach(world.server, identity="meta")
+
+    with acting_as("corp|reader", user="corp|alice", prefix="corp|"):
+        result = await call(world, LEGACY, None)
+
+    assert result.is_error is not runs
+    assert bool(world.ran) is runs
     assert reasons(world) == ["permit" if runs else "approval_unavailable"]
 
 

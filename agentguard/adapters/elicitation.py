@@ -133,7 +133,7 @@ class Rounds:
             params = {name: value for name, value in params.items() if name not in {_STATE, _RESPONSES}}
             params |= {_STATE: state} if state is not None else {}
             params |= {_RESPONSES: responses} if responses else {}
-            ctx = replace(ctx, params=params)
+            ctx = call.framework = replace(ctx, params=params)
         return Round(self, ctx, call)
 
     def _given(self, carried: _Carried, answer: object) -> Approved | Declined:

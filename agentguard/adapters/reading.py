@@ -80,12 +80,16 @@ class Reading:
             # It is what the request itself asks for.
             return
         else:
+            # A question about it would be no answer to the request, and an answer none to it.
+            call.depth += 1
             try:
                 await self._enforcer.enforce(call, self._book.methods[offer], _arguments(offer, named), _nothing)
             except Denial as denial:
                 decision = denial.decision
             else:
                 return
+            finally:
+                call.depth -= 1
         raise self._book.surface.answers.denied_nested(decision)
 
     async def _use(self, ctx: Context, call: Call, call_next: CallNext) -> HandlerResult:

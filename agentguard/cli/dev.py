@@ -22,7 +22,7 @@ from agentguard.adapters.lowlevel import tools_of
 from agentguard.adapters.serving import Served, is_server, unguarded
 from agentguard.atend import call_at_end
 from agentguard.cli.decisions import Teller, TellingLedger, on_stderr
-from agentguard.cli.loading import load_server
+from agentguard.cli.loading import load_server, streams_kept
 from agentguard.cli.output import say
 from agentguard.cli.serving import LOOPBACK, http_server, listening, logging_shown, url_of
 from agentguard.cli.starter import write_starter
@@ -122,21 +122,23 @@ class Session:
     async def over_stdio(self) -> None:
         """Serve whoever started this."""
         issuer = Issuer(issuer=_STDIO_ISSUER, store=self.state.store)
+        tools = await self._tools()
         with _running(issuer, self.agent, stdio_audience(self.known.name)) as run:
-            # The guard takes it out again.
+            # The guard takes it out again, before a line of the server runs.
             os.environ.update(run.environment())
-            await self._guarded(issuer, None)
+            self._guarded(issuer, None, tools)
             self._tell("on stdio")
             await self.known.speak()
 
     async def over_http(self, port: int) -> None:
         """Serve whoever has the secret, on loopback."""
         require_no_auth(self.known)
+        tools = await self._tools()
         with listening(LOOPBACK, port, option="--port") as listens:
             url = url_of(listens, LOOPBACK, _PATH)
             issuer = Issuer(issuer=url.removesuffix(_PATH), store=self.state.store)
             with _running(issuer, self.agent, url) as run:
-                guard = await self._guarded(issuer, url)
+                guard = self._guarded(issuer, url, tools)
                 secret = f"dev-{secrets.token_urlsafe(16)}"
                 app = StandIn(self.known.app(guard, path=_PATH, host=LOOPBACK), secret=secret, token=run.token)
                 self._tell(f"at {url}")
@@ -146,12 +148,18 @@ class Session:
                 say(f"  claude mcp add --transport http {shlex.quote(self.known.name)} {url} {header}")
                 await http_server(app, lifespan=True).serve(sockets=[listens])
 
-    async def _guarded(self, issuer: Issuer, audience: str | None) -> Guard:
+    async def _tools(self) -> list[Any] | None:
+        with streams_kept():
+            return await tools_of(self.server)
+
+    def _guarded(self, issuer: Issuer, audience: str | None, tools: list[Any] | None) -> Guard:
         verifier = InvocationVerifier(
             TrustedIssuer(issuer=issuer.issuer), audience=audience, keys={issuer.issuer: FixedKeys(issuer.jwks())}
         )
         guard = Guard(self.folder, verifier=verifier, state=self.state, environment="development")
-        guard.attach(self.server, tools=await tools_of(self.server), unguarded="guard")
+        # To list what it has, a server may run code of its own, which may print.
+        with streams_kept():
+            guard.attach(self.server, tools=tools, unguarded="guard")
         return guard
 
     def _tell(self, where: str) -> None:
@@ -214,10 +222,9 @@ def _state(name: str) -> Iterator[tuple[State, Path]]:
     private_folder(above)
     with ExitStack() as undo:
         folder = _claimed(above, safe_name(name), undo)
-        forget = partial(shutil.rmtree, folder, ignore_errors=True)
-        undo.callback(forget)
-        # What is given last is called first, so the state is closed before.
-        call_at_end(forget)
+        # Before the lock is given back, and never after: then the folder is somebody else's.
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        call_at_end(undo.close)
         state = open_state(folder)
         undo.callback(state.close)
         yield state, folder
@@ -230,7 +237,7 @@ def _claimed(above: Path, name: str, undo: ExitStack) -> Path:
         folder = above / (name if number == 1 else f"{name}-{number}")
         lock = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         undo.callback(os.close, lock)
-        with suppress(OSError):
+        with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
             return folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 from agentguard.private import cannot_write
@@ -59,8 +59,12 @@ def write_starter(folder: Path) -> Path | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Never over a file that is there, whoever was faster.
-        with file.open("x", encoding="utf-8") as opened:
+        with file.open("x", encoding="utf-8") as opened, ExitStack() as unfinished:
+            # Half of it would pass for somebody's own.
+            unfinished.callback(file.unlink)
             opened.write(STARTER)
+            opened.flush()
+            unfinished.pop_all()
     except OSError as error:
         raise cannot_write(folder, error) from error
     return file

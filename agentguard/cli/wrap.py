@@ -19,14 +19,14 @@ from typer.core import TyperCommand
 from agentguard.adapters.lowlevel import tools_of
 from agentguard.adapters.serving import Served, is_server, unguarded
 from agentguard.adapters.upstream import upstream
-from agentguard.cli.loading import load_server
+from agentguard.cli.loading import load_server, streams_kept
 from agentguard.cli.options import STORE_VARIABLE, JsonOption
 from agentguard.cli.output import result_json, say
 from agentguard.cli.serving import http_server, listening, logging_shown, read_address, url_of
 from agentguard.errors import ConfigurationError
 from agentguard.guard import Guard
 from agentguard.identity.sources import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
-from agentguard.lifecycle.local import UnsafeLocalIssuer, local_folder
+from agentguard.lifecycle.local import UnsafeLocalIssuer, local_folder, require_local_audience
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -174,7 +174,8 @@ class Wrapping:
         """Serve it until somebody ends that."""
         async with _upstream_or(server, command) as wrapped:
             known = unguarded(wrapped)
-            tools = await tools_of(wrapped)
+            with streams_kept():
+                tools = await tools_of(wrapped)
             os.environ.update(own)
             if address is None:
                 with closing(self._attach(wrapped, known, None, tools).state):
@@ -186,6 +187,9 @@ class Wrapping:
             host, _ = address
             with listening(*address, option="--http") as listens:
                 url = url_of(listens, host, path)
+                if self.issuer is None:
+                    # Whatever the audience says: it is where it listens that others reach.
+                    require_local_audience(url)
                 guard = self._attach(wrapped, known, self.audience or url, tools)
                 with closing(guard.state):
                     app = known.app(guard, path=path, host=host)
@@ -200,7 +204,9 @@ class Wrapping:
             state=self.state or state_folder(known.name),
             **self.options,
         )
-        guard.attach(server, tools=tools, unguarded="guard")
+        # To list what it has, a server may run code of its own, which may print.
+        with streams_kept():
+            guard.attach(server, tools=tools, unguarded="guard")
         return guard
 
     def _tell(self, known: Served, url: str) -> None:
@@ -254,4 +260,4 @@ def safe_name(name: str) -> str:
     # A name may be no text that could be written at all.
     whole = name.encode("utf-8", "surrogatepass")
     safe = quote(whole, safe="").replace(".", "%2E")
-    return safe if len(safe) <= _NAME else sha256(whole).hexdigest()
+    return safe if 0 < len(safe) <= _NAME else sha256(whole).hexdigest()

@@ -225,6 +225,11 @@ class Trace:
             approver = private_resource(self._trail.key, EntityUid("User", approver)).id
         self._approval = approval_attributes(question, channel, approver)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether a person was asked about this call."""
+        return bool(self._approval)
+
     def decided(self, decision: Decision) -> Decision:
         """Record a decision, and return it with its id; each has a span of its own.
 

@@ -45,11 +45,12 @@ class InvocationVerifier:
 
     Attributes:
         issuers: Who is trusted, by ``iss``.
+        prefixes: What stands before the ids of each, by ``iss``.
         claims: The claims that policies may read, of all issuers, with their types.
         audience: The audience where `verify` is given none.
     """
 
-    __slots__ = ("_clock", "_keys", "_limits", "_remembered", "_swept_at", "audience", "claims", "issuers")
+    __slots__ = ("_clock", "_keys", "_limits", "_remembered", "_swept_at", "audience", "claims", "issuers", "prefixes")
 
     def __init__(
         self,
@@ -83,6 +84,10 @@ class InvocationVerifier:
             {n: kind for one in issuers for n, kind in one.claims.items()}
         )
         self.audience = audience
+        several = len(self.issuers) > 1
+        self.prefixes: Mapping[str, str] = MappingProxyType(
+            {name: f"{one.alias}|" if several else "" for name, one in self.issuers.items()}
+        )
         self._keys: dict[str, Keys] = {iss: JWKS(iss, limits=limits) for iss in self.issuers if iss not in (keys or {})}
         self._keys.update(keys or {})
         self._limits = limits
@@ -101,12 +106,10 @@ class InvocationVerifier:
         Raises:
             ConfigurationError: It names no run of a trusted issuer.
         """
-        several = len(self.issuers) > 1
-        prefixes = {name: f"{one.alias}|" if several else "" for name, one in self.issuers.items()}
-        for name, prefix in prefixes.items():
+        for name, prefix in self.prefixes.items():
             if run_id.startswith(prefix) and issuer in {None, name}:
                 return name, run_id.removeprefix(prefix)
-        trusted = ", ".join(f"`{prefix}…` of `{name}`" for name, prefix in prefixes.items())
+        trusted = ", ".join(f"`{prefix}…` of `{name}`" for name, prefix in self.prefixes.items())
         by = "" if issuer is None else f" of `{issuer}`"
         message = f"guard.revoke wants a run as evidence names it, {trusted}, got `{run_id}`{by}: give its name in full"
         raise ConfigurationError(message)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mcp.server.mcpserver import Context
 from mcp_types import (
     CallToolResult,
@@ -13,12 +14,14 @@ from mcp_types import (
     ElicitRequestFormParams,
     ElicitResult,
     InputRequiredResult,
+    Tool,
 )
 
 from agentguard import Approval, ApprovalRequest, State
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.lifecycle.store import MemoryStore
 from agentguard.testing import acting_as
+from tests.adapters.test_lowlevel import build, connect
 from tests.approvals import NO, YES, Person, again, at, first, reasons, without_the_sdks_seal
 from tests.tokens import Clock
 from tests.world import Era, World, make_world, meta, text
@@ -214,3 +217,27 @@ async def test_approver_elsewhere_is_asked_once_for_the_whole_call(tmp_path: Pat
     assert len(asked) == 1
     named = [record.get("agentguard.approval.approver") for record in world.records()]
     assert named == ["carol", None, "carol", "carol"]
+
+
+async def test_tool_of_a_low_level_server_sees_its_own_state_and_answers_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The person's yes to the guard must not pass for an answer to what the tool has yet to ask."""
+    low = build(tmp_path, monkeypatch, policies=POLICIES)
+
+    @low.guard.tool
+    async def wizard(ctx: Context) -> str | InputRequiredResult:
+        low.ran.append((ctx.request_state, sorted(ctx.input_responses or {})))
+        if ctx.input_responses is None:
+            return InputRequiredResult(input_requests=question(), request_state="asked")
+        return "done"
+
+    low.guard.attach(low.server, tools=[Tool(name="wizard", input_schema={"type": "object"})])
+    person = Person()
+
+    async with connect(low, elicitation_callback=answered(person)) as client:
+        result = await client.call_tool("wizard", {})
+
+    assert text(result) == "done"
+    assert low.ran == [(None, []), ("asked", ["colour"])]
+    assert len(person.seen) == 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from mcp import Client
 from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult
 
 from agentguard import Issuer, Run
-from agentguard.cli.dev import _claimed
+from agentguard.cli.dev import _claimed, _state
 from tests.cli.commands import Ran, agentguard
 from tests.cli.serving import FAST, LOW, RECORDS, on_http, on_stdio, written
 from tests.world import ERAS, Era, free_socket, http_client, meta, text
@@ -320,6 +321,75 @@ def test_second_dev_of_a_server_has_a_folder_of_its_own(folder: Path) -> None:
 
     assert on_stdio(session, "2026-07-28", "dev", "server_of_dev.py", "--stdio").status == 0
     assert claimed == ["records-2"]
+
+
+def test_folder_is_never_removed_once_another_may_have_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done when the process ends comes after the name was given back."""
+    at_end: list[Callable[[], object]] = []
+    monkeypatch.setattr("agentguard.cli.dev.call_at_end", at_end.append)
+    folder.mkdir(mode=0o700)
+    with _state("records"):
+        """Work."""
+
+    with ExitStack() as undo:
+        claimed = _claimed(folder / "dev", "records", undo)
+        claimed.mkdir()
+        for call in reversed(at_end):
+            call()
+
+        assert claimed.is_dir()
+
+
+def test_process_that_is_told_to_end_removes_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of its work."""
+    at_end: list[Callable[[], object]] = []
+    monkeypatch.setattr("agentguard.cli.dev.call_at_end", at_end.append)
+    with _state("records") as (_, kept):
+        assert kept.is_dir()
+        at_end[-1]()
+        assert not kept.exists()
+
+
+def test_server_without_a_name_has_a_folder_of_its_own(place: Path, folder: Path) -> None:
+    """The attack: its name is empty, and the folder of everybody else is taken for its own."""
+    (place / "server_of_dev.py").write_text(LOW.replace('Server("records"', 'Server(""'))
+    other = folder / "dev" / "other"
+    other.mkdir(parents=True)
+    os.chmod(folder / "dev", 0o700)  # noqa: PTH101
+
+    ran = agentguard("dev", "server_of_dev.py", "--stdio")
+
+    assert "a server wants a name, got an empty one" in ran.stderr
+    assert other.is_dir()
+
+
+def test_folder_that_cannot_be_locked_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems have no locks: that is no other process, and no reason to try the next name."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+
+    ran = agentguard("dev", "server_of_dev.py", "--stdio")
+
+    assert (ran.status, ran.stderr.splitlines()[-1]) == (2, f"agentguard: {os.strerror(errno.ENOLCK)}")
+    assert [file.name for file in (folder / "dev").iterdir()] == ["records.lock"]
+
+
+def test_server_sees_no_token_and_writes_nothing_to_the_protocol_when_it_is_listed(place: Path) -> None:
+    """The attack: what lists the tools runs before the guard has taken the token, and prints it."""
+    once = "    LISTED or LISTED.append(print([name for name in os.environ if 'TOKEN' in name]))\n    reads = "
+    (place / "server_of_dev.py").write_text("import os\nLISTED = []\n" + LOW.replace("    reads = ", once))
+    answers: list[CallToolResult] = []
+
+    async def session(client: Client) -> None:
+        answers.append(await client.call_tool("read_record", {"record_id": "r1"}))
+
+    ran = on_stdio(session, "2026-07-28", "dev", "server_of_dev.py", "--stdio")
+
+    assert text(answers[0]) == "record r1"
+    assert "[]\n" in ran.stderr
 
 
 def test_lines_have_colours_on_a_terminal_alone() -> None:

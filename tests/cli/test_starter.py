@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_starter_is_written_beside_what_is_no_policy(tmp_path: Path) -> None:
     (tmp_path / "types").mkdir()
 
     assert write_starter(tmp_path) == tmp_path / NAME
+
+
+def test_half_of_it_is_not_left_on_a_full_disk(tmp_path: Path) -> None:
+    """It would pass for policies of somebody's own, and never be written again."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(ConfigurationError, match="cannot be written to"):
+            write_starter(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:

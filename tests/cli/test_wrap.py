@@ -296,6 +296,30 @@ def test_issuer_of_ones_own_is_believed_and_no_other(folder: Path) -> None:
     assert "a token: " not in ran.stderr
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])  # noqa: S104  it is refused
+def test_local_issuer_is_not_believed_where_others_reach(host: str) -> None:
+    """The attack: an audience on loopback, for a server that listens to everybody."""
+    ran = agentguard(*wrap("--http", f"{host}:0", "--audience", "http://127.0.0.1:8000/mcp"))
+
+    assert ran.status == 2
+    assert f"the local issuer is for stdio servers and URLs on loopback, got `http://{host}:" in ran.stderr
+
+
+def test_server_that_prints_what_it_lists_does_not_write_to_the_protocol(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own code runs before the streams are the protocol's."""
+    # The first time alone: from the second on the SDK has the streams, where they are a process's own.
+    once = "    LISTED or LISTED.append(print('listed'))\n    reads = "
+    (place / "server_of_wrap.py").write_text("LISTED = []\n" + LOW.replace("    reads = ", once))
+    monkeypatch.setenv("AGENTGUARD_TOKEN", token(stdio_audience("records")))
+
+    ran, answers = on_the_wire("2026-07-28", *wrap())
+
+    check(answers)
+    assert "listed\n" in ran.stderr
+
+
 def test_server_with_an_authentication_of_its_own_is_refused_over_http_alone(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,7 +385,7 @@ def test_server_with_a_guard_of_its_own_is_refused(place: Path) -> None:
     assert ran.stderr.splitlines()[-1].startswith("agentguard: the server has a guard of its own: start it as it is")
 
 
-@pytest.mark.parametrize("name", ["..", ".", "a/b", "/etc", "~", "x\x00y", "n" * 300, "é" * 40, "\udc80"])
+@pytest.mark.parametrize("name", ["", "..", ".", "a/b", "/etc", "~", "x\x00y", "n" * 300, "é" * 40, "\udc80"])
 def test_name_of_a_server_stays_one_folder_below_ours(folder: Path, name: str) -> None:
     """The attack: a server calls itself what leads out of the folder, or what no folder can be called."""
     found = state_folder(name)
