@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -24,6 +25,8 @@ CLIENT: Final = "client"
 
 # A person reads so much, and no more: what is longer is cut, and says so.
 _VALUE_CHARACTERS: Final = 300
+# A row of blanks, or of letters that look like them, would push what follows onto a line of its own.
+_BLANKS: Final = re.compile("(?<= ) |[\u115f\u1160\u2800\u3164\uffa0]")
 _LINES: Final = 30
 # What stands for the call itself, by its type, and how the action's name begins then.
 _ITSELF: Final = {"Tool": "", "Resource": "resources/read/", "Prompt": "prompts/get/"}
@@ -265,7 +268,7 @@ def plain(value: object) -> object:
 
 
 def _shown(value: object) -> str:
-    text = printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    text = _BLANKS.sub("␣", printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
     if len(text) <= _VALUE_CHARACTERS:
         return text
     return f"{text[:_VALUE_CHARACTERS]}… ({len(text) - _VALUE_CHARACTERS} characters more)"

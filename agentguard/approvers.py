@@ -76,9 +76,8 @@ class HTTPApprover:
             message = f"`HTTPApprover` wants an https URL, or http on loopback, got `{url}`: name one"
             raise ConfigurationError(message)
         if (bearer is None) == (signing_key is None):
-            message = (
-                "`HTTPApprover` wants one of `bearer=` and `signing_key=`: without, anybody could ask as the guard"
-            )
+            got = "neither" if bearer is None else "both"
+            message = f"`HTTPApprover` wants one of `bearer=` and `signing_key=`, got {got}: it shows who asks"
             raise ConfigurationError(message)
         if bearer is not None and not (
             len(bearer) >= _SECRET_CHARACTERS and bearer.isascii() and bearer.isprintable() and " " not in bearer

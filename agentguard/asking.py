@@ -267,7 +267,7 @@ class Asking:
             user=invocation.user,
             task=invocation.task,
             purpose=invocation.purpose,
-            unseen=judged.rule.unseen,
+            unseen=judged.rule.tool.unseen,
             policy_ids=judged.forbids,
             policy_version=judged.policies.version,
             # The token of the next request may be a newer one; the run is the same.

@@ -115,11 +115,9 @@ class Rule:
         resource: Which entities a call acts on; None for what stands for the tool itself.
         facts: The pure function that adds ``context.facts``.
         facts_arguments: The arguments that *facts* takes, by name.
-        unseen: The names of arguments that reach the tool and no policy.
     """
 
     tool: GuardedTool
     resource: ResourceTemplate | None = None
     facts: Callable[..., object] | None = None
     facts_arguments: tuple[str, ...] = ()
-    unseen: tuple[str, ...] = ()

@@ -235,8 +235,8 @@ class Enforcer:
         except BaseException:
             # The request was cancelled from outside: by the client, or the server's end.
             if trace.is_asked and trace.decision is None:
-                # Whoever asks people and gives up before they answer leaves evidence too.
-                self._deny(trace, Refusal(Reason.APPROVAL_UNAVAILABLE, "the caller gave up while a person was asked"))
+                # Nobody may bother people and leave no evidence of it.
+                self._deny(trace, Refusal(Reason.APPROVAL_UNAVAILABLE, "the call was cancelled, and a person asked"))
             else:
                 trace.ended(Outcome.CANCELLED)
             raise

@@ -279,8 +279,7 @@ class Guard:
         if self._enforcer is not None:
             message = "this guard is attached already: give each server a guard of its own"
             raise ConfigurationError(message)
-        wrappers = [guarded.wrapper for guarded in self._functions if guarded.offer is Offer.TOOL]
-        surface = surface_of(server, tools=tools, wrappers=wrappers)
+        surface = surface_of(server, tools=tools, wrappers=self._wrappers)
         self._gate.lowlevel = surface if isinstance(surface, LowLevelSurface) else None
         for option, value, known in (
             ("identity", identity, ("environment", "meta")),
@@ -357,6 +356,10 @@ class Guard:
             MCPError: As the function raised it.
         """
         return await self._gate.call(name, arguments)
+
+    def _wrappers(self) -> list[Callable[..., Any]]:
+        """Return what runs in place of the decorated functions of tools."""
+        return [guarded.wrapper for guarded in self._functions if guarded.offer is Offer.TOOL]
 
     def _refused_token(self, refusal: Refusal) -> None:
         """Keep the evidence of a token that was refused."""

@@ -170,9 +170,9 @@ class GuardedFunction:
             resource_type=None if resource is None else resource.type,
             groups=registered.groups if kind is OwnType.TOOL else frozenset({registered.offer.value}),
             kind=kind,
+            unseen=tuple(sorted(self.exclude)),
         )
-        unseen = tuple(sorted(self.exclude))
-        self.rule = Rule(tool=tool, resource=resource, facts=self.facts, facts_arguments=takes, unseen=unseen)
+        self.rule = Rule(tool=tool, resource=resource, facts=self.facts, facts_arguments=takes)
         return self.rule
 
     def _facts(

@@ -30,12 +30,10 @@ class Preview:
     Attributes:
         invocation: For whom.
         actions: The ids of the actions.
-        seconds: How much longer the caller has its authority.
     """
 
     invocation: Invocation
     actions: frozenset[str]
-    seconds: float
 
 
 class Previewing:
@@ -86,7 +84,7 @@ class Previewing:
                 scopes = invocation.scopes.union(*(policy.scopes for policy in policies.policies.values()))
                 if scopes != invocation.scopes:
                     actions |= possible(invocation, policies, entities, supposing=scopes)
-            seconds = invocation.ends_at - self._alive(invocation)
+            self._alive(invocation)
         except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, nothing is shown
             raise Denial(await self._refuse(call, method, refusal_of(error))) from None
-        return Preview(invocation=invocation, actions=actions, seconds=seconds)
+        return Preview(invocation=invocation, actions=actions)

@@ -62,8 +62,9 @@ class RawTool:
             raise ConfigurationError(message)
         # Its code is out of reach, and so is its schema.
         arguments = arguments_of(registered.schema, where=name, lenient=True)
-        tool = GuardedTool(name=name, server=server, input=arguments.shape, groups=registered.groups)
-        return cls(Rule(tool=tool, unseen=tuple(arguments.unseen)), arguments.unseen, enter)
+        unseen = tuple(arguments.unseen)
+        tool = GuardedTool(name=name, server=server, input=arguments.shape, groups=registered.groups, unseen=unseen)
+        return cls(Rule(tool=tool), arguments.unseen, enter)
 
     async def __call__(self, arguments: object, body: Body) -> Any:
         """Judge *arguments*, and await *body* with a copy of them if they may pass.

@@ -18,8 +18,8 @@ from agentguard.adapters.surface import Offer
 from agentguard.call import Rule
 from agentguard.errors import ConfigurationError, PolicyError, Refusal
 from agentguard.guarded import GuardedFunction, find_guarded, unmappable
-from agentguard.model import Reason
-from agentguard.policy.schema import METHODS, method_tool
+from agentguard.model import Reason, printable
+from agentguard.policy.schema import GROUPS, METHODS, method_tool
 from agentguard.policy.source import PolicySet, compile_policies
 from agentguard.raw import RawTool
 
@@ -64,6 +64,7 @@ class _Entry:
 
     function: Callable[..., Any] | None
     rule: Rule
+    guarded: GuardedFunction | None = None
 
 
 class Rulebook:
@@ -121,10 +122,11 @@ class Rulebook:
         async with self._learning:
             # Before, so that what comes while we wait is not overlooked.
             changes = self._changes
-            if self._learned != changes:
-                await self._learn_anew()
-                # After, since whoever asked may have been cancelled: then the next one asks.
-                self._learned = changes
+            if self._learned == changes:
+                return
+            await self._learn_anew()
+            # After, since whoever asked may have been cancelled: then the next one asks.
+            self._learned = changes
 
     async def _learn_anew(self) -> None:
         offered = await self.surface.discover()
@@ -136,14 +138,21 @@ class Rulebook:
             try:
                 entry = self._settle(one)
             except ConfigurationError as error:
-                _LOG.error("`%s` stays without a rule, every use of it is denied: %s", one.key, error)
+                why = printable(f"`{one.key}` stays without a rule, every use of it is denied: {error}")
+                _LOG.error("%s", why)
                 continue
             if entry is not None:
                 fresh[one.offer, one.key] = entry
-        # All at once, and one by one only if that fails: each time compiles everything.
-        if fresh and not self._learn(fresh):
+        try:
+            # All at once, and one by one only if that fails: each time compiles everything.
+            if fresh and not self._learn(fresh):
+                for key, entry in fresh.items():
+                    self._learn({key: entry}, last=True)
+        finally:
             for key, entry in fresh.items():
-                self._learn({key: entry}, last=True)
+                if entry.guarded is not None and self._entries.get(key) is not entry:
+                    # It must not be judged by the rule of another of its name, and may be learned later.
+                    entry.guarded.rule = None
 
     def rule(self, offer: Offer, named: str) -> Rule | None:
         """Return the rule of what a caller names, if the server still runs the function that was guarded."""
@@ -161,7 +170,7 @@ class Rulebook:
         """Return why nothing is guarded under a name. The log alone tells the cases apart."""
         why = "nothing of this name is guarded"
         if self.surface.knows(offer, key):
-            why = f"tool `{key}` is not guarded: {_fix(self.surface.running(offer, key))}"
+            why = f"tool `{printable(key)}` is not guarded: {_fix(self.surface.running(offer, key))}"
         return Refusal(Reason.UNGUARDED, why)
 
     def _change(self) -> None:
@@ -173,7 +182,7 @@ class Rulebook:
             policies = self._compile(entries)
         except (PolicyError, ConfigurationError) as error:
             if last:
-                names = ", ".join(f"`{key}`" for _, key in fresh)
+                names = printable(", ".join(f"`{key}`" for _, key in fresh))
                 _LOG.error("%s stays without a rule, every use of it is denied: %s", names, error)
             return False
         if self.adopt is not None:
@@ -201,20 +210,28 @@ class Rulebook:
         Raises:
             ConfigurationError: If it is guarded, but not from where it should be.
         """
+        if isinstance(registered.function, RawTool):
+            # It is there from an attempt that failed, since nothing else puts one there.
+            return _Entry(registered.function, registered.function.rule)
         guarded = find_guarded(self._functions, registered)
         if guarded is None:
             guarded = next((one for one in self._wrapped if one.wrapper is registered.function), None)
         if guarded is not None:
-            return _Entry(registered.function, guarded.settle(registered, self.surface.name))
+            return _Entry(registered.function, guarded.settle(registered, self.surface.name), guarded)
         if self._unguarded == "guard" and registered.offer is Offer.TOOL:
             return self._wrap(registered)
         if registered.offer is Offer.TOOL:
-            fix = _fix(registered.function)
-            _LOG.warning("tool `%s` is not guarded, every call to it is denied: %s", registered.key, fix)
+            name, fix = printable(registered.key), _fix(registered.function)
+            _LOG.warning("tool `%s` is not guarded, every call to it is denied: %s", name, fix)
         return None
 
     def _wrap(self, registered: Registered) -> _Entry | None:
         """Guard a tool whose code one cannot touch."""
+        if registered.name in GROUPS or registered.name in METHODS:
+            # Nobody here can rename it, and the server's other tools are none the worse for it.
+            why = "it has the name of a group of actions"
+            _LOG.warning("tool `%s` cannot be guarded, every call to it is denied: %s", registered.name, why)
+            return None
         function = registered.function
         if function is None:
             return self._wrap_raw(registered)
@@ -223,14 +240,15 @@ class Rulebook:
             guarded = GuardedFunction.wrap(function, self._enter, resource=None, facts=None, exclude=frozenset(hidden))
             rule = guarded.settle(replace(registered, function=guarded.wrapper), self.surface.name)
         except ConfigurationError as error:
-            _LOG.warning("tool `%s` cannot be guarded, every call to it is denied: %s", registered.key, error)
+            why = printable(f"tool `{registered.key}` cannot be guarded, every call to it is denied: {error}")
+            _LOG.warning("%s", why)
             return None
         for name in hidden:
             _LOG.warning("policies do not see argument `%s` of tool `%s`: %s", name, registered.key, hidden[name])
         # Apart from the decorated ones: one bare function may be several tools, which nobody has to mend.
         self._wrapped.append(guarded)
         self.surface.put(registered, guarded.wrapper)
-        return _Entry(guarded.wrapper, rule)
+        return _Entry(guarded.wrapper, rule, guarded)
 
     def _wrap_raw(self, registered: Registered) -> _Entry | None:
         """Guard a tool that has no function within reach."""

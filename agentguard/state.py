@@ -41,7 +41,8 @@ class State:
     Attributes:
         store: Where the ends of runs are kept.
         ledger: Where the evidence is kept.
-        key: At least 32 random bytes. Whoever can guess it can guess arguments from their digests.
+        key: At least 32 random bytes. Whoever can guess it can guess arguments from their digests,
+            and approve calls in a person's place.
 
     Raises:
         ConfigurationError: If one of them is not what it has to be.

@@ -85,7 +85,7 @@ async def again(
         tool,
         options.pop("arguments", {"max_rows": 5}),
         request_state=state,
-        input_responses=None if answer is None else {KEY: answer},
+        input_responses={**options.pop("answers", {}), **({} if answer is None else {KEY: answer})} or None,
         allow_input_required=True,
         **options,
     )

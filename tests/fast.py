@@ -11,9 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import anyio
-import anyio.lowlevel
-import uvicorn
 from fastmcp import FastMCP
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult
@@ -27,8 +24,8 @@ from tests.world import (
     SERVER,
     Era,
     Transport,
-    free_socket,
     http_client,
+    listening,
     make_guard,
     write_policies,
 )
@@ -114,18 +111,8 @@ async def in_memory(fast: Fast, era: Era = "2026-07-28", server: FastMCP[Any] | 
 @asynccontextmanager
 async def served(server: FastMCP[Any], **options: Any) -> AsyncIterator[str]:
     """Serve a server over streamable HTTP on a free loopback port, and give the URL."""
-    bound = free_socket()
-    port = bound.getsockname()[1]
-    web = uvicorn.Server(uvicorn.Config(server.http_app(**options), log_level="error", ws="none", lifespan="on"))
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(web.serve, [bound])
-        while not web.started:
-            await anyio.lowlevel.checkpoint()
-        try:
-            yield f"http://127.0.0.1:{port}/mcp"
-        finally:
-            web.should_exit = True
-    bound.close()
+    async with listening(server.http_app(**options), lifespan="on") as root:
+        yield f"{root}/mcp"
 
 
 @asynccontextmanager

@@ -95,6 +95,16 @@ def test_argument_cannot_write_a_line_of_its_own(value: object) -> None:
     assert all(line.isprintable() for line in lines)
 
 
+@pytest.mark.parametrize("blank", [" ", "\u3164", "\u2800", "\u115f"])
+def test_value_cannot_be_pushed_onto_a_line_of_its_own(blank: str) -> None:
+    """A row of blanks wraps where a person reads, and what comes after would look like a fact of ours."""
+    shown = request(arguments={"note": f"x{blank * 100}argument approved_by: carol"}).message
+
+    assert " " * 2 not in shown
+    assert "␣" * 99 in shown
+    assert f"x{blank * 2}" not in shown
+
+
 def test_names_cannot_write_a_line_of_their_own() -> None:
     """Nor can an agent's name, a task or an id."""
     hostile = request(

@@ -1,16 +1,20 @@
 """What a guard learns of its server: at the start, while it runs, and of code that nobody can touch."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import Mock
 
 import pytest
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.resolve import Resolve
 
 from agentguard import Issuer
+from agentguard.errors import Refusal
+from agentguard.evidence.trail import Trail
 from agentguard.identity.sources import stdio_audience
+from agentguard.model import Reason
 from tests.world import (
     AUDIENCE,
     EVERYTHING,
@@ -91,6 +95,52 @@ async def test_tool_that_the_policies_do_not_fit_stays_denied_and_the_others_go_
     assert "`worse` stays without a rule" in caplog.text
 
 
+async def test_names_of_tools_do_not_steer_the_terminal_that_shows_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor begin a line of their own: a proxied tool has the name that another server gave it."""
+    world = make_world(tmp_path, policies=ALL)
+
+    async def worse(name: object) -> str:
+        return str(name)
+
+    async with connected(world, "memory", "2026-07-28") as client:
+        late(world, "\x1b[2J\nunguarded", guarded=False)
+        world.server.add_tool(world.guard.tool(worse), name="\x1b[2J\nguarded")
+        for name in ("\x1b[2J\nunguarded", "\x1b[2J\nguarded"):
+            assert (await client.call_tool(name, {"count": 1})).is_error
+
+    said = [entry.getMessage() for entry in caplog.records if entry.name == "agentguard"]
+    assert len(said) > 2
+    assert all(line.isprintable() for line in said)
+
+
+async def test_tool_is_learned_when_its_change_of_version_can_be_kept_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk denies it, and not for good."""
+    world = make_world(tmp_path, policies=ALL)
+    async with connected(world, "memory", "2026-07-28") as client:
+        late(world)
+        with monkeypatch.context() as full:
+            full.setattr(Trail, "keep", Mock(side_effect=Refusal(Reason.EVIDENCE_UNAVAILABLE)))
+            before = await refused(client.call_tool("late", {"count": 1}))
+        after = await client.call_tool("late", {"count": 2})
+
+    assert before
+    assert text(after) == "ran"
+    assert world.ran == ["late 2"]
+
+
+async def refused(answer: Awaitable[Any]) -> bool:
+    """Return whether the SDK answers with an error."""
+    try:
+        await answer
+    except MCPError:
+        return True
+    return False
+
+
 async def test_tool_that_was_removed_is_denied(tmp_path: Path) -> None:
     """Its rule outlives it, and nothing else."""
     world = make_world(tmp_path, policies=ALL)
@@ -141,6 +191,8 @@ def untouched(ran: list[str]) -> MCPServer[Any]:
 
     server.add_tool(stream)
     server.add_tool(Counter(), name="object")
+    server.add_tool(stream, name="destructive")
+    server.add_tool(with_context, name="prompts/get")
     return server
 
 
@@ -196,10 +248,13 @@ async def test_what_cedar_cannot_hold_is_hidden_from_policies_and_said(
         hidden = await client.call_tool("plain", {"count": 1, "note": {"free": ["form"]}})
         stream = await client.call_tool("stream", {"name": "x"})
         instance = await client.call_tool("object", {"count": 1})
+        groups = [await client.call_tool(name, {"name": "x"}) for name in ("destructive", "prompts/get")]
 
     assert text(hidden) == "plain"
     assert ran == ["plain 1 {'free': ['form']}"]
     assert (meta(stream)["reason"], meta(instance)["reason"]) == ("denied", "denied")
+    assert [meta(one)["reason"] for one in groups] == ["denied", "denied"]
+    assert "tool `prompts/get` cannot be guarded, every call to it is denied: it has the name of a group" in caplog.text
     assert "policies do not see argument `note` of tool `plain`" in caplog.text
     assert "tool `stream` cannot be guarded, every call to it is denied" in caplog.text
     assert "tool `object` cannot be guarded, every call to it is denied" in caplog.text

@@ -200,19 +200,23 @@ async def served(world: World, *, stateless: bool = False, **options: Any) -> As
 @asynccontextmanager
 async def serving(mcp: MCPServer[Any], *, stateless: bool = False, **options: Any) -> AsyncIterator[str]:
     """Serve any server so, its application made with *options*."""
-    bound = free_socket()
-    port = bound.getsockname()[1]
-    app = mcp.streamable_http_app(stateless_http=stateless, **options)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve, [bound])
-        while not server.started:
-            await anyio.lowlevel.checkpoint()
-        try:
-            yield f"http://127.0.0.1:{port}/mcp"
-        finally:
-            server.should_exit = True
-    bound.close()
+    async with listening(mcp.streamable_http_app(stateless_http=stateless, **options)) as root:
+        yield f"{root}/mcp"
+
+
+@asynccontextmanager
+async def listening(app: Any, bound: socket.socket | None = None, **options: Any) -> AsyncIterator[str]:
+    """Serve an ASGI application on a free loopback port, or on a bound one, and give its root."""
+    with bound or free_socket() as here:
+        server = uvicorn.Server(uvicorn.Config(app, **{"log_level": "error", "ws": "none", **options}))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [here])
+            while not server.started:
+                await anyio.lowlevel.checkpoint()
+            try:
+                yield f"http://127.0.0.1:{here.getsockname()[1]}"
+            finally:
+                server.should_exit = True
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,6 +56,7 @@ FORM: Final[dict[str, Any]] = {
 _PREFIX: Final = "agentguard."
 _LABEL: Final = b"state of an approval\0"
 _STATE: Final = "requestState"
+_REQUESTS: Final = "inputRequests"
 _RESPONSES: Final = "inputResponses"
 
 
@@ -76,6 +77,7 @@ class _Carried:
         wire: The digest of what the call asked for, as the client sent it.
         state: The tool's own state.
         responses: The answers to the tool's own questions, while the guard's is asked.
+        asks: What the tool itself asked, by the names of its questions.
         channel: Where the call was approved; None as long as it is not.
         at: When, unix seconds.
         approver: By whom, when known.
@@ -88,6 +90,7 @@ class _Carried:
     wire: str
     state: str | None = None
     responses: dict[str, Any] | None = None
+    asks: Sequence[str] = ()
     channel: str | None = None
     at: float | None = None
     approver: str | None = None
@@ -123,7 +126,7 @@ class Rounds:
         state = params.get(_STATE)
         if isinstance(state, str) and state.startswith(_PREFIX):
             carried = self._open(state.removeprefix(_PREFIX), ctx)
-            call.given = carried if isinstance(carried, Refusal) else self._given(carried, answer)
+            call.given = carried if isinstance(carried, Refusal) else self._given(carried, answer, responses)
             state = None if isinstance(carried, Refusal) else carried.state
             if not isinstance(carried, Refusal) and carried.channel is None:
                 # While the guard asked, the answers to the tool's own questions waited here.
@@ -136,12 +139,15 @@ class Rounds:
             ctx = call.framework = replace(ctx, params=params)
         return Round(self, ctx, call)
 
-    def _given(self, carried: _Carried, answer: object) -> Approved | Declined:
+    def _given(self, carried: _Carried, answer: object, responses: Mapping[str, Any]) -> Approved | Declined | Refusal:
         """Return what a state and its answer amount to."""
         if carried.channel is None or carried.at is None:
             if not (isinstance(answer, Mapping) and says_yes(answer.get("action"), answer.get("content"))):
                 return Declined(id=carried.id, key=carried.key, channel=CLIENT, expires_at=carried.expires_at)
             channel, at = CLIENT, self._clock()
+        elif not all(isinstance(responses.get(name), Mapping) for name in carried.asks):
+            # A tool would take this for the round before it, and one yes would do for any number of those.
+            return Refusal(Reason.APPROVAL_INVALID, "a later round came without the answers that it is for")
         else:
             channel, at = carried.channel, carried.at
         return Approved(
@@ -171,7 +177,7 @@ class Rounds:
         form = ElicitRequestFormParams(message=request.message, requested_schema=FORM)
         return InputRequiredResult(input_requests={KEY: ElicitRequest(params=form)}, request_state=self._seal(carried))
 
-    def go_on(self, ctx: Context, approved: Approved, state: object) -> str:
+    def go_on(self, ctx: Context, approved: Approved, state: object, asks: object) -> str:
         """Return the state of an approved call whose tool asks a question of its own.
 
         Its next round goes on under the same approval, so that a person is asked once. It is
@@ -184,6 +190,7 @@ class Rounds:
             expires_at=self._clock() + self._limits.approval_seconds,
             wire=_wire(ctx),
             state=state if isinstance(state, str) else None,
+            asks=list(asks) if isinstance(asks, Mapping) else (),
             channel=approved.channel,
             at=approved.at,
             approver=approved.approver,
@@ -239,9 +246,10 @@ class Round:
         if self.call.approved is None or not is_input_required(result):
             return result
         if isinstance(result, InputRequiredResult):
-            state = self.rounds.go_on(self.ctx, self.call.approved, result.request_state)
+            state = self.rounds.go_on(self.ctx, self.call.approved, result.request_state, result.input_requests)
             return result.model_copy(update={"request_state": state})
-        return {**result, _STATE: self.rounds.go_on(self.ctx, self.call.approved, result.get(_STATE))}
+        state = self.rounds.go_on(self.ctx, self.call.approved, result.get(_STATE), result.get(_REQUESTS))
+        return {**result, _STATE: state}
 
 
 def _back_channel(ctx: Context) -> Approver | None:

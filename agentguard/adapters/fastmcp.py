@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +29,7 @@ from agentguard.adapters.surface import Offer, Registered
 from agentguard.errors import ConfigurationError, raised
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
     from fastmcp.tools.base import Tool
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
 
     from agentguard.adapters.fastmcp_gate import Place
     from agentguard.adapters.fastmcp_leaf import Leaf
-    from agentguard.adapters.surface import Context
+    from agentguard.adapters.surface import Check
+    from agentguard.adapters.surface import Context as Request
 
 _LOG: Final = logging.getLogger("agentguard")
 
@@ -57,14 +60,14 @@ class FastMCPSurface:
 
     Args:
         server: The server.
-        wrappers: The decorated functions of tools.
+        wrappers: Gives the decorated functions of tools, those that came since too.
     """
 
     answers = FastMCPAnswers()
 
-    def __init__(self, server: FastMCP[Any], wrappers: Iterable[Callable[..., Any]] = ()) -> None:
+    def __init__(self, server: FastMCP[Any], wrappers: Callable[[], Iterable[Callable[..., Any]]] = tuple) -> None:
         self._server = server
-        self._gate = Gate(server, frozenset(wrappers))
+        self._gate = Gate(server, wrappers)
         self._found: dict[tuple[Offer, str], Leaf] = {}
         self._registered: list[Registered] = []
         self._templates: list[ResourceTemplate] = []
@@ -102,7 +105,8 @@ class FastMCPSurface:
     async def discover(self) -> list[Registered]:
         """Return the same, or what was known before if it cannot be told now."""
         try:
-            return await self._discover()
+            # Apart from the request that it happens in: what one caller's session hides is there for the others.
+            return await asyncio.create_task(self._discover(), context=Context())
         except Exception as error:  # noqa: BLE001  what is not known has no rule
             _LOG.error("server `%s` does not say what it offers, %s", self.name, raised(error))
             return self._registered
@@ -124,7 +128,7 @@ class FastMCPSurface:
         if about is not None and (about.offer, about.key) == (offer, key):
             return about.function
         leaf = self._found.get((offer, key))
-        function = None if leaf is None else self._gate.function(offer, leaf)
+        function = None if leaf is None else self._gate.function(offer, leaf, key)
         return self._gate.raw.get(key) if function is None and offer is Offer.TOOL else function
 
     def knows(self, offer: Offer, key: str) -> bool:
@@ -143,7 +147,7 @@ class FastMCPSurface:
         if leaf.function is None:
             self._gate.raw[registered.key] = wrapper
             return
-        self._gate.swapped[place_of(registered.offer, leaf)] = (leaf.function, wrapper)
+        self._gate.swapped[place_of(registered.offer, leaf), registered.key] = (leaf.function, wrapper)
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call *changed* whenever something is added or removed from now on.
@@ -163,11 +167,11 @@ class FastMCPSurface:
 
         self._server.list_tools = list_tools  # type: ignore[method-assign]
 
-    def stop_unguarded(self, check: Callable[[Offer, str], Awaitable[None]]) -> None:
+    def stop_unguarded(self, check: Check) -> None:
         """Await *check* before any tool runs, of this server or one that is mounted in it."""
         self._gate.close(check)
 
-    def when_mounted(self, within: Callable[[Context], AbstractContextManager[None]]) -> None:
+    def when_mounted(self, within: Callable[[Request], AbstractContextManager[None]]) -> None:
         """Enter *within* around what another server, which this one is mounted in, lets this one run."""
         self._gate.surround(within)
 
@@ -222,12 +226,10 @@ class FastMCPSurface:
             key = name if (offer, name) not in found.leaves else _versioned(name, component.version)
             if (offer, key) in found.leaves:
                 continue
-            leaf = await self._gate.leaf(self._server, name, component)
+            leaf = await self._gate.leaf(offer, self._server, name, component)
             self._gate.reach(*leaf.way)
             place = place_of(offer, leaf)
-            if found.keys.setdefault(place, (name, key)) != (name, key) and leaf.function is None:
-                _LOG.warning("%s `%s` is `%s` too, and known as that alone", offer.word, key, found.keys[place][1])
-                continue
+            found.keys.setdefault(place, {})[name] = key
             found.leaves[offer, key] = leaf
             found.registered.append(_registered(offer, name, key, leaf, component))
 
@@ -238,12 +240,12 @@ class _Found:
 
     Attributes:
         leaves: What would run, by what the guard knows it by.
-        keys: What the server calls a leaf, and what the guard knows it by, by its place.
+        keys: What the guard knows a leaf by, by its place and what the server calls it.
         registered: The same for the guard.
     """
 
     leaves: dict[tuple[Offer, str], Leaf] = field(default_factory=dict)
-    keys: dict[Place, tuple[str, str]] = field(default_factory=dict)
+    keys: dict[Place, dict[str, str]] = field(default_factory=dict)
     registered: list[Registered] = field(default_factory=list)
 
 

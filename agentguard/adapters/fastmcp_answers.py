@@ -6,6 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from fastmcp.exceptions import FastMCPError, ToolError
+from mcp import MCPError
+from mcp_types import INVALID_REQUEST, ErrorData
 
 from agentguard.adapters.answers import ANSWERS
 from agentguard.errors import AccessDenied
@@ -16,15 +18,17 @@ if TYPE_CHECKING:
     from agentguard.model import Decision
 
 
-class FastMCPDenial(ToolError, AccessDenied):  # noqa: N818  it is one decision's answer
+class FastMCPDenial(ToolError, MCPError, AccessDenied):  # noqa: N818  it is one decision's answer
     """A denied call inside a tool.
 
-    An `AccessDenied`; and an error of FastMCP's own, since those alone come through its
-    ``server.call_tool(…)`` as they were raised, whether it masks errors or not.
+    An `AccessDenied`; an error of FastMCP's own, since those alone come through its
+    ``server.call_tool(…)`` as they were raised, whether it masks errors or not; and one of
+    the protocol, which is all that `ErrorHandlingMiddleware` leaves as it is.
     """
 
     def __init__(self, decision: Decision) -> None:
         AccessDenied.__init__(self, decision)
+        self.error = ErrorData(code=INVALID_REQUEST, message="access denied")
         # It is an answer, which FastMCP would log as a failure.
         self.log_level = logging.DEBUG
 

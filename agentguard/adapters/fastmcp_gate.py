@@ -15,28 +15,28 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from fastmcp.exceptions import FastMCPError
-from fastmcp.resources.template import ResourceTemplate, forward_uri
+from fastmcp.resources.base import Resource
+from fastmcp.resources.template import ResourceTemplate, expand_uri_template, forward_uri
 from fastmcp.server.dependencies import fastmcp_request_ctx
-from fastmcp.server.providers.local_provider import LocalProvider
 from fastmcp.utilities.tasks import TaskConfig
+from fastmcp.utilities.versions import VersionSpec
 
 from agentguard.adapters.answers import Rehearsed
 from agentguard.adapters.fastmcp_answers import FastMCPDenial, NothingRan
-from agentguard.adapters.fastmcp_leaf import leaf_of
+from agentguard.adapters.fastmcp_leaf import hop_of, leaf_of, own_leaf
 from agentguard.adapters.surface import Offer
 from agentguard.errors import AccessDenied
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from fastmcp import FastMCP
     from fastmcp.utilities.components import FastMCPComponent
 
     from agentguard.adapters.fastmcp_leaf import Leaf
-    from agentguard.adapters.surface import Context
+    from agentguard.adapters.surface import Check, Context
 
-    Check = Callable[[Offer, str], Awaitable[None]]
     Within = Callable[[Context], AbstractContextManager[None]]
     Place = tuple[Offer, int, str, str | None]
     """Where a leaf is: what it is, on which server, under which name, in which version."""
@@ -45,15 +45,26 @@ if TYPE_CHECKING:
 _MARK: Final = "agentguard_gates"
 # A worker would run a tool outside of any request.
 _NOT_IN_BACKGROUND: Final = {"task_config": TaskConfig(mode="forbidden")}
-# How FastMCP finds a component, and the ways in which a found one is entered.
+# The ways in which a component is entered.
+_TOOL: Final = (Offer.TOOL, ("_run", "run"))
+_RESOURCE: Final = (Offer.RESOURCE, ("_read", "read"))
+_TEMPLATE: Final = (Offer.RESOURCE, ("_read", "read", "create_resource"))
+_PROMPT: Final = (Offer.PROMPT, ("_render", "render"))
+# How FastMCP finds one, and hands them out in lists.
 _LOOKUPS: Final = {
-    "get_tool": (Offer.TOOL, ("_run", "run")),
-    "_lookup_resource": (Offer.RESOURCE, ("_read", "read")),
-    "get_resource_template": (Offer.RESOURCE, ("_read", "read")),
-    "get_prompt": (Offer.PROMPT, ("_render", "render")),
+    "get_tool": _TOOL,
+    "list_tools": _TOOL,
+    "_lookup_resource": _RESOURCE,
+    "list_resources": _RESOURCE,
+    "get_resource_template": _TEMPLATE,
+    "list_resource_templates": _TEMPLATE,
+    "get_prompt": _PROMPT,
+    "list_prompts": _PROMPT,
 }
-_CHANGES: Final = ("add_provider", "add_transform")
-_LOCAL_CHANGES: Final = ("_add_component", "_remove_component")
+# What a server does when it is called from inside the process, and a message comes down to.
+_OPERATIONS: Final = {"call_tool": Offer.TOOL, "read_resource": Offer.RESOURCE, "render_prompt": Offer.PROMPT}
+# How a server, or a provider of one, gets and loses something.
+_CHANGES: Final = ("add_provider", "add_transform", "_add_component", "_remove_component")
 
 
 def place_of(offer: Offer, leaf: Leaf) -> Place:
@@ -95,6 +106,20 @@ class _Asked:
         name = component.uri_template if isinstance(component, ResourceTemplate) else self.name
         return self.offer, id(self.server), name, component.version
 
+    def under(self, name: str, arguments: tuple[Any, ...]) -> str:
+        """Return what one names it by where its place has *name*: of a template, the URI that is read."""
+        template = self.component
+        if not isinstance(template, ResourceTemplate):
+            return name
+        uri = self.name
+        given: Mapping[str, Any] = next((one for one in arguments if isinstance(one, dict)), {})
+        if template.matches(uri) != given:
+            # It was found by another URI than the one that is read now, or in a list.
+            uri = expand_uri_template(template.uri_template, dict(given))
+        if name == template.uri_template:
+            return uri
+        return forward_uri(name, dict(given), uri)
+
     async def run(self, *arguments: Any) -> Any:
         """Run it.
 
@@ -114,26 +139,39 @@ class _Asked:
             raise NothingRan from None
 
 
+@dataclass(slots=True)
+class _Operation:
+    """Something that was called, and whether the gate was asked about what answers it."""
+
+    asked: bool = False
+
+
 class Gate:
     """The gate of one guard, on one server and all that are mounted in it.
 
     Attributes:
-        keys: What the root calls a leaf, and what the guard calls it, by its place.
+        keys: What the guard knows a leaf by, by its place and what the root calls it.
         raw: What judges the arguments of a tool that has no function, by its key.
-        swapped: What runs in place of a function, by its place.
+        swapped: What runs in place of a function, by its place and key.
+        remade: The places of functions that FastMCP makes anew for each call.
     """
 
-    def __init__(self, root: FastMCP[Any], wrappers: frozenset[Callable[..., Any]]) -> None:
-        self.keys: dict[Place, tuple[str, str]] = {}
+    def __init__(self, root: FastMCP[Any], wrappers: Callable[[], Iterable[Callable[..., Any]]]) -> None:
+        self.keys: dict[Place, dict[str, str]] = {}
         self.raw: dict[str, Callable[..., Awaitable[Any]]] = {}
-        self.swapped: dict[Place, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+        self.swapped: dict[tuple[Place, str], tuple[Callable[..., Any], Callable[..., Any]]] = {}
+        self.remade: set[Place] = set()
         self._root = root
         self._wrappers = wrappers
         self._servers = [root]
+        self._heard: list[object] = []
         self._check: Check | None = None
         self._within: Within | None = None
         self._changed: Callable[[], None] | None = None
         self._about: ContextVar[About | None] = ContextVar("agentguard_fastmcp_about", default=None)
+        self._operation: ContextVar[_Operation | None] = ContextVar("agentguard_fastmcp_operation", default=None)
+        # Where a call was passed on to, and what the root calls that.
+        self._towards: ContextVar[tuple[Place, str] | None] = ContextVar("agentguard_fastmcp_towards", default=None)
 
     def close(self, check: Check) -> None:
         """Let nothing through that *check* stops, from now on."""
@@ -149,7 +187,7 @@ class Gate:
         """Call *changed* whenever one of the servers gets or loses something."""
         self._changed = changed
         for server in self._servers:
-            _listen(server, changed)
+            self._listen(server, changed)
 
     def reach(self, *servers: FastMCP[Any]) -> None:
         """Stand on *servers* too."""
@@ -160,34 +198,74 @@ class Gate:
             if self._check is not None:
                 self._stand_on(server, self._check)
             if self._changed is not None:
-                _listen(server, self._changed)
+                self._listen(server, self._changed)
 
-    async def leaf(self, server: FastMCP[Any], name: str, component: FastMCPComponent) -> Leaf:
+    async def leaf(self, offer: Offer, server: FastMCP[Any], name: str, component: FastMCPComponent) -> Leaf:
         """Return what *component* of *server* would run in the end."""
-        leaf = await leaf_of(server, name, component)
-        if leaf.function in self._wrappers or (leaf.direct and not {*_gates(leaf.component)} - {self}):
+        leaf = self._reached(offer, await leaf_of(server, name, component))
+        if offer is not Offer.TOOL or leaf.function is None or self._decorated(leaf.function):
             return leaf
-        # Nothing can be put in its place: it is out of reach, or another guard stands before it.
+        again = await leaf.server.get_tool(leaf.name, VersionSpec(eq=leaf.component.version))
+        if again is None or own_leaf(leaf.server, leaf.name, again).function is leaf.function:
+            return leaf
+        self.remade.add(place_of(offer, leaf))
         return replace(leaf, function=None)
 
     def about(self) -> About | None:
         """Return what is about to run, right here; None if nothing is."""
         return self._about.get()
 
-    def function(self, offer: Offer, leaf: Leaf) -> Callable[..., Any] | None:
-        """Return the function that runs for a leaf."""
-        bare, wrapper = self.swapped.get(place_of(offer, leaf), (None, None))
+    def function(self, offer: Offer, leaf: Leaf, key: str) -> Callable[..., Any] | None:
+        """Return the function that runs for a leaf, when it is called by what the guard knows as *key*."""
+        bare, wrapper = self.swapped.get((place_of(offer, leaf), key), (None, None))
         return leaf.function if leaf.function is not bare else wrapper
+
+    def _reached(self, offer: Offer, leaf: Leaf) -> Leaf:
+        if leaf.function is None or self._decorated(leaf.function):
+            return leaf
+        if leaf.direct and not {*_gates(leaf.component)} - {self} and place_of(offer, leaf) not in self.remade:
+            return leaf
+        # Nothing can be put in its place: it is out of reach, or another guard stands before it.
+        return replace(leaf, function=None)
+
+    def _decorated(self, function: Callable[..., Any]) -> bool:
+        bare = getattr(function, "__func__", function)
+        return any(wrapper is bare for wrapper in self._wrappers())
 
     def _stand_on(self, server: FastMCP[Any], check: Check) -> None:
         for lookup, (offer, entries) in _LOOKUPS.items():
             self._replace(server, lookup, offer, entries, check)
+        for operation, offer in _OPERATIONS.items():
+            self._oversee(server, operation, offer, check)
+
+    def _oversee(self, server: FastMCP[Any], operation: str, offer: Offer, check: Check) -> None:
+        """Let nothing but what the gate was asked about answer, since middleware can: out of a cache, say."""
+        bare = getattr(server, operation)
+
+        async def operate(name: str, *arguments: Any, **named: Any) -> Any:
+            if not named.get("run_middleware", True) or self._towards.get() is not None:
+                # It is a part of one that is overseen already.
+                return await bare(name, *arguments, **named)
+            operation = _Operation()
+            outer = self._operation.set(operation)
+            try:
+                result = await bare(name, *arguments, **named)
+            finally:
+                self._operation.reset(outer)
+            if not operation.asked:
+                with self._inside(server):
+                    await check(offer, name if server is self._root else None, answered=True)
+            return result
+
+        setattr(server, operation, operate)
 
     def _replace(self, server: FastMCP[Any], lookup: str, offer: Offer, entries: tuple[str, ...], check: Check) -> None:
         bare = getattr(server, lookup)
 
         async def look_up(*names: Any, **named: Any) -> Any:
             found = await bare(*names, **named)
+            if lookup.startswith("list_"):
+                return [self._asking(_Asked(offer, server, _name(one), one, ""), entries, check) for one in found]
             # A resource comes with whether there is one at all.
             component, *more = found if isinstance(found, tuple) else (found,)
             if component is not None:
@@ -205,8 +283,8 @@ class Gate:
         asking = asked.component.model_copy(update=_NOT_IN_BACKGROUND if asked.offer is Offer.TOOL else None)
 
         def entering(entry: str) -> Callable[..., Awaitable[Any]]:
-            async def enter(*arguments: Any) -> Any:
-                return await self._pass(replace(asked, entry=entry), arguments, check)
+            async def enter(*arguments: Any, **named: Any) -> Any:
+                return await self._pass(replace(asked, entry=entry), (*arguments, *named.values()), check)
 
             return enter
 
@@ -217,36 +295,59 @@ class Gate:
 
     async def _pass(self, asked: _Asked, arguments: tuple[Any, ...], check: Check) -> Any:
         with self._inside(asked.server):
-            leaf = await self.leaf(asked.server, asked.name, asked.component)
-            self.reach(*leaf.way)
-            if leaf.way:
-                # The gate on the mounted server asks, about what is really reached there.
+            name = self._known_as(asked.place)
+            hop = hop_of(asked.component)
+            if hop is None:
+                with self._going(None):
+                    return await self._enter(asked, name, arguments, check)
+            self.reach(hop.server)
+            # The gate on the mounted server asks, about what is really reached there.
+            onward = None if name is None else ((asked.offer, id(hop.server), hop.name, hop.version), name)
+            with self._going(onward):
                 return await asked.run(*arguments)
-            named, key = self._known_as(asked)
-            function = self.function(asked.offer, leaf)
-            # What has no function is known by its place alone.
-            is_raw = function is None and asked.offer is Offer.TOOL and asked.place in self.keys
-            raw = self.raw.get(key) if is_raw else None
-            about = self._about.set(About(asked.offer, named, key, function or raw))
-            try:
-                await check(asked.offer, named)
-            finally:
-                self._about.reset(about)
-            if raw is not None:
-                return await raw(*arguments, asked.run)
-            if function is not leaf.function:
-                asked = replace(asked, component=asked.component.model_copy(update={"fn": function}))
-            return await asked.run(*arguments)
 
-    def _known_as(self, asked: _Asked) -> tuple[str, str]:
-        """Return what a caller of the root names it by, and what the guard knows it by."""
-        place = asked.place
-        at_root, key = self.keys.get(place, (place[2], place[2]))
-        if not isinstance(asked.component, ResourceTemplate):
-            return at_root, key
-        if at_root == asked.component.uri_template:
-            return asked.name, key
-        return forward_uri(at_root, asked.component.matches(asked.name) or {}, asked.name), key
+    async def _enter(self, asked: _Asked, name: str | None, arguments: tuple[Any, ...], check: Check) -> Any:
+        """Ask, and run what is reached."""
+        if name is None:
+            return await check(asked.offer, None)
+        leaf = self._reached(asked.offer, own_leaf(asked.server, asked.name, asked.component))
+        key = self.keys.get(asked.place, {}).get(name)
+        function = self.function(asked.offer, leaf, key or name)
+        # What has no function is known by its place alone.
+        is_raw = function is None and asked.offer is Offer.TOOL and key is not None
+        raw = self.raw.get(key) if is_raw and key is not None else None
+        named = asked.under(name, arguments)
+        about = self._about.set(About(asked.offer, named, key or name, function or raw))
+        try:
+            await check(asked.offer, named)
+        finally:
+            self._about.reset(about)
+        operation = self._operation.get()
+        if operation is not None:
+            operation.asked = True
+        if raw is not None:
+            return await raw(*arguments, asked.run)
+        if function is not leaf.function:
+            asked = replace(asked, component=asked.component.model_copy(update={"fn": function}))
+        return await asked.run(*arguments)
+
+    def _known_as(self, place: Place) -> str | None:
+        """Return what the root calls it; None if nobody who calls the root has a name for it."""
+        towards = self._towards.get()
+        if place[1] == id(self._root):
+            return place[2]
+        if towards is not None and towards[0] == place:
+            return towards[1]
+        # It was reached sideways: from inside its own server, or by what that one's middleware put in.
+        return next(iter(self.keys.get(place, ())), None)
+
+    @contextmanager
+    def _going(self, towards: tuple[Place, str] | None) -> Iterator[None]:
+        before = self._towards.set(towards)
+        try:
+            yield
+        finally:
+            self._towards.reset(before)
 
     @contextmanager
     def _inside(self, server: FastMCP[Any]) -> Iterator[None]:
@@ -258,28 +359,12 @@ class Gate:
             yield
 
 
+def _name(component: Any) -> str:
+    if isinstance(component, ResourceTemplate):
+        return component.uri_template
+    return str(component.uri if isinstance(component, Resource) else component.name)
+
+
 def _gates(component: FastMCPComponent) -> tuple[Gate, ...]:
     gates: tuple[Gate, ...] = component.__dict__.get(_MARK, ())
     return gates
-
-
-def _listen(server: FastMCP[Any], changed: Callable[[], None]) -> None:
-    for method in _CHANGES:
-        _after(server, method, changed)
-    for provider in server.providers:
-        if isinstance(provider, LocalProvider):
-            for method in _LOCAL_CHANGES:
-                _after(provider, method, changed)
-
-
-def _after(owner: object, method: str, then: Callable[[], None]) -> None:
-    """Call *then* after each call of a method."""
-    bare = cast("Callable[..., Any]", getattr(owner, method))
-
-    def called(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return bare(*args, **kwargs)
-        finally:
-            then()
-
-    setattr(owner, method, called)

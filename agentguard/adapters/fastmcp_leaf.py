@@ -56,23 +56,65 @@ class Leaf:
     way: tuple[FastMCP[Any], ...] = ()
 
 
-async def leaf_of(
-    server: FastMCP[Any], name: str, component: FastMCPComponent, way: tuple[FastMCP[Any], ...] = ()
-) -> Leaf:
-    """Return what *component* of *server* would run in the end."""
-    inner = component
-    while type(inner) is TransformedTool and inner.fn is inner.forwarding_fn:
-        # It renames arguments, and runs nothing of its own.
-        inner = inner.parent_tool
-    if type(inner) in _MOUNTED:
-        child, original, found = await _mounted(inner)
-        if found is None:
-            return Leaf(child, original, inner, None, way=(*way, child))
-        return await leaf_of(child, original, found, (*way, child))
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Where a component passes a call on to.
+
+    Attributes:
+        server: A mounted server.
+        name: What that one calls it.
+        version: In which version.
+    """
+
+    server: FastMCP[Any]
+    name: str
+    version: str | None
+
+
+def hop_of(component: FastMCPComponent) -> Hop | None:
+    """Return where *component* passes a call on to; None if it runs something of its own server."""
+    inner: Any = _behind(component)
+    if type(inner) not in _MOUNTED:
+        return None
+    # FastMCP has no public way to what it mounted.
+    if type(inner) is FastMCPProviderResource:
+        original = inner._original_uri  # noqa: SLF001
+    elif type(inner) is FastMCPProviderResourceTemplate:
+        original = inner._original_uri_template  # noqa: SLF001
+    else:
+        original = inner._original_name  # noqa: SLF001
+    return Hop(inner._server, str(original), inner.version)  # noqa: SLF001
+
+
+def own_leaf(server: FastMCP[Any], name: str, component: FastMCPComponent, way: tuple[FastMCP[Any], ...] = ()) -> Leaf:
+    """Return what *component* would run, where it passes no call on to another server."""
+    inner = _behind(component)
     if type(inner) in _FUNCTIONS or type(inner) is TransformedTool:
         direct = inner is component and type(inner) is not TransformedTool
         return Leaf(server, name, component, _function(inner), direct, way)
     return Leaf(server, name, component, None, way=way)
+
+
+async def leaf_of(
+    server: FastMCP[Any], name: str, component: FastMCPComponent, way: tuple[FastMCP[Any], ...] = ()
+) -> Leaf:
+    """Return what *component* of *server* would run in the end."""
+    hop = hop_of(component)
+    if hop is None:
+        return own_leaf(server, name, component, way)
+    way = (*way, hop.server)
+    inner = _behind(component)
+    found = await _mounted(hop, type(inner))
+    if found is None:
+        return Leaf(hop.server, hop.name, inner, None, way=way)
+    return await leaf_of(hop.server, hop.name, found, way)
+
+
+def _behind(component: FastMCPComponent) -> FastMCPComponent:
+    while type(component) is TransformedTool and component.fn is component.forwarding_fn:
+        # It renames arguments, and runs nothing of its own.
+        component = component.parent_tool
+    return component
 
 
 def _function(component: Any) -> Callable[..., Any]:
@@ -81,19 +123,13 @@ def _function(component: Any) -> Callable[..., Any]:
     return getattr(function, "raw_function", function) if type(component) is FunctionResourceTemplate else function
 
 
-async def _mounted(component: Any) -> tuple[FastMCP[Any], str, FastMCPComponent | None]:
-    """Return the server that is mounted, what it calls the component, and its own of that name."""
-    # FastMCP has no public way to what it mounted.
-    child: FastMCP[Any] = component._server  # noqa: SLF001
-    version = VersionSpec(eq=component.version) if component.version else None
-    if type(component) is FastMCPProviderResource:
-        uri = str(component._original_uri)  # noqa: SLF001
-        return child, uri, await child.get_resource(uri, version)
-    if type(component) is FastMCPProviderResourceTemplate:
-        original = str(component._original_uri_template)  # noqa: SLF001
-        templates = await Provider.list_resource_templates(child)
-        same = [one for one in templates if one.uri_template == original and one.version == component.version]
-        return child, original, same[0] if same else None
-    name = str(component._original_name)  # noqa: SLF001
-    found = await (child.get_tool if type(component) is FastMCPProviderTool else child.get_prompt)(name, version)
-    return child, name, found
+async def _mounted(hop: Hop, kind: type) -> FastMCPComponent | None:
+    """Return what the mounted server has there."""
+    version = VersionSpec(eq=hop.version) if hop.version else None
+    if kind is FastMCPProviderResource:
+        return await hop.server.get_resource(hop.name, version)
+    if kind is FastMCPProviderResourceTemplate:
+        templates = await Provider.list_resource_templates(hop.server)
+        same = [one for one in templates if one.uri_template == hop.name and one.version == hop.version]
+        return same[0] if same else None
+    return await (hop.server.get_tool if kind is FastMCPProviderTool else hop.server.get_prompt)(hop.name, version)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from mcp_types import CacheableResult
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
 
@@ -101,19 +102,16 @@ class Listing:
             if isinstance(entry, dict) and self._may(offer, entry.get(key), actions)
         ]
         if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
-            left = 0 if preview is None else max(0, int(preview.seconds * 1_000))
-            hint = listed.get("ttlMs")
-            # What was listed for a run is nobody's once the run is over.
-            listed |= {"cacheScope": "private", "ttlMs": min(hint, left) if type(hint) is int else 0}
+            # Who asks next may be somebody else.
+            listed["cacheScope"] = "private"
         return listed
 
     def _may(self, offer: Offer, named: object, actions: frozenset[str]) -> bool:
         """Return whether the caller might be allowed one entry; one without a proper name is nothing."""
         if not isinstance(named, str):
             return False
-        # A template is named by its own text, which is no URI that another could match.
-        find = self._book.rule_of if offer is Offer.RESOURCE else self._book.rule
-        rule = find(offer, named) or self._book.methods.get(offer)
+        # By its key: a list has the newest version of each, whichever the message asks for.
+        rule = self._book.rule_of(offer, named) or self._book.methods.get(offer)
         return rule is not None and rule.tool.name in actions
 
 
@@ -124,8 +122,20 @@ def wire(result: HandlerResult) -> dict[str, Any]:
     return dict(result or {})
 
 
-def unshared(result: HandlerResult) -> HandlerResult:
-    """Return a result that no cache may give to another caller, whatever the server's author wished."""
-    if isinstance(result, dict) and result.get("cacheScope") == "public":
-        return {**result, "cacheScope": "private"}
-    return result
+def is_kept(result: HandlerResult) -> bool:
+    """Return whether a cache may keep a result."""
+    return isinstance(result, CacheableResult) or (
+        isinstance(result, dict) and ("cacheScope" in result or "ttlMs" in result)
+    )
+
+
+def unshared(result: HandlerResult, seconds: float) -> dict[str, Any]:
+    """Return a result that no cache may give to another caller, nor to anybody when the run is over.
+
+    Args:
+        result: What the server's author wished.
+        seconds: How much longer the caller has its authority.
+    """
+    own = wire(result)
+    wished, left = own.get("ttlMs"), max(0, int(seconds * 1_000))
+    return {**own, "cacheScope": "private", "ttlMs": min(wished, left) if type(wished) is int else 0}

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from agentguard.adapters.answers import ANSWERS, ErrorAnswers, protocol_denial
 from agentguard.adapters.changes import LISTEN, Changes
-from agentguard.adapters.listing import Listing, unshared
+from agentguard.adapters.listing import Listing, is_kept, unshared
 from agentguard.adapters.reading import UNFIT, Reading
 from agentguard.adapters.stepup import step_up, with_step_up
 from agentguard.adapters.surface import Offer
@@ -101,9 +101,13 @@ class Adapter:
         self._book.surface.when_mounted(self.within)
         self._book.surface.app_hook(with_step_up)
 
-    async def _stop(self, offer: Offer, key: str) -> None:
+    async def _stop(self, offer: Offer, key: str | None, *, answered: bool = False) -> None:
         """Stop what nobody guards, where all calls pass."""
         await self._book.refresh()
+        if key is None or (answered and (offer is Offer.TOOL or self._book.rule(offer, key) is not None)):
+            refusal = Refusal(Reason.UNGUARDED, "no server lists it, or something else answered in its place")
+            decision = await self._enforcer.refuse(self._current.get(), offer, refusal, known=False)
+            raise self._book.surface.answers.denied_nested(decision)
         if offer is not Offer.TOOL:
             await self._reading.inside(offer, key)
             return
@@ -150,7 +154,8 @@ class Adapter:
         call.step_up = step_up(ctx.request, ctx.request_id)
         outer, request = self._current.set(call), _REQUEST.set(call)
         try:
-            return unshared(await self._rounds.begin(ctx, call).answer(lambda own: handler(own, call, call_next)))
+            result = await self._rounds.begin(ctx, call).answer(lambda own: handler(own, call, call_next))
+            return unshared(result, await self._left(call)) if is_kept(result) else result
         finally:
             # A task that the tool left behind still sees this call: it must not act by it.
             call.close()
@@ -212,6 +217,13 @@ class Adapter:
                 traceparent=traceparent if isinstance(traceparent, str) else None,
             ),
         )
+
+    async def _left(self, call: Call) -> float:
+        """Return for how many more seconds the caller has its authority."""
+        try:
+            return (await call.identify()).ends_at - self._clock()
+        except Refusal:
+            return 0
 
     def _is_nobodys(self, ctx: Context) -> bool:
         """Return whether a message had its one chance to name a run, and did not: it is asked on behalf of none."""

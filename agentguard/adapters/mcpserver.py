@@ -118,6 +118,9 @@ class MCPServerSurface:
     def running(self, offer: Offer, key: str) -> Callable[..., Any] | None:
         """Return the function that would run now."""
         found = self._found(offer, key)
+        if offer is Offer.RESOURCE and key in self._resources._resources and key in self._resources._templates:  # noqa: SLF001
+            # A URI that is written like a template: which of the two will run, the key does not say.
+            return None
         # Of these very classes: one below may have a function, and run another.
         function = found.fn if type(found) in _RUNNING else None  # type: ignore[attr-defined]
         # The SDK validates the arguments of resources and prompts in a wrapper of its own.

@@ -157,16 +157,18 @@ class Reading:
         reference = reference if isinstance(reference, dict) else {}
         offer, argument = _REFERENCES.get(str(reference.get("type")), _REFERENCES["ref/prompt"])
         named = str(reference.get(argument))
-        rule = self._book.rule(offer, named)
-        known = rule is not None or self._book.surface.knows(offer, self._book.surface.key(offer, named))
+        surface = self._book.surface
+        # A template goes by its own text, which an earlier template may match as if it were a URI.
+        key = named if surface.knows(offer, named) else surface.key(offer, named)
+        rule = self._book.rule_of(offer, key)
+        known = rule is not None or surface.knows(offer, key)
         tool = (rule or self._book.methods[offer]).tool
         try:
             refusal = Refusal(Reason.UNGUARDED, f"the server has no {offer.word} of this name")
             await self._enforcer.preflight(call, tool.name, tool if known else refusal)
         except Denial as denial:
             raise protocol_denial(denial.decision) from None
-        call.depth += 1
-        return await call_next(ctx)
+        return await self._attend(ctx, call, call_next)
 
     async def _subscribe(self, ctx: Context, call: Call, call_next: CallNext) -> HandlerResult:
         """Let those subscribe to a resource, and unsubscribe, who may read it."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -211,7 +212,9 @@ class _Answer:
     async def release_when_allowed(self) -> None:
         """Let the client know at once that a call is running: it may be for long."""
         await self._place.allowed.wait()
-        await self.release()
+        # Where the client has left, a web server may raise; it does so again where the application sends.
+        with suppress(OSError):
+            await self.release()
 
     async def _release(self) -> None:
         held, self._held = self._held or [], None

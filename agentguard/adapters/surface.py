@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     from mcp.server.context import ServerMiddleware, ServerRequestContext
@@ -64,6 +64,22 @@ class Registered:
     template: bool = False
 
 
+class Check(Protocol):
+    """Stops what nobody guards, wherever a call of it comes from."""
+
+    async def __call__(self, offer: Offer, named: str | None, /, *, answered: bool = False) -> None:
+        """Raise to stop it.
+
+        Args:
+            offer: What is called.
+            named: What a caller names it by; None for what none has a name for.
+            answered: Whether something else gave the answer in its place.
+
+        Raises:
+            AccessDenied: It is stopped.
+        """
+
+
 class Surface(Protocol):
     """One server, as its framework shows it."""
 
@@ -107,7 +123,7 @@ class Surface(Protocol):
     def watch(self, changed: Callable[[], None]) -> None:
         """Call *changed* whenever something is added or removed from now on."""
 
-    def stop_unguarded(self, check: Callable[[Offer, str], Awaitable[None]]) -> None:
+    def stop_unguarded(self, check: Check) -> None:
         """Await *check* before anything of the server runs, from inside the process too; it raises to stop it."""
 
     def when_mounted(self, within: Callable[[Context], AbstractContextManager[None]]) -> None:

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def surface_of(
-    server: object, *, tools: Iterable[Tool] | None = None, wrappers: Iterable[Callable[..., Any]] = ()
+    server: object, *, tools: Iterable[Tool] | None = None, wrappers: Callable[[], Iterable[Callable[..., Any]]] = tuple
 ) -> Surface:
     """Return the surface of a server, whichever framework made it.
 
     Args:
         server: The server.
         tools: What a low-level server lists.
-        wrappers: The decorated functions of tools.
+        wrappers: Gives the decorated functions of tools, those that came since too.
 
     Raises:
         ConfigurationError: If no adapter can serve it, or the others do not fit it.
@@ -41,7 +41,7 @@ def surface_of(
                 "a low-level server keeps no list of its tools: pass attach(tools=…), what its on_list_tools lists"
             )
             raise ConfigurationError(message)
-        return LowLevelSurface(server, tools, wrappers)
+        return LowLevelSurface(server, tools, wrappers())
     if tools is not None:
         message = f"tools= is for a low-level server, and `{type(server).__qualname__}` lists its own: leave it out"
         raise ConfigurationError(message)

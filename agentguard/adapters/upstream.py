@@ -49,6 +49,7 @@ from mcp_types import (
 
 from agentguard.adapters.lowlevel import LIVE
 from agentguard.errors import ConfigurationError, raised
+from agentguard.model import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -66,6 +67,7 @@ _MOST_TOOLS: Final = 1_000
 _MOST_PAGES: Final = 100
 _START_SECONDS: Final = 120
 _LIST_SECONDS: Final = 30
+_LONGEST_NAME: Final = 256
 _NO_ANSWER: Final = "The program behind this server gave no valid answer"
 
 
@@ -172,7 +174,9 @@ def _client(command: Sequence[str], environ: Mapping[str, str] | None, news: _Ne
 
 def _name(client: Client, command: Sequence[str]) -> str:
     found = client.server_info
-    return (found.name if found is not None else "") or os.path.basename(command[0])  # noqa: PTH119  a command's word
+    # It is shown to people, and stands for the server in audiences and evidence.
+    own = "" if found is None else printable(found.name[:_LONGEST_NAME])
+    return own or os.path.basename(command[0])  # noqa: PTH119  a command's word
 
 
 async def _tools(client: Client) -> list[Tool]:

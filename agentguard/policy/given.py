@@ -44,7 +44,8 @@ class Given:
 
         A *resource* that is known without the request is in the tool that acts on it. Before
         there is one, what the call may act on is left out: partial evaluation takes for
-        unknown what is not there.
+        unknown what is not there. All but what the principal is in: of that it takes for
+        unknown nothing, and the principal would be in none of what lies above.
 
         Raises:
             Refusal: MISSING_ENTITY, if that is not all there, or not as the schema says.
@@ -60,7 +61,7 @@ class Given:
                 # Its id stays out of this: the type may be declared private.
                 raise Refusal(Reason.MISSING_ENTITY, f"an entity of type `{type_}` is not there")
         if resource is None:
-            used -= action.resources.keys()
+            used -= action.resources.keys() - link.closure
         if used:
             texts = (action.resources.get(uid, known.text[uid]) if uid == resource else known.text[uid] for uid in used)
             delta = ",".join([*filter(None, (self._text,)), *texts])

@@ -307,12 +307,31 @@ def _asks_for_approval(text: str, statement: Statement, head: _Head, annotations
     if annotations["obligation"] != "approval" or head.effect.text != "forbid":
         what = 'only @obligation("approval") is known, and only on a forbid: mend it or take it away'
         raise LexError(text, statement.offset, what)
-    texts = [token.text for token in statement.tokens]
-    lifted = texts[texts.index("unless") :] if "unless" in texts else []
-    if not any(lifted[at : at + 3] == ["context", "has", "approval"] for at in range(len(lifted))):
+    if not _is_lifted([token.text for token in statement.tokens]):
         what = "no approval could lift this policy: end it with `unless { context has approval }`"
         raise LexError(text, statement.offset, what)
     return True
+
+
+def _is_lifted(texts: list[str]) -> bool:
+    """Return whether an ``unless`` asks for an approval; under a ``!`` it would ask for none."""
+    clause, braces, negations, negates = "", 0, [False], False
+    for at, part in enumerate(texts):
+        if braces == 0 and part in {"when", "unless"}:
+            clause = part
+        if part == "!":
+            negates = not negates
+            continue
+        negated = negations[-1] != negates
+        if clause == "unless" and texts[at : at + 3] == ["context", "has", "approval"] and not negated:
+            return True
+        braces += (part == "{") - (part == "}")
+        if part == "(":
+            negations.append(negated)
+        elif part == ")":
+            negations.pop()
+        negates = False
+    return False
 
 
 def _prompt(text: str, statement: Statement, annotations: Mapping[str, str]) -> str | None:

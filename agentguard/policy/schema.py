@@ -97,6 +97,7 @@ class GuardedTool:
         resource_type: The type of the entities that it acts on; None where that is *itself*.
         groups: Which groups its action is in: some of `GROUPS`, or one of `METHODS`.
         kind: What it is.
+        unseen: The names of arguments that reach it and no policy.
     """
 
     name: str
@@ -106,6 +107,7 @@ class GuardedTool:
     resource_type: str | None = None
     groups: frozenset[str] = frozenset()
     kind: OwnType = OwnType.TOOL
+    unseen: tuple[str, ...] = ()
 
     @property
     def itself(self) -> EntityUid:

@@ -9,12 +9,15 @@ that tests its agent in `when` instead of its head is always chosen.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agentguard.model import EntityUid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+# A principal is in one of these by what the call acts on, such as its own agent: nobody knows it before.
+_BY_THE_CALL: Final = frozenset(("Tool", "Resource", "Prompt", "Server"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,9 @@ def scope_of(head: Mapping[str, object]) -> Scope:
 
 def _principal(constraint: object) -> EntityUid | None:
     match constraint:
-        case {"op": "==" | "in", "entity": {"type": str(type_), "id": str(id_)}}:
+        case {"op": "==" | "in", "entity": {"type": str(type_), "id": str(id_)}} if type_ not in _BY_THE_CALL:
             return EntityUid(type_, id_)
-        case {"op": "is", "in": {"entity": {"type": str(type_), "id": str(id_)}}}:
+        case {"op": "is", "in": {"entity": {"type": str(type_), "id": str(id_)}}} if type_ not in _BY_THE_CALL:
             return EntityUid(type_, id_)
     return None
 

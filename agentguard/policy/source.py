@@ -29,6 +29,7 @@ from agentguard.policy.vain import (
     possible_groups,
     unknown_entities,
     unlisted_entities,
+    unseen_arguments,
     vain_comparisons,
 )
 
@@ -155,6 +156,7 @@ def compile_policies(
             source.policies, source.entities, solid=solid, groups=groups, loaders=loaders, file=ENTITIES
         ),
         *impossible_values(source.policies),
+        *unseen_arguments(source.policies, tools),
         *unfit_entities(ENTITIES, source.entities, schema, plain),
         *unsourced_types(schema, source.fragments, tools, sourced),
         *twice_sourced(source.entities, loaders, ENTITIES),

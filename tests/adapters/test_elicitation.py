@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from mcp.server.mcpserver import Context
+from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CallToolResult,
@@ -20,10 +21,13 @@ from mcp_types import (
     UrlElicitationCapability,
 )
 
-from agentguard import Limits
+from agentguard import Limits, State
 from agentguard.adapters.elicitation import KEY, Rounds
 from agentguard.approval import Approved
 from agentguard.call import Call
+from agentguard.evidence.ledger import MemoryLedger
+from agentguard.lifecycle.store import MemoryStore
+from agentguard.testing import acting_as
 from tests.approvals import ASKS, NO, YES, Person, again, at, call, first, reasons, without_the_sdks_seal
 from tests.tokens import Clock
 from tests.world import ERAS, Era, World, connected, http_client, make_world, meta, served, text
@@ -69,6 +73,48 @@ async def test_stateless_http_has_a_way_back_since(tmp_path: Path) -> None:
         result = await client.call_tool("export", {"max_rows": 5})
 
     assert not result.is_error
+
+
+@pytest.mark.parametrize(("key", "runs"), [(bytes(32), True), (bytes([1]) * 32, False)])
+async def test_answer_may_come_to_another_process_with_the_same_keys(key: bytes, runs: bool, tmp_path: Path) -> None:
+    """The state's, and that of the server's own seal; a store in common alone does not do."""
+    store = MemoryStore(clock=lambda: 0.0)
+    one, two = (
+        make_world(tmp_path / name, policies=ASKS, state=State(store=store, ledger=MemoryLedger(), key=own), agent=None)
+        for name, own in (("one", bytes(32)), ("two", key))
+    )
+    for world in (one, two):
+        # As `MCPServer(request_state_security=…)` does.
+        sealed = RequestStateBoundary(RequestStateSecurity(keys=[b"k" * 32]), default_audience=world.server.name)
+        without_the_sdks_seal(world).server.middleware.insert(0, sealed)
+
+    with acting_as("reader"):
+        async with at(one, MODERN, Person()) as client:
+            asked = await first(client)
+        async with at(two, MODERN, Person()) as client:
+            result = await again(client, asked.request_state)
+            replayed = await again(client, asked.request_state)
+
+    assert isinstance(result, CallToolResult)
+    assert result.is_error is not runs
+    assert two.ran == (["export 5 csv"] if runs else [])
+    assert isinstance(replayed, CallToolResult)
+    assert meta(replayed)["reason"] == "approval"
+
+
+async def test_answer_at_a_process_with_another_seal_of_the_sdk_is_refused(tmp_path: Path) -> None:
+    """Left alone, each process of an `MCPServer` has a key of its own."""
+    state = State(store=MemoryStore(clock=lambda: 0.0), ledger=MemoryLedger(), key=bytes(32))
+    one, two = (make_world(tmp_path / name, policies=ASKS, state=state, agent=None) for name in ("one", "two"))
+
+    with acting_as("reader"):
+        async with at(one, MODERN, Person()) as client:
+            asked = await first(client)
+        async with at(two, MODERN, Person()) as client:
+            with pytest.raises(MCPError, match="requestState"):
+                await again(client, asked.request_state)
+
+    assert two.ran == []
 
 
 async def test_form_is_one_box_that_is_not_ticked(tmp_path: Path) -> None:

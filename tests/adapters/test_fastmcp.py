@@ -463,28 +463,6 @@ async def test_transformed_tool_without_a_decorator_is_guarded_too(tmp_path: Pat
         assert meta(await client.call_tool("renamed", {"amount": 6}))["reason"] == "denied"
 
 
-async def test_one_proxied_tool_under_two_names_is_known_as_one(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its arguments are judged where it is reached, and nothing there tells the two names apart."""
-    fast = make_fast(tmp_path)
-    elsewhere: FastMCP[Any] = FastMCP("elsewhere")
-
-    @elsewhere.tool
-    async def add(number: int) -> int:
-        return number + 1
-
-    proxy = create_proxy(elsewhere)
-    fast.server.mount(proxy, "a")
-    fast.server.mount(proxy, "b")
-    fast.attach(unguarded="guard")
-
-    async with in_memory(fast) as client:
-        assert structured(await client.call_tool("a_add", {"number": 1})) == 2
-        assert meta(await client.call_tool("b_add", {"number": 1}))["reason"] == "denied"
-    assert "tool `b_add` is `a_add` too" in caplog.text
-
-
 async def test_tools_that_come_and_go_are_learned(tmp_path: Path) -> None:
     """On the server, in a provider of its own, and in what is mounted."""
     fast = make_fast(tmp_path)

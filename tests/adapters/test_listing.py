@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from mcp import Client, MCPError
 from mcp.server.caching import CacheHint
-from mcp_types import ListToolsResult, Tool
+from mcp_types import CallToolResult, ListToolsResult, Tool
 
 from agentguard import EntityUid
-from agentguard.adapters.listing import unshared, wire
+from agentguard.adapters.listing import is_kept, unshared, wire
 from agentguard.identity.sources import stdio_audience
 from agentguard.lifecycle.facts import as_ancestor
 from agentguard.policy.entities import Entity
@@ -303,12 +303,13 @@ async def test_what_one_caller_read_is_not_shared_either(tmp_path: Path) -> None
     """A cache that hands a resource to everybody would answer in place of the guard."""
     world = make_world(tmp_path, policies=POLICY, extend=extend)
 
-    hint(world, 1)
+    hint(world, 10**9)
 
     async with Client(world.server, mode=LATTER) as client:
         read = await client.read_resource("notes://all")
 
     assert read.cache_scope == "private"
+    assert 0 < read.ttl_ms < 10**6
 
 
 async def test_lists_before_2026_07_28_say_nothing_of_caches(tmp_path: Path) -> None:
@@ -401,4 +402,6 @@ def test_result_that_is_a_model_is_filtered_as_it_goes_out() -> None:
 
     assert wire(result)["tools"] == [{"name": "a", "inputSchema": {"type": "object"}}]
     assert wire(None) == {}
-    assert unshared(result) is result
+    assert is_kept(result)
+    assert unshared(result, 1.5)["cacheScope"] == "private"
+    assert not is_kept(CallToolResult(content=[]))

@@ -482,3 +482,21 @@ async def test_completion_is_for_what_the_caller_could_ever_use(era: Era, tmp_pa
     assert [one["agentguard.decision.reason"] for one in world.records()] == [
         "no_permit", "unguarded", "no_permit", "unguarded",
     ]  # fmt: skip
+
+
+async def test_completion_is_withheld_from_a_run_that_ended_meanwhile(tmp_path: Path) -> None:
+    """Like whatever else a server answers."""
+    world = world_of(tmp_path)
+
+    with acting_as("reader", run_id="run-1") as invocation:
+
+        @world.server.completion()
+        async def complete(ref: Any, argument: Any, context: Any) -> Completion:
+            world.state.store.revoke(issuer=invocation.issuer, run_id="run-1", reason="test")
+            return Completion(values=["secret"])
+
+        async with Client(world.server) as client:
+            with pytest.raises(MCPError, match="This run was ended"):
+                await client.complete(PromptReference(name="summary"), {"name": "topic", "value": ""})
+
+    assert world.records()[-1]["agentguard.decision.reason"] == "revoked"

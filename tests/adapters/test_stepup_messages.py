@@ -214,6 +214,33 @@ async def test_what_the_application_raises_is_raised_as_it_is() -> None:
     assert wire.sent == []
 
 
+async def test_client_that_has_left_stops_nothing_but_its_answer() -> None:
+    """Some web servers raise then. The application learns it as it would by itself, where it sends."""
+    did: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        user = AuthenticatedUser(AccessToken(token="t", client_id="c", scopes=[], resource=AUDIENCE))
+        offer = step_up(SimpleNamespace(scope={**scope, "user": user}), 1)
+        assert offer is not None
+        await send(START)
+        offer.close()
+        await anyio.wait_all_tasks_blocked()
+        did.append("ran")
+        with pytest.raises(OSError, match="gone"):
+            await send(EVENT)
+        did.append("told")
+
+    async def send(message: Any) -> None:
+        raise OSError(*["gone"])
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    await StepUpApp(app)(POST, receive, send)
+
+    assert did == ["ran", "told"]
+
+
 @pytest.mark.parametrize("resource", [None, "", "not a url", "http://127.0.0.1/a\\b"])
 async def test_without_the_address_of_the_metadata_there_is_no_challenge(resource: str | None) -> None:
     """A client could not find out where to get a token."""

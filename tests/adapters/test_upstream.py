@@ -136,6 +136,13 @@ async def test_program_without_more_than_tools_offers_no_more(tmp_path: Path, mo
         assert nameless.name == Path(sys.executable).name
 
 
+async def test_name_of_a_program_does_not_steer_a_terminal() -> None:
+    """Nor begin a line that could pass for one of ours, nor have no end."""
+    async with upstream([*PROGRAM, "forging"]) as server:
+        assert server.name.startswith("bank\ufffd\ufffd[2Jagentguard")
+        assert len(server.name) == 256
+
+
 async def test_program_inherits_the_environment_but_nothing_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,7 +105,7 @@ async def test_no_round_runs_twice(tmp_path: Path) -> None:
         asked = await first(client, "wizard")
         second = await again(client, asked.request_state, tool="wizard")
         assert isinstance(second, InputRequiredResult)
-        third = await again(client, second.request_state, None, tool="wizard")
+        third = await again(client, second.request_state, None, tool="wizard", answers={"colour": COLOUR})
         replayed = [await again(client, state, tool="wizard") for state in (asked.request_state, second.request_state)]
 
     assert isinstance(third, InputRequiredResult)
@@ -121,9 +121,9 @@ async def test_no_at_the_tools_own_question_is_the_tools_affair(tmp_path: Path) 
         asked = await first(client, "wizard")
         second = await again(client, asked.request_state, tool="wizard")
         assert isinstance(second, InputRequiredResult)
-        await again(client, second.request_state, NO, tool="wizard")
+        await again(client, second.request_state, NO, tool="wizard", answers={"colour": COLOUR})
 
-    assert world.ran == ["None {}", "asked {}"]
+    assert world.ran == ROUNDS[:2]
 
 
 async def test_later_round_with_other_arguments_runs_nothing(tmp_path: Path) -> None:
@@ -134,7 +134,9 @@ async def test_later_round_with_other_arguments_runs_nothing(tmp_path: Path) -> 
         asked = await first(client, "wizard")
         second = await again(client, asked.request_state, tool="wizard")
         assert isinstance(second, InputRequiredResult)
-        changed = await again(client, second.request_state, tool="wizard", arguments={"max_rows": 6})
+        changed = await again(
+            client, second.request_state, tool="wizard", arguments={"max_rows": 6}, answers={"colour": COLOUR}
+        )
 
     assert isinstance(changed, CallToolResult)
     assert meta(changed)["reason"] == "approval"
@@ -155,7 +157,7 @@ async def test_later_round_that_comes_too_late_runs_nothing(tmp_path: Path) -> N
             second = await again(client, asked.request_state, tool="wizard")
             assert isinstance(second, InputRequiredResult)
             clock.now += 300
-            late = await again(client, second.request_state, tool="wizard")
+            late = await again(client, second.request_state, tool="wizard", answers={"colour": COLOUR})
 
     assert isinstance(late, CallToolResult)
     assert late.is_error
@@ -241,3 +243,38 @@ async def test_tool_of_a_low_level_server_sees_its_own_state_and_answers_alone(
     assert text(result) == "done"
     assert low.ran == [(None, []), ("asked", ["colour"])]
     assert len(person.seen) == 1
+
+
+@pytest.mark.parametrize("state", [None, "asked"])
+@pytest.mark.parametrize("answers", [{}, {"other": COLOUR}])
+async def test_later_round_without_the_answers_that_it_is_for_runs_nothing(
+    answers: dict[str, ElicitResult], state: str | None, tmp_path: Path
+) -> None:
+    """A tool that looks for its answers would begin once more: one yes would run that for ever."""
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool
+        async def wizard(ctx: Context) -> str | InputRequiredResult:
+            if "colour" not in (ctx.input_responses or {}):
+                world.ran.append("paid")
+                return InputRequiredResult(input_requests=question(), request_state=state)
+            return "done"
+
+    world = without_the_sdks_seal(make_world(tmp_path, policies=POLICIES, extend=extend))
+
+    async with at(world, MODERN, Person()) as client:
+        asked = await first(client, "wizard", arguments={})
+        second = await again(client, asked.request_state, tool="wizard", arguments={})
+        assert isinstance(second, InputRequiredResult)
+        third = await again(client, second.request_state, None, tool="wizard", arguments={}, answers=answers)
+        fourth = await again(
+            client, second.request_state, None, tool="wizard", arguments={}, answers={"colour": COLOUR}
+        )
+
+    assert isinstance(third, CallToolResult)
+    assert meta(third)["reason"] == "approval"
+    assert world.ran == ["paid"]
+    assert isinstance(fourth, CallToolResult)
+    assert text(fourth) == "done"
+    assert reasons(world) == ["approval_required", "permit", "approval_invalid", "permit"]

@@ -135,6 +135,21 @@ async def test_call_that_is_cancelled_does_not_keep_the_change_from_the_others(
     assert program.ran == []
 
 
+async def test_tool_that_cannot_be_learned_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program could otherwise end its server by the name of a tool, listed twice."""
+    bad = tidy(deletes=False).model_copy(update={"name": "destructive"})
+    async with behind(tmp_path, monkeypatch) as (program, client, _):
+        told = []
+        for _ in range(2):
+            program.becomes(tidy(deletes=False), WIPE, bad)
+            told += [(await client.call_tool(name, {})).is_error for name in ("tidy", "destructive")]
+
+    assert told == [False, True] * 2
+    assert program.ran == [("tidy", {})] * 2
+
+
 ASKS = """
 @id("all") permit (principal, action, resource);
 @id("ask") @obligation("approval") forbid (principal, action, resource) unless { context has approval };

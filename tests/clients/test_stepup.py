@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import anyio
-import anyio.lowlevel
 import httpx2
-import uvicorn
 from mcp import Client
 from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
 from mcp.client.streamable_http import streamable_http_client
@@ -16,7 +13,7 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from agentguard import Guard, TrustedIssuer, UnsafeMemoryState
 from tests.clients.oidc_provider import MACHINE, SECRET, Provider, running_provider
-from tests.world import ERAS, Era, free_socket, text
+from tests.world import ERAS, Era, free_socket, listening, text
 
 POLICIES = """
 @id("reads") permit (principal, action == Action::"read_record", resource);
@@ -71,16 +68,9 @@ async def test_official_client_steps_up_and_repeats_its_call(tmp_path: Path) -> 
 
         guard.attach(server)
         app = server.streamable_http_app(stateless_http=True)
-        serving = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(serving.serve, [bound])
-            while not serving.started:
-                await anyio.lowlevel.checkpoint()
-            try:
-                for era in ERAS:
-                    await step_up(era, url, provider)
-            finally:
-                serving.should_exit = True
+        async with listening(app, bound):
+            for era in ERAS:
+                await step_up(era, url, provider)
 
 
 async def step_up(era: Era, url: str, provider: Provider) -> None:

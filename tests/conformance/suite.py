@@ -15,10 +15,9 @@ from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
-import uvicorn
 
 from tests.clients.npm import installed
-from tests.world import Era, free_socket
+from tests.world import Era, listening
 
 VERSION: Final = "0.2.0-alpha.12"
 
@@ -124,14 +123,5 @@ async def served(app: Any, token: str | None) -> AsyncIterator[str]:
             scope = {**scope, "headers": [*scope["headers"], *added]}
         await app(scope, receive, send)
 
-    with free_socket() as bound:
-        config = uvicorn.Config(carrying, log_level="error", ws="none", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server.serve, [bound])
-            while not server.started:
-                await anyio.lowlevel.checkpoint()
-            try:
-                yield f"http://127.0.0.1:{bound.getsockname()[1]}/mcp"
-            finally:
-                server.should_exit = True
+    async with listening(carrying, timeout_graceful_shutdown=1) as root:
+        yield f"{root}/mcp"

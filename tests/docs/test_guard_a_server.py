@@ -14,14 +14,13 @@ from zoneinfo import ZoneInfo
 import anyio
 import anyio.lowlevel
 import pytest
-import uvicorn
 from mcp import Client
 
 from agentguard import Issuer, grant_text, stdio_audience
 from agentguard.testing import acting_as
 from examples.records.issuer import issuer_app
 from tests.docs.pages import blocks, changed, run_python, without_ids, write_files
-from tests.world import free_socket
+from tests.world import free_socket, listening
 
 PAGE: Final = "docs/pages/how-to/guard-a-server.md"
 
@@ -31,16 +30,8 @@ async def loopback_issuer() -> AsyncIterator[Issuer]:
     """Serve an issuer's two documents, where a server looks for them."""
     bound = free_socket()
     issuer = Issuer(issuer=f"http://127.0.0.1:{bound.getsockname()[1]}")
-    serving = uvicorn.Server(uvicorn.Config(issuer_app(issuer), log_level="error", ws="none"))
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(serving.serve, [bound])
-        while not serving.started:
-            await anyio.lowlevel.checkpoint()
-        try:
-            yield issuer
-        finally:
-            serving.should_exit = True
-    bound.close()
+    async with listening(issuer_app(issuer), bound):
+        yield issuer
 
 
 @contextmanager

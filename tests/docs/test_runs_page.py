@@ -186,6 +186,8 @@ def test_guard_with_the_rights_of_the_page_cannot_write(
         assert "NoPermission" in refused(lambda: state.store.revoke(issuer=ISSUER, run_id="a"))
         assert "NoPermission" in refused(lambda: state.store.record_run(record("b", ends_at=1e10)))
         assert "NoPermission" in refused(lambda: state.store.spend("key", 1e10))
+        # But for the answers of people, which it uses up.
+        assert state.store.spend("approval:key", 1e10)
         a = invocation("a", run_ends_at=10**10)
         assert state.store.ended(a)
         with told(state.store) as seen:

@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 import anyio
 import anyio.lowlevel
 import mcp_types
-import uvicorn
 from fastmcp import FastMCP
 from mcp import Client
 from mcp.server.lowlevel.server import Server
@@ -22,7 +21,7 @@ from pydantic import BaseModel
 
 from agentguard import Entity, Guard, Issuer, State, UnsafeMemoryState
 from agentguard.identity.sources import stdio_audience
-from tests.world import AUDIENCE, EVERYTHING, ISSUER, SERVER, Era, free_socket, http_client, make_guard, write_policies
+from tests.world import AUDIENCE, EVERYTHING, ISSUER, SERVER, Era, http_client, listening, make_guard, write_policies
 
 Name = Literal["MCPServer", "low-level Server", "FastMCP"]
 Way = Literal["memory", "http"]
@@ -261,18 +260,8 @@ async def connect(built: Built, way: Way, era: Era, **options: Any) -> AsyncIter
 async def serving(built: Built) -> AsyncIterator[str]:
     """Serve it over HTTP on a free loopback port."""
     assert built.app is not None
-    bound = free_socket()
-    port = bound.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(built.app(), log_level="error", ws="none"))
-    with bound:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server.serve, [bound])
-            while not server.started:
-                await anyio.lowlevel.checkpoint()
-            try:
-                yield f"http://127.0.0.1:{port}/mcp"
-            finally:
-                server.should_exit = True
+    async with listening(built.app()) as root:
+        yield f"{root}/mcp"
 
 
 def memory_audience() -> str:

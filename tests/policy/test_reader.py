@@ -256,6 +256,29 @@ def test_a_forbid_that_does_not_ask_for_an_approval_cannot_be_lifted() -> None:
     assert policy.approval is False
 
 
+@pytest.mark.parametrize(
+    ("conditions", "lifts"),
+    [
+        ("unless { context has approval && context.approval has approver }", True),
+        ("unless { principal has user || (context has approval) }", True),
+        ("unless { !(principal has user) && context has approval }", True),
+        ("unless { !(!(context has approval)) }", True),
+        ("when { principal has user } unless { context has approval }", True),
+        ("unless { context has approval } when { principal has user }", True),
+        ("unless { !(context has approval) }", False),
+        ("unless { principal has user || !(principal has task && (context has approval)) }", False),
+        ("unless { principal has user } when { context has approval }", False),
+        ("unless { {a: 1} has a } when { context has approval }", False),
+    ],
+)
+def test_condition_that_is_turned_around_lifts_nothing(conditions: str, lifts: bool) -> None:
+    """Under a `!`, or in a `when`, the forbid would stop what is approved, and let everything else pass unasked."""
+    text = f'@id("a") @unless("x") @obligation("approval") forbid (principal, action, resource) {conditions};'
+    _, found = read_policies("a.cedar", text, Limits())
+
+    assert ["no approval could lift this policy" in problem.what for problem in found] == [True] * (not lifts)
+
+
 LIFTED = '@obligation("approval") forbid (principal, action, resource) unless { context has approval };'
 
 

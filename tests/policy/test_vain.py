@@ -1,11 +1,12 @@
 """Policies that Cedar takes, and that would never do anything."""
 
+from dataclasses import replace
 from typing import TypedDict
 
 import pytest
 
 from agentguard.policy.values import Field, record_of
-from tests.policy.records import ALL, ENTITIES, READ, TYPES, forbid, policy_set, problems, tool
+from tests.policy.records import ALL, ENTITIES, READ, SEARCH, TYPES, forbid, policy_set, problems, tool
 
 
 class Person(TypedDict):
@@ -182,3 +183,43 @@ def test_a_group_counts_wherever_the_entity_file_names_it() -> None:
     named = [f'principal in Group::"{name}"' for name in ("one", "two", "three")]
 
     assert "a" in policy_set(forbid(" || ".join(named)), types=types, entities=entities).policies
+
+
+HIDING = replace(SEARCH, name="hiding", unseen=("path", "odd name"))
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'context.input has path && context.input.path == "/etc"',
+        'context.input has "path"',
+        "context has input.path",
+        'context["input"] has path',
+        "(context.input) has path",
+        'context.input has "p\\u{61}th"',
+        'context.input has "odd name"',
+    ],
+)
+def test_a_policy_that_asks_for_what_it_never_sees_is_refused(condition: str) -> None:
+    """`has` is quietly false there, and a forbid on it would not fire."""
+    name = "odd name" if "odd" in condition else "path"
+    (found,) = problems(forbid(condition), tools=[READ, HIDING])
+
+    assert found == (
+        f"a.cedar:2: policies do not see argument `{name}` of `hiding`, so this says nothing of it: "
+        "name the actions that it is for in its head"
+    )
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        forbid("context.input has path", 'principal, action == Action::"read", resource'),
+        forbid("context.input has path", 'principal, action in [Action::"read"], resource'),
+        forbid('context.input has text && context.input.text == "path"', SEARCH_ONLY),
+        forbid("context has path"),
+    ],
+)
+def test_a_policy_that_is_for_other_tools_or_asks_for_something_else_is_taken(policy: str) -> None:
+    """Only what is asked of the arguments counts, and only of the tools that it is for."""
+    assert "a" in policy_set(policy, tools=[READ, SEARCH, HIDING]).policies

@@ -17,14 +17,13 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx2
 import pytest
-import uvicorn
 from anyio.abc import ByteReceiveStream, Process
 from mcp.server import MCPServer
 
 from agentguard import Guard, State, TrustedIssuer, UnsafeMemoryState
 from tests.clients.inspector import install
 from tests.clients.oidc_provider import PERSON_CLIENT, running_provider
-from tests.world import free_socket
+from tests.world import free_socket, listening
 
 POLICIES: Final = """
 @id("updates") @scopes("write") permit (principal, action == Action::"update_record", resource)
@@ -49,15 +48,8 @@ async def guarded(folder: Path, state: State) -> AsyncIterator[str]:
 
         guard.attach(server)
         app = server.streamable_http_app(stateless_http=True)
-        serving = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(serving.serve, [bound])
-            while not serving.started:
-                await anyio.lowlevel.checkpoint()
-            try:
-                yield url
-            finally:
-                serving.should_exit = True
+        async with listening(app, bound):
+            yield url
 
 
 def browse(http: httpx2.Client, url: str, callback: str) -> None:
