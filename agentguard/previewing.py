@@ -6,7 +6,6 @@ identity whose run lives, and where there is none, that is recorded like any oth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentguard.attending import refusal_of
@@ -21,19 +20,6 @@ if TYPE_CHECKING:
     from agentguard.judging import Judging
     from agentguard.model import Decision, Invocation
     from agentguard.policy.engine import PolicySet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
-    """What one caller might be allowed.
-
-    Attributes:
-        invocation: For whom.
-        actions: The ids of the actions.
-    """
-
-    invocation: Invocation
-    actions: frozenset[str]
 
 
 class Previewing:
@@ -59,8 +45,8 @@ class Previewing:
         self._refuse = refuse
         self._policies = policies
 
-    async def __call__(self, call: Call, method: str) -> Preview:
-        """Return what the caller might be allowed with some argument, on some resource.
+    async def __call__(self, call: Call, method: str) -> frozenset[str]:
+        """Return the ids of the actions that the caller might be allowed with some argument, on some resource.
 
         Where the transport can ask for a token with more scopes, that includes what the
         caller might be allowed with these: the call is then answered so, and not as if
@@ -87,4 +73,4 @@ class Previewing:
             self._alive(invocation)
         except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, nothing is shown
             raise Denial(await self._refuse(call, method, refusal_of(error))) from None
-        return Preview(invocation=invocation, actions=actions)
+        return actions

@@ -181,9 +181,7 @@ class ResourceTemplate:
         """
         if self.argument not in annotations:
             names = ", ".join(f"`{name}`" for name in annotations) or "none"
-            message = (
-                f"{where}: `{self}` needs argument `{self.argument}`, and the arguments are {names}: name one"
-            )
+            message = f"{where}: `{self}` needs argument `{self.argument}`, and the arguments are {names}: name one"
             raise ConfigurationError(message)
         plain = _plain(annotations[self.argument])
         if self.each:

@@ -131,7 +131,7 @@ def test_audience_that_is_no_url_needs_the_servers_address(tmp_path: Path) -> No
 def test_guard_serves_one_server(tmp_path: Path) -> None:
     """A second server wants a guard of its own, and only servers can be attached."""
     guard = make(tmp_path)
-    with pytest.raises(ConfigurationError, match="a guard wants an MCPServer, a low-level Server or a FastMCP, got `str`"):
+    with pytest.raises(ConfigurationError, match="a low-level Server or a FastMCP, got `str`"):
         guard.attach("server")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="identity= wants `environment` or `meta`, got `header`"):
         guard.attach(MCPServer("a"), identity="header")  # type: ignore[arg-type]

@@ -78,6 +78,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "adapters.fastmcp",
         "adapters.fastmcp_answers",
         "adapters.fastmcp_auth",
+        "adapters.fastmcp_changes",
         "adapters.fastmcp_gate",
         "adapters.fastmcp_injected",
         "adapters.fastmcp_leaf",

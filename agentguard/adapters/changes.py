@@ -180,7 +180,7 @@ class Changes:
         return {**result, "capabilities": {**capabilities, **changing}}
 
     def listed(self, ctx: Context, invocation: Invocation) -> None:
-        """Remember that *invocation* was shown a list."""
+        """Remember that *invocation* asks for a list."""
         if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
             return
         connection = _connection(ctx)

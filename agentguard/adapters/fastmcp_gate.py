@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from fastmcp.exceptions import FastMCPError
 from fastmcp.resources.base import Resource
@@ -23,6 +23,7 @@ from fastmcp.utilities.versions import VersionSpec
 
 from agentguard.adapters.answers import Rehearsed
 from agentguard.adapters.fastmcp_answers import FastMCPDenial, NothingRan
+from agentguard.adapters.fastmcp_changes import Changes
 from agentguard.adapters.fastmcp_leaf import hop_of, leaf_of, own_leaf
 from agentguard.adapters.surface import Offer
 from agentguard.errors import AccessDenied
@@ -63,8 +64,6 @@ _LOOKUPS: Final = {
 }
 # What a server does when it is called from inside the process, and a message comes down to.
 _OPERATIONS: Final = {"call_tool": Offer.TOOL, "read_resource": Offer.RESOURCE, "render_prompt": Offer.PROMPT}
-# How a server, or a provider of one, gets and loses something.
-_CHANGES: Final = ("add_provider", "add_transform", "_add_component", "_remove_component")
 
 
 def place_of(offer: Offer, leaf: Leaf) -> Place:
@@ -164,10 +163,9 @@ class Gate:
         self._root = root
         self._wrappers = wrappers
         self._servers = [root]
-        self._heard: list[object] = []
+        self._changes = Changes()
         self._check: Check | None = None
         self._within: Within | None = None
-        self._changed: Callable[[], None] | None = None
         self._about: ContextVar[About | None] = ContextVar("agentguard_fastmcp_about", default=None)
         self._operation: ContextVar[_Operation | None] = ContextVar("agentguard_fastmcp_operation", default=None)
         # Where a call was passed on to, and what the root calls that.
@@ -185,9 +183,9 @@ class Gate:
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call *changed* whenever one of the servers gets or loses something."""
-        self._changed = changed
+        self._changes.changed = changed
         for server in self._servers:
-            self._listen(server, changed)
+            self._changes.listen(server)
 
     def reach(self, *servers: FastMCP[Any]) -> None:
         """Stand on *servers* too."""
@@ -197,8 +195,7 @@ class Gate:
             self._servers.append(server)
             if self._check is not None:
                 self._stand_on(server, self._check)
-            if self._changed is not None:
-                self._listen(server, self._changed)
+            self._changes.listen(server)
 
     async def leaf(self, offer: Offer, server: FastMCP[Any], name: str, component: FastMCPComponent) -> Leaf:
         """Return what *component* of *server* would run in the end."""
@@ -221,9 +218,9 @@ class Gate:
         return leaf.function if leaf.function is not bare else wrapper
 
     def _reached(self, offer: Offer, leaf: Leaf) -> Leaf:
-        if leaf.function is None or self._decorated(leaf.function):
-            return leaf
         if leaf.direct and not {*_gates(leaf.component)} - {self} and place_of(offer, leaf) not in self.remade:
+            return leaf
+        if leaf.function is None or self._decorated(leaf.function):
             return leaf
         # Nothing can be put in its place: it is out of reach, or another guard stands before it.
         return replace(leaf, function=None)
@@ -242,17 +239,18 @@ class Gate:
         """Let nothing but what the gate was asked about answer, since middleware can: out of a cache, say."""
         bare = getattr(server, operation)
 
-        async def operate(name: str, *arguments: Any, **named: Any) -> Any:
+        async def operate(*arguments: Any, **named: Any) -> Any:
             if not named.get("run_middleware", True) or self._towards.get() is not None:
                 # It is a part of one that is overseen already.
-                return await bare(name, *arguments, **named)
+                return await bare(*arguments, **named)
             operation = _Operation()
             outer = self._operation.set(operation)
             try:
-                result = await bare(name, *arguments, **named)
+                result = await bare(*arguments, **named)
             finally:
                 self._operation.reset(outer)
             if not operation.asked:
+                name = _asked_for(arguments, named)
                 with self._inside(server):
                     await check(offer, name if server is self._root else None, answered=True)
             return result
@@ -269,7 +267,7 @@ class Gate:
             # A resource comes with whether there is one at all.
             component, *more = found if isinstance(found, tuple) else (found,)
             if component is not None:
-                name = str((*names, *named.values())[0])
+                name = _asked_for(names, named)
                 component = self._asking(_Asked(offer, server, name, component, ""), entries, check)
             return (component, *more) if more else component
 
@@ -313,9 +311,10 @@ class Gate:
         leaf = self._reached(asked.offer, own_leaf(asked.server, asked.name, asked.component))
         key = self.keys.get(asked.place, {}).get(name)
         function = self.function(asked.offer, leaf, key or name)
-        # What has no function is known by its place alone.
-        is_raw = function is None and asked.offer is Offer.TOOL and key is not None
-        raw = self.raw.get(key) if is_raw and key is not None else None
+        raw = None
+        if key is not None and function is None and asked.offer is Offer.TOOL:
+            # What has no function is known by its place alone.
+            raw = self.raw.get(key)
         named = asked.under(name, arguments)
         about = self._about.set(About(asked.offer, named, key or name, function or raw))
         try:
@@ -357,6 +356,11 @@ class Gate:
             return
         with within(request._srctx):  # noqa: SLF001
             yield
+
+
+def _asked_for(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> str:
+    """Return the name or the URI among the arguments of one of FastMCP's methods."""
+    return str(arguments[0] if arguments else named["name"] if "name" in named else named["uri"])
 
 
 def _name(component: Any) -> str:

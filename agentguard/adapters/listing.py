@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from agentguard.adapters.surface import Context
     from agentguard.call import Call
     from agentguard.enforce import Enforcer
-    from agentguard.previewing import Preview
     from agentguard.rulebook import Rulebook
 
 
@@ -75,15 +74,15 @@ class Listing:
         if self._is_nobodys(ctx):
             # Clients list by themselves, to learn the form of a result, and name nobody when
             # they do: an error would take the place of that result. Nobody may use nothing.
-            return self._shown(ctx, wire(await call_next(ctx)), None)
+            return self._shown(ctx, wire(await call_next(ctx)), frozenset())
 
         async def shown() -> dict[str, Any]:
+            # Before it is made: what changes meanwhile is to be told too.
+            self._changes.listed(ctx, await call.identify())
             listed = wire(await call_next(ctx))
             # What is proxied may have shown only now what it has.
             await self._book.refresh()
-            preview = await self._enforcer.preview(call, ctx.method)
-            self._changes.listed(ctx, preview.invocation)
-            return self._shown(ctx, listed, preview)
+            return self._shown(ctx, listed, await self._enforcer.preview(call, ctx.method))
 
         # What the handler calls in turn is nested in it.
         call.depth += 1
@@ -92,9 +91,8 @@ class Listing:
         except Denial as denial:
             raise protocol_denial(denial.decision) from None
 
-    def _shown(self, ctx: Context, listed: dict[str, Any], preview: Preview | None) -> dict[str, Any]:
+    def _shown(self, ctx: Context, listed: dict[str, Any], actions: frozenset[str]) -> dict[str, Any]:
         offer, entries, key = LISTS[ctx.method]
-        actions = frozenset[str]() if preview is None else preview.actions
         found = listed.get(entries)
         listed[entries] = [
             entry

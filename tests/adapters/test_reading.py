@@ -490,10 +490,11 @@ async def test_completion_is_withheld_from_a_run_that_ended_meanwhile(tmp_path: 
 
     with acting_as("reader", run_id="run-1") as invocation:
 
-        @world.server.completion()
         async def complete(ref: Any, argument: Any, context: Any) -> Completion:
             world.state.store.revoke(issuer=invocation.issuer, run_id="run-1", reason="test")
             return Completion(values=["secret"])
+
+        world.server.completion()(complete)  # type: ignore[no-untyped-call]
 
         async with Client(world.server) as client:
             with pytest.raises(MCPError, match="This run was ended"):

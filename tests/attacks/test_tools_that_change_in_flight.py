@@ -12,16 +12,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import pytest
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.server.lowlevel import Server
 from mcp_types import CallToolResult, ListToolsResult, TextContent, Tool, ToolAnnotations
 
 from agentguard import Approval, ApprovalRequest, Guard, Issuer, UnsafeMemoryState
 from agentguard.adapters.lowlevel import LIVE
+from agentguard.errors import Refusal
+from agentguard.evidence.trail import Trail
 from agentguard.identity.sources import stdio_audience
+from agentguard.model import Reason
 from tests.world import AUDIENCE, EVERYTHING, ISSUER, SERVER, make_guard, meta, text, write_policies
 
 READS = '@id("reads") permit (principal, action in Action::"read-only", resource);'
@@ -135,19 +139,23 @@ async def test_call_that_is_cancelled_does_not_keep_the_change_from_the_others(
     assert program.ran == []
 
 
-async def test_tool_that_cannot_be_learned_does_not_stop_the_others(
+async def test_tool_that_could_not_be_learned_does_not_stop_the_server_for_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program could otherwise end its server by the name of a tool, listed twice."""
-    bad = tidy(deletes=False).model_copy(update={"name": "destructive"})
+    """What was put in its place for an attempt that failed is no function to read arguments from."""
+    look = tidy(deletes=False).model_copy(update={"name": "look"})
+    told: list[str] = []
     async with behind(tmp_path, monkeypatch) as (program, client, _):
-        told = []
-        for _ in range(2):
-            program.becomes(tidy(deletes=False), WIPE, bad)
-            told += [(await client.call_tool(name, {})).is_error for name in ("tidy", "destructive")]
+        program.becomes(tidy(deletes=False), WIPE, look)
+        with monkeypatch.context() as full:
+            full.setattr(Trail, "keep", Mock(side_effect=Refusal(Reason.EVIDENCE_UNAVAILABLE)))
+            try:
+                await client.call_tool("tidy", {})
+            except MCPError as error:
+                told.append(error.message)
+        told += [text(await client.call_tool(name, {})) for name in ("tidy", "look")]
 
-    assert told == [False, True] * 2
-    assert program.ran == [("tidy", {})] * 2
+    assert told == ["Internal server error", "done", "done"]
 
 
 ASKS = """
