@@ -44,13 +44,13 @@ class Attending:
         self._alive = alive
         self._refuse = refuse
 
-    async def __call__(self, call: Call, method: str, body: Callable[[], Awaitable[T]]) -> T:
+    async def __call__(self, call: Call, method: str, body: Callable[[Invocation], Awaitable[T]]) -> T:
         """Await *body*, and cancel it when the run ends.
 
         Args:
             call: The request.
             method: What it asks for.
-            body: What answers it.
+            body: What answers it, told for whom.
 
         Raises:
             Denial: There is no identity, or its run ended before *body* did.
@@ -67,7 +67,7 @@ class Attending:
                     scope.deadline = anyio.current_time() + invocation.ends_at - self._alive(invocation)
                 except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, it is denied
                     raise Denial(await self._refuse(call, method, refusal_of(error))) from None
-                result = await body()
+                result = await body(invocation)
                 if not scope.cancel_called and self._end_of(invocation) is None:
                     return result
         finally:

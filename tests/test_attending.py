@@ -57,7 +57,7 @@ async def test_body_runs_for_a_run_that_lives() -> None:
     """And what it gives is given; nothing of it stays registered."""
     setting = Setting()
 
-    async def body() -> str:
+    async def body(_: Invocation) -> str:
         return "done"
 
     assert await setting.attend(setting.call, "m", body) == "done"
@@ -69,7 +69,7 @@ async def test_error_of_the_body_is_its_own() -> None:
     """It is no denial."""
     setting = Setting()
 
-    async def body() -> None:
+    async def body(_: Invocation) -> None:
         message = "mine"
         raise ValueError(message)
 
@@ -83,7 +83,7 @@ async def test_body_does_not_run_without_a_run_that_lives(error: Exception) -> N
     setting = Setting()
     setting.error = error
 
-    async def body() -> None:
+    async def body(_: Invocation) -> None:
         raise AssertionError
 
     with pytest.raises(Denial):
@@ -97,7 +97,7 @@ async def test_end_of_the_run_cancels_the_body() -> None:
     """From wherever it was ended."""
     setting = Setting()
 
-    async def body() -> None:
+    async def body(_: Invocation) -> None:
         setting.revoke()
         await anyio.sleep_forever()
 
@@ -111,7 +111,7 @@ async def test_body_that_swallows_its_cancellation_gives_nothing_out() -> None:
     """What it returns after the end is withheld."""
     setting = Setting()
 
-    async def body() -> str:
+    async def body(_: Invocation) -> str:
         setting.revoke()
         with anyio.CancelScope(shield=True):
             await anyio.lowlevel.checkpoint()
@@ -125,7 +125,7 @@ async def test_body_that_outlives_a_store_gives_nothing_out() -> None:
     """Doubt at the end is a denial too."""
     setting = Setting()
 
-    async def body() -> str:
+    async def body(_: Invocation) -> str:
         setting.error = RuntimeError("store is gone")
         return "secret"
 
@@ -139,7 +139,7 @@ async def test_scope_that_was_cancelled_without_an_end_on_record_reads_as_expire
     """Its deadline passed while the clock of the wall stood still."""
     setting = Setting()
 
-    async def body() -> None:
+    async def body(_: Invocation) -> None:
         next(iter(setting.live._invocations)).cancel()
         await anyio.sleep_forever()
 

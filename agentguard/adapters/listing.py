@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agentguard.adapters.surface import Context
     from agentguard.call import Call
     from agentguard.enforce import Enforcer
+    from agentguard.model import Invocation
     from agentguard.rulebook import Rulebook
 
 
@@ -76,9 +77,9 @@ class Listing:
             # they do: an error would take the place of that result. Nobody may use nothing.
             return self._shown(ctx, wire(await call_next(ctx)), frozenset())
 
-        async def shown() -> dict[str, Any]:
+        async def shown(invocation: Invocation) -> dict[str, Any]:
             # Before it is made: what changes meanwhile is to be told too.
-            self._changes.listed(ctx, await call.identify())
+            self._changes.listed(ctx, invocation)
             listed = wire(await call_next(ctx))
             # What is proxied may have shown only now what it has.
             await self._book.refresh()

@@ -204,7 +204,7 @@ class Reading:
     async def _attend(self, ctx: Context, call: Call, call_next: CallNext) -> HandlerResult:
         call.depth += 1
         try:
-            return await self._enforcer.attend(call, ctx.method, lambda: call_next(ctx))
+            return await self._enforcer.attend(call, ctx.method, lambda _: call_next(ctx))
         except Denial as denial:
             raise protocol_denial(denial.decision) from None
 

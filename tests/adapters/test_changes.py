@@ -23,12 +23,13 @@ from mcp_types import (
     ToolListChangedNotification,
 )
 
+from agentguard import Entity
 from agentguard.adapters.changes import Changes
 from agentguard.lifecycle.store import Kind, MemoryStore
 from agentguard.model import Invocation
 from agentguard.testing import unsafe_invocation
 from tests.adapters.test_listing import POLICY, extend
-from tests.world import ERAS, World, http_client, make_world, served
+from tests.world import ERAS, TYPES, World, http_client, make_world, served
 
 FORMER, LATTER = ERAS
 
@@ -107,6 +108,37 @@ async def test_change_of_policies_is_told_to_everybody_who_listed(tmp_path: Path
         told = await heard.wait_for(1)
 
     assert told == ["notifications/prompts/list_changed"]
+
+
+async def test_change_while_a_list_is_made_is_told_too(tmp_path: Path) -> None:
+    """That list does not have it, and no other would be asked for."""
+    known = anyio.Event()
+    waits = anyio.Event()
+
+    def slow(world: World) -> None:
+        @world.guard.entity("Agent")
+        async def agent(_: str) -> Entity:
+            waits.set()
+            await known.wait()
+            return Entity({})
+
+    types = f"{TYPES} entity Agent in [Group]; entity Group;"
+    world = make_world(tmp_path, policies='@id("a") permit (principal, action, resource);', types=types, extend=slow)
+
+    async with (
+        served(world) as url,
+        listening(url, world.token()) as (client, heard),
+        listening(url, world.token()) as (other, _),
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(client.list_tools)
+        await waits.wait()
+        await add_tool(world, "late")
+        tasks.start_soon(other.list_tools)
+        await heard.wait_for(1)
+        known.set()
+
+    assert heard.methods[0] == "notifications/tools/list_changed"
 
 
 async def test_stream_is_told_of_a_change_of_policies_in_its_own_words(tmp_path: Path) -> None:
