@@ -132,8 +132,7 @@ class Enforcer:
             Refusal: EVIDENCE_UNAVAILABLE, if that cannot be kept; the old ones stay in force.
         """
         versions = {"agentguard.policy.version": policies.version, "agentguard.policy.previous": self._policies.version}
-        if policies.version != self._policies.version:
-            self._s.trail.keep(RecordKind.POLICY, versions)
+        self._s.trail.keep(RecordKind.POLICY, versions)
         policies.activated_at = int(self._s.clock())
         self._policies = policies
         for tell in self.adopted:

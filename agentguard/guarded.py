@@ -213,17 +213,19 @@ class GuardedFunction:
         async with self.injected.filled(kwargs, arguments) as question:
             if question is not None:
                 return question
-            if inspect.iscoroutinefunction(self.function):
-                result = await self.function(*args, **kwargs)
-            else:
-                result = await anyio.to_thread.run_sync(functools.partial(self.function, *args, **kwargs))
-            if inspect.isawaitable(result):
-                result = await result
+            result = await self._called(args, kwargs)
         if isinstance(result, Iterator | AsyncIterator):
             # Its body would run after the outcome was recorded, and past the run's end.
             message = "a guarded tool returns values, not an iterator of them"
             raise TypeError(message)
         return result
+
+    async def _called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if inspect.iscoroutinefunction(self.function):
+            result = await self.function(*args, **kwargs)
+        else:
+            result = await anyio.to_thread.run_sync(functools.partial(self.function, *args, **kwargs))
+        return await result if inspect.isawaitable(result) else result
 
 
 def unmappable(function: Callable[..., object], *, where: str) -> dict[str, str]:

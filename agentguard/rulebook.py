@@ -73,8 +73,10 @@ class Rulebook:
     Attributes:
         surface: The server.
         methods: How what nobody guards is judged, by method, where policies can say so.
-        adopt: Takes policies into force; the guard sets it.
+        adopt: Takes policies into force; the guard sets it, once it has begun.
     """
+
+    adopt: Callable[[PolicySet], None]
 
     def __init__(
         self,
@@ -98,7 +100,6 @@ class Rulebook:
         self._changes = self._learned = 0
         self._learning = anyio.Lock()
         self.methods: Mapping[str, Rule] = {method: Rule(tool=method_tool(method, surface.name)) for method in METHODS}
-        self.adopt: Callable[[PolicySet], None] | None = None
 
     def begin(self) -> PolicySet:
         """Learn what the server offers now.
@@ -185,8 +186,7 @@ class Rulebook:
                 names = printable(", ".join(f"`{key}`" for _, key in fresh))
                 _LOG.error("%s stays without a rule, every use of it is denied: %s", names, error)
             return False
-        if self.adopt is not None:
-            self.adopt(policies)
+        self.adopt(policies)
         self._entries = entries
         return True
 

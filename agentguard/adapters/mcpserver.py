@@ -145,14 +145,14 @@ class MCPServerSurface:
 
     def put(self, registered: Registered, wrapper: Callable[..., Any]) -> None:
         """Let *wrapper* run in place of a tool's function, with the schemas as they were."""
-        tool = self._tools.get_tool(registered.key)
-        if tool is None:
-            return
-        if tool.resolved_params and tool.context_kwarg is None:
-            tool.context_kwarg = SYNTHETIC_CONTEXT
-        # Resolvers run after the decision, and by the wrapper.
-        tool.resolved_params, tool.resolver_plans = {}, {}
-        tool.fn, tool.is_async = wrapper, True
+        for tool in self._tools.list_tools():
+            if tool.name != registered.key:
+                continue
+            if tool.resolved_params and tool.context_kwarg is None:
+                tool.context_kwarg = SYNTHETIC_CONTEXT
+            # Resolvers run after the decision, and by the wrapper.
+            tool.resolved_params, tool.resolver_plans = {}, {}
+            tool.fn, tool.is_async = wrapper, True
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call *changed* whenever something is added or removed from now on."""

@@ -471,10 +471,13 @@ async def test_middleware_that_rewrites_a_message_does_not_get_around_the_guard(
     async with connect(low) as client:
         rewritten["arguments"] = {"max_rows": 9_999}
         more = await client.call_tool("export", {"max_rows": 1})
+        rewritten["arguments"] = {"max_rows": float("nan")}
+        no_json = await client.call_tool("export", {"max_rows": 1})
         rewritten |= {"name": "hidden\n", "arguments": {"max_rows": 1}}
         hidden = await client.call_tool("export", {"max_rows": 1})
 
     assert "At most 500 rows." in text(more)
+    assert meta(no_json)["reason"] == "invalid_argument"
     assert hidden.is_error
     assert ("hidden\n", "unguarded") in low.decisions()
     assert low.ran == []
