@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hmac
 import json
+import socket
+import ssl
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import urlsplit
 
 import anyio
 import httpx2
 
 from agentguard.approval import Approval
 from agentguard.asking import channel_of
-from agentguard.errors import ConfigurationError
+from agentguard.errors import ConfigurationError, Refusal
 from agentguard.identity.form import read_object
 from agentguard.identity.keys import acceptable
+from agentguard.model import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,9 +34,19 @@ _AWAY: Final = frozenset((502, 504))
 # How often in a row the service may be away before nobody waits for it any longer.
 _PATIENCE: Final = 3
 _MOST_BYTES: Final = 64 * 1024
+_SHORTEST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 _SECRET_CHARACTERS: Final = 16
 _KEY_BYTES: Final = 32
+_KINDS: Final = {
+    type(None): "nothing",
+    bool: "true or false",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
 
 
 class HTTPApprover:
@@ -96,6 +110,9 @@ class HTTPApprover:
         self.channel = channel
         channel_of(self)
         self._url = url
+        # Whoever has a webhook's path may post to it, so the log names its host alone.
+        parts = urlsplit(url)
+        self._host = f"{parts.scheme}://{parts.netloc}"
         self._bearer = bearer
         self._key = signing_key
         self._poll = poll_seconds
@@ -106,9 +123,7 @@ class HTTPApprover:
         """Post *request* until it is answered.
 
         Raises:
-            TimeoutError: Nobody answered in time.
-            ValueError: The service answered something else.
-            httpx2.HTTPError: It could not be reached.
+            Refusal: APPROVAL_UNAVAILABLE, with what became of the question.
         """
         body = json.dumps(request.as_json(), ensure_ascii=True).encode()
         away = 0
@@ -119,25 +134,28 @@ class HTTPApprover:
             timeout=self._timeout,
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
         ) as client:
-            while self._clock() < request.expires_at:
-                retry_after = ""
+            while True:
+                if not self._clock() < request.expires_at:
+                    self._fail("had no answer in time")
+                retry_after = away_because = ""
                 try:
                     with anyio.fail_after(self._timeout):
                         status, retry_after, answer = await self._post(client, body)
-                except (httpx2.TransportError, TimeoutError):
-                    away += 1
-                    if away >= _PATIENCE:
-                        raise
+                except (httpx2.TransportError, TimeoutError) as error:
+                    away_because = _unreached(error)
                 else:
                     if status == _OK:
-                        return _read(answer, request)
-                    away = away + 1 if status in _AWAY else 0
-                    if status not in _LATER | _AWAY or away >= _PATIENCE:
-                        message = f"the approver answered {status}"
-                        raise ValueError(message)
+                        return self._read(answer, request)
+                    if status not in _LATER | _AWAY:
+                        self._fail(f"answered {status}")
+                    away_because = f"answered {status}" if status in _AWAY else ""
+                away = away + 1 if away_because else 0
+                if away >= _PATIENCE:
+                    self._fail(f"{away_because}, {away} tries")
                 await anyio.sleep(_pause(retry_after, self._poll))
-        message = "nobody answered in time"
-        raise TimeoutError(message)
+
+    def _fail(self, what: str) -> NoReturn:
+        raise Refusal(Reason.APPROVAL_UNAVAILABLE, f"the approver at `{self._host}` {what}") from None
 
     async def _post(self, client: httpx2.AsyncClient, body: bytes) -> tuple[int, str, bytes]:
         headers = {"Content-Type": "application/json", **self._proof(body)}
@@ -147,8 +165,7 @@ class HTTPApprover:
             async for part in response.aiter_raw():
                 answer += part
                 if len(answer) > _MOST_BYTES:
-                    message = f"the approver answered with more than {_MOST_BYTES} bytes"
-                    raise ValueError(message)
+                    self._fail(f"answered with more than {_MOST_BYTES} bytes")
             return response.status_code, response.headers.get("Retry-After", ""), bytes(answer)
 
     def _proof(self, body: bytes) -> Mapping[str, str]:
@@ -158,20 +175,43 @@ class HTTPApprover:
         signed = hmac.digest(self._key, at.encode() + b"." + body, "sha256").hex()
         return {SIGNATURE: f"t={at},v1={signed}"}
 
+    def _read(self, body: bytes, request: ApprovalRequest) -> Approval | None:
+        try:
+            answer = read_object(body)
+        except (ValueError, RecursionError):
+            # What is wrong with it quotes it.
+            self._fail("answered with something else than one JSON object")
+        if "id" not in answer:
+            self._fail("answered without the `id` of the question: add it")
+        # An answer that was mixed up with another one, by a cache for example, is none.
+        if answer["id"] != request.id:
+            self._fail("answered with another `id` than the question's: give back the one that was posted")
+        approved, approver = answer.get("approved"), answer.get("approver")
+        if not isinstance(approved, bool):
+            self._fail(f"answered with `approved` as {_KINDS[type(approved)]}: it wants true or false")
+        if not (approver is None or isinstance(approver, str)):
+            self._fail(f"answered with `approver` as {_KINDS[type(approver)]}: it wants a string")
+        return Approval(approver=approver) if approved else None
+
 
 def _pause(retry_after: str, poll: float) -> float:
-    asked = float(retry_after) if retry_after.isascii() and retry_after.isdigit() and len(retry_after) <= 4 else 0.0  # noqa: PLR2004  digits of seconds
-    return min(max(poll, asked), _LONGEST_PAUSE)
+    """Return the seconds until the same is asked again: those that were asked for, within bounds."""
+    if not (retry_after.isascii() and retry_after.isdigit() and len(retry_after) <= 4):  # noqa: PLR2004  digits of seconds
+        return poll
+    return min(max(float(retry_after), min(poll, _SHORTEST_PAUSE)), _LONGEST_PAUSE)
 
 
-def _read(body: bytes, request: ApprovalRequest) -> Approval | None:
-    answer = read_object(body)
-    # An answer that was mixed up with another one, by a cache for example, is none.
-    if answer.get("id") != request.id:
-        message = "the approver answered another question"
-        raise ValueError(message)
-    approved, approver = answer.get("approved"), answer.get("approver")
-    if not isinstance(approved, bool) or not (approver is None or isinstance(approver, str)):
-        message = "the approver's answer wants `approved`, true or false, and at most the name of an `approver`"
-        raise ValueError(message)
-    return Approval(approver=approver) if approved else None
+def _unreached(error: BaseException) -> str:
+    """Return why nothing came, in words of ours: an exception's own may hold more."""
+    if isinstance(error, (TimeoutError, httpx2.TimeoutException)):
+        return "did not answer in time"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return "could not be reached by TLS: check its certificate"
+        if isinstance(cause, socket.gaierror):
+            return "could not be found: check the name of its host"
+        if isinstance(cause, ConnectionRefusedError):
+            return "refused the connection: check that it runs, and its port"
+        cause = cause.__cause__ or cause.__context__
+    return f"could not be reached, {type(error).__qualname__}"

@@ -23,6 +23,7 @@ from agentguard.cancelled import is_stray
 from agentguard.errors import ConfigurationError, Refusal, raised
 from agentguard.evidence.trail import decision_id
 from agentguard.model import Reason
+from agentguard.policy.lifting import might_lift
 from agentguard.stepping import with_scopes
 
 if TYPE_CHECKING:
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
     from agentguard.judging import Judged, Judging
     from agentguard.lifecycle.store import Store
     from agentguard.limits import Limits
-    from agentguard.model import Decision, EntityUid
+    from agentguard.model import AccessRequest, Decision, EntityUid
 
 _LOG: Final = logging.getLogger("agentguard")
 _CHANNEL: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _DEFAULT_CHANNEL: Final = "approver"
 _APPROVER_CHARACTERS: Final = 256
+_REHEARSED: Final = "nothing would run, so nobody is asked"
+_NESTED: Final = "a tool that another tool calls cannot ask the client in this protocol: give the guard an `approver=`"
 
 
 def channel_of(approver: object) -> str:
@@ -169,7 +172,9 @@ class Asking:
         ((resource, denial),) = judged.outcome
         back = self._approver or call.ask
         if call.rehearse or (back is None and not (call.rounds and is_own(call, judged.rule))):
-            return Answer(outcome=[(resource, denial)])
+            unasked = _NESTED if call.rounds else call.unasked
+            errors = (_REHEARSED if call.rehearse else unasked,)
+            return Answer(outcome=[(resource, replace(denial, errors=errors))])
         if (vain := await self._in_vain(call, judged)) is not None:
             return Answer(outcome=[vain])
         request = self._request(judged)
@@ -204,8 +209,11 @@ class Asking:
         except BaseException as error:
             if not isinstance(error, Exception) and not is_stray(error):
                 raise
-            _LOG.error("question %s could not be asked, because %s", request.id, raised(error))
-            raise Refusal(Reason.APPROVAL_UNAVAILABLE, "nobody could be asked") from None
+            # A refusal's detail is for the log; what any other exception says may hold a password.
+            told = error.detail if isinstance(error, Refusal) else ""
+            _LOG.error("question %s could not be asked, because %s", request.id, told or raised(error))
+            why = told or f"{type(error).__qualname__} was raised"
+            raise Refusal(Reason.APPROVAL_UNAVAILABLE, f"nobody could be asked, because {why}") from None
         # Whoever swallows the cancellation is late all the same.
         if waiting.cancel_called:
             raise Refusal(Reason.APPROVAL_UNAVAILABLE, "nobody answered in time")
@@ -242,12 +250,22 @@ class Asking:
         supposed = Approved(id="", key="", binding="", channel=self._channel, at=now, expires_at=now)
         lifted = judged.with_approval(supposed).judged
         for request, decision in lifted:
-            # Who says yes elsewhere is not known before, and a forbid may depend on it.
-            open_ = self._channel != CLIENT and decision.reason in {Reason.POLICY, Reason.APPROVAL_UNAVAILABLE}
-            if not decision.allowed and not open_:
-                requests = [one for one, _ in lifted]
-                return request.resource, await with_scopes(decision, call, judged.rule, requests, judged.policies)
+            if decision.allowed or self._may_depend(request, decision, judged):
+                continue
+            requests = [one for one, _ in lifted]
+            denial = await with_scopes(decision, call, judged.rule, requests, judged.policies)
+            if denial.reason is Reason.APPROVAL_UNAVAILABLE:
+                why = f"nobody was asked: these policies accept no yes that comes by channel `{self._channel}`"
+                denial = replace(denial, errors=(why,))
+            return request.resource, denial
         return None
+
+    def _may_depend(self, request: AccessRequest, denial: Decision, judged: Judged) -> bool:
+        """Whether *denial*, of a yes from nobody in particular, may depend on who says it, or when."""
+        # The client's person is never named, so of that yes all is known.
+        if self._channel == CLIENT or denial.reason not in {Reason.POLICY, Reason.APPROVAL_UNAVAILABLE}:
+            return False
+        return might_lift(request, judged.policies)
 
     def _request(self, judged: Judged) -> ApprovalRequest:
         now = self._clock()

@@ -69,6 +69,7 @@ class Call:
         step_up: How the answer can ask for more scopes; None if the transport has no such answer.
         ask: How a person is asked at the caller's own client while the call waits; None if
             there is no way back.
+        unasked: Why the caller's own client cannot be asked, for the log, where it cannot.
         rounds: Whether a question can be the answer to this request, and another request bring the reply.
         given: The answer to an earlier question that came with this request, or why what came is none.
         question: What has to be asked before this call can be allowed: the answer, in place of the denial.
@@ -90,6 +91,7 @@ class Call:
     open: bool = True
     step_up: StepUp | None = None
     ask: Approver | None = None
+    unasked: str = "this request has no way to ask the client: give the guard an `approver=`"
     rounds: bool = False
     given: Approved | Declined | Refusal | None = None
     question: Question | None = None

@@ -19,7 +19,7 @@ from agentguard.call import Rule
 from agentguard.errors import ConfigurationError, PolicyError, Refusal
 from agentguard.guarded import GuardedFunction, find_guarded, unmappable
 from agentguard.model import Reason, printable
-from agentguard.policy.schema import GROUPS, METHODS, method_tool
+from agentguard.policy.schema import GROUPS, METHODS, OwnType, action_of, method_tool
 from agentguard.policy.source import PolicySet, compile_policies
 from agentguard.raw import RawTool
 
@@ -37,6 +37,11 @@ Unguarded = Literal["deny", "guard"]
 """What becomes of a tool that has no decorator."""
 
 _LOG: Final = logging.getLogger("agentguard")
+
+# A program that renames its tools for ever must not make each change dearer than the one before.
+_MOST_GONE: Final = 100
+# Each compiles everything: how often what does not fit is looked for among what came at once.
+_MOST_COMPILED: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,10 @@ def _fix(function: Callable[..., Any] | None) -> str:
     return "put @guard.tool below @server.tool()"
 
 
+def _nobodys() -> None:
+    """Stand for a function that no server runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """How one thing is judged, as long as the server runs this function for it."""
@@ -65,6 +74,12 @@ class _Entry:
     function: Callable[..., Any] | None
     rule: Rule
     guarded: GuardedFunction | None = None
+
+    def is_as(self, registered: Registered) -> bool:
+        """Return whether the server still says the same of it: a function may come back as another tool."""
+        tool = self.rule.tool
+        named = tool.name == action_of(OwnType[registered.offer.name], registered.name)
+        return named and (registered.offer is not Offer.TOOL or tool.groups == registered.groups)
 
 
 class Rulebook:
@@ -96,6 +111,7 @@ class Rulebook:
         self._enter_raw = enter_raw
         self._unguarded = unguarded
         self._entries: dict[tuple[Offer, str], _Entry] = {}
+        self._first: frozenset[tuple[Offer, str]] = frozenset()
         # How often something changed, and how much of that is learned: who comes in between waits.
         self._changes = self._learned = 0
         self._learning = anyio.Lock()
@@ -112,7 +128,7 @@ class Rulebook:
             (one.offer, one.key): entry for one in self.surface.registered() if (entry := self._settle(one)) is not None
         }
         policies = self._compile(entries)
-        self._entries = entries
+        self._entries, self._first = entries, frozenset(entries)
         self.surface.watch(self._change)
         return policies
 
@@ -131,11 +147,17 @@ class Rulebook:
 
     async def _learn_anew(self) -> None:
         offered = await self.surface.discover()
+        self._forget(offered)
         fresh: dict[tuple[Offer, str], _Entry] = {}
         for one in offered:
             known = self._entries.get((one.offer, one.key))
             if known is not None and known.function is one.function:
-                continue
+                if known.is_as(one):
+                    continue
+                # It is judged by what it says of itself now, or not at all.
+                self._entries[one.offer, one.key] = replace(known, function=_nobodys)
+                if known.guarded is not None:
+                    known.guarded.rule = None
             try:
                 entry = self._settle(one)
             except ConfigurationError as error:
@@ -145,10 +167,7 @@ class Rulebook:
             if entry is not None:
                 fresh[one.offer, one.key] = entry
         try:
-            # All at once, and one by one only if that fails: each time compiles everything.
-            if fresh and not self._learn(fresh):
-                for key, entry in fresh.items():
-                    self._learn({key: entry}, last=True)
+            self._learn_most(fresh)
         finally:
             for key, entry in fresh.items():
                 if entry.guarded is not None and self._entries.get(key) is not entry:
@@ -177,18 +196,42 @@ class Rulebook:
     def _change(self) -> None:
         self._changes += 1
 
-    def _learn(self, fresh: Mapping[tuple[Offer, str], _Entry], *, last: bool = False) -> bool:
+    def _forget(self, offered: list[Registered]) -> None:
+        """Forget what came and went, but for the newest of it: a grant may name that still."""
+        there = self._first.union((one.offer, one.key) for one in offered)
+        gone = [key for key in self._entries if key not in there]
+        for key in gone[:-_MOST_GONE]:
+            entry = self._entries.pop(key)
+            if entry.guarded is not None:
+                # It may come back.
+                entry.guarded.rule = None
+
+    def _learn_most(self, fresh: Mapping[tuple[Offer, str], _Entry]) -> None:
+        """Learn all at once; if that fails, halve it until what does not fit is alone."""
+        parts, compiled = [list(fresh)] if fresh else [], 0
+        while parts:
+            keys = parts.pop()
+            compiled += 1
+            error = self._learn({key: fresh[key] for key in keys})
+            if error is None:
+                continue
+            if len(keys) > 1 and compiled < _MOST_COMPILED:
+                half = len(keys) // 2
+                parts += [keys[half:], keys[:half]]
+                continue
+            names = printable(", ".join(f"`{key}`" for _, key in keys))
+            _LOG.error("%s stays without a rule, every use of it is denied: %s", names, error)
+
+    def _learn(self, fresh: Mapping[tuple[Offer, str], _Entry]) -> Exception | None:
+        """Learn *fresh*, or return why that cannot be."""
         entries = {**self._entries, **fresh}
         try:
             policies = self._compile(entries)
         except (PolicyError, ConfigurationError) as error:
-            if last:
-                names = printable(", ".join(f"`{key}`" for _, key in fresh))
-                _LOG.error("%s stays without a rule, every use of it is denied: %s", names, error)
-            return False
+            return error
         self.adopt(policies)
         self._entries = entries
-        return True
+        return None
 
     def _compile(self, entries: Mapping[tuple[Offer, str], _Entry]) -> PolicySet:
         terms = self._terms
@@ -211,8 +254,9 @@ class Rulebook:
             ConfigurationError: If it is guarded, but not from where it should be.
         """
         if isinstance(registered.function, RawTool):
-            # It is there from an attempt that failed, since nothing else puts one there.
-            return _Entry(registered.function, registered.function.rule)
+            # It is there from an attempt that failed, or it says something else of itself by now.
+            known = _Entry(registered.function, registered.function.rule)
+            return known if known.is_as(registered) else self._wrap_raw(registered)
         guarded = find_guarded(self._functions, registered)
         if guarded is None:
             guarded = next((one for one in self._wrapped if one.wrapper is registered.function), None)

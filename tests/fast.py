@@ -15,7 +15,7 @@ from fastmcp import FastMCP
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult
 
-from agentguard import Entity, Guard, Issuer, State, UnsafeMemoryState
+from agentguard import Approver, Entity, Guard, Issuer, State, UnsafeMemoryState
 from agentguard.identity.sources import stdio_audience
 from tests.world import (
     AUDIENCE,
@@ -76,13 +76,19 @@ class Fast:
 
 
 def make_fast(
-    folder: Path, policies: str = ALL, *, issuer: Issuer | None = None, types: str | None = None, **options: Any
+    folder: Path,
+    policies: str = ALL,
+    *,
+    issuer: Issuer | None = None,
+    types: str | None = None,
+    approver: Approver | None = None,
+    **options: Any,
 ) -> Fast:
     """Return a server with nothing in it yet, and a guard that is not attached."""
     write_policies(folder, policies, types=types)
     issuer = issuer or Issuer(issuer=ISSUER, audience=AUDIENCE)
     state = UnsafeMemoryState()
-    guard, _ = make_guard(folder, issuer, state=state)
+    guard, _ = make_guard(folder, issuer, state=state, approver=approver)
     return Fast(guard, FastMCP(SERVER, auth=guard.auth(), **options), state, issuer, folder)
 
 

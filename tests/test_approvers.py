@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hmac
 import json
+import socket
+import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +18,8 @@ import httpx2
 import pytest
 import uvicorn
 
-from agentguard import Approval, ApprovalRequest, ConfigurationError, HTTPApprover
-from agentguard.approvers import SIGNATURE, _pause
+from agentguard import Approval, ApprovalRequest, ConfigurationError, HTTPApprover, Reason, Refusal
+from agentguard.approvers import SIGNATURE, _pause, _unreached
 from tests.approvals import ASKS, NO, Person, call
 from tests.tokens import Clock
 from tests.world import ERAS, Era, free_socket, make_world
@@ -149,45 +152,61 @@ async def test_same_question_is_asked_until_it_is_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "pause"), [("5", 5.0), ("0", 2.0), ("", 2.0), ("9999", 60.0), ("99999", 2.0), ("-1", 2.0), ("²", 2.0)]
+    ("asked", "pause"),
+    [("5", 5.0), ("1", 1.0), ("0", 1.0), ("", 2.0), ("9999", 60.0), ("99999", 2.0), ("-1", 2.0), ("²", 2.0)],
 )
 def test_service_says_when_to_ask_again(asked: str, pause: float) -> None:
     """Within bounds: neither at once nor next year."""
     assert _pause(asked, 2.0) == pause
 
 
-NO_ANSWERS: list[Any] = [
-    (200, b""),
-    (200, b"yes"),
-    (200, b"[]"),
-    (200, b'{"id": "Q1", "approved": false, "approved": true}'),
-    (200, {"approved": True}),
-    (200, {"id": "Q2", "approved": True}),
-    (200, {"id": "Q1"}),
-    (200, {"id": "Q1", "approved": "true"}),
-    (200, {"id": "Q1", "approved": 1}),
-    (200, {"id": "Q1", "approved": True, "approver": 7}),
-    (200, b'{"id": "Q1", "approved": true, "padding": "' + b"x" * 70_000 + b'"}'),
-    (201, YES),
-    (204, b""),
-    (301, YES, {"Location": "/ask"}),
-    (307, YES, {"Location": "/ask"}),
-    (400, YES),
-    (401, YES),
-    (403, YES),
-    (404, YES),
-    (500, YES),
+def test_pause_of_a_quick_approver_stays_quick() -> None:
+    """Whoever asks more often than each second may go on so."""
+    assert _pause("0", 0.5) == 0.5
+
+
+NO_JSON = "answered with something else than one JSON object"
+APPROVED_AS = "answered with `approved` as"
+NO_ANSWERS: list[tuple[str, Any]] = [
+    (NO_JSON, (200, b"")),
+    (NO_JSON, (200, b"yes, by carol")),
+    (NO_JSON, (200, b"[]")),
+    (NO_JSON, (200, b"<html>carol</html>")),
+    (NO_JSON, (200, b"\xff carol")),
+    (NO_JSON, (200, b"[" * 60_000)),
+    (NO_JSON, (200, b'{"id": "Q1", "approved": false, "approved": true}')),
+    ("answered without the `id` of the question: add it", (200, {"approved": True, "approver": "carol"})),
+    (
+        "answered with another `id` than the question's: give back the one that was posted",
+        (200, {"id": "carol", "approved": True}),
+    ),
+    (f"{APPROVED_AS} nothing: it wants true or false", (200, {"id": "Q1"})),
+    (f"{APPROVED_AS} a string: it wants true or false", (200, {"id": "Q1", "approved": "carol"})),
+    (f"{APPROVED_AS} a number: it wants true or false", (200, {"id": "Q1", "approved": 1})),
+    (f"{APPROVED_AS} a list: it wants true or false", (200, {"id": "Q1", "approved": ["carol"]})),
+    ("answered with `approver` as a number: it wants a string", (200, YES | {"approver": 7.5})),
+    ("answered with `approver` as true or false: it wants a string", (200, YES | {"approver": True})),
+    ("answered with `approver` as an object: it wants a string", (200, YES | {"approver": {"carol": 1}})),
+    ("answered with more than 65536 bytes", (200, b'{"id": "Q1", "padding": "' + b"x" * 70_000 + b'"}')),
+    *((f"answered {status}", (status, YES | {"approver": "carol"})) for status in (201, 400, 401, 403, 404, 500)),
+    ("answered 204", (204, b"")),
+    ("answered 301", (301, YES, {"Location": "/ask"})),
+    ("answered 307", (307, YES, {"Location": "/ask"})),
 ]
 
 
 async def test_anything_else_is_no_answer() -> None:
-    """A clear yes to this question, or nothing; and a redirect is not followed."""
-    async with service(*NO_ANSWERS, (200, YES)) as desk:
-        for number, reply in enumerate(NO_ANSWERS, 1):
-            with pytest.raises(ValueError) as caught:  # noqa: PT011  many words, all of them a no
-                await approver(desk.url)(QUESTION)
+    """A clear yes to this question, or nothing, and why in words of ours; a redirect is not followed."""
+    async with service(*(reply for _, reply in NO_ANSWERS), (200, YES)) as desk:
+        host = desk.url.removesuffix("/ask")
+        for number, (why, reply) in enumerate(NO_ANSWERS, 1):
+            with pytest.raises(Refusal) as caught:
+                # What follows the host may be a secret.
+                await approver(f"{desk.url}?key=carol")(QUESTION)
 
-            assert SECRET not in str(caught.value)
+            assert caught.value.reason is Reason.APPROVAL_UNAVAILABLE
+            assert caught.value.detail == f"the approver at `{host}` {why}"
+            assert str(caught.value) == "refused"
             assert len(desk.bodies) == number, reply
 
 
@@ -195,9 +214,10 @@ async def test_anything_else_is_no_answer() -> None:
 async def test_service_that_stays_away_is_given_up(status: int) -> None:
     """Three times in a row, and the caller hears of it."""
     async with service((status, b"")) as desk:
-        with pytest.raises(ValueError, match=str(status)):
+        with pytest.raises(Refusal) as caught:
             await approver(desk.url)(QUESTION)
 
+    assert caught.value.detail.endswith(f"` answered {status}, 3 tries")
     assert len(desk.bodies) == 3
 
 
@@ -207,16 +227,63 @@ async def test_service_that_is_not_there_is_given_up() -> None:
     port = bound.getsockname()[1]
     bound.close()
 
-    with pytest.raises(httpx2.TransportError):
+    with pytest.raises(Refusal) as caught:
         await approver(f"http://127.0.0.1:{port}/ask")(QUESTION)
+
+    assert caught.value.detail == (
+        f"the approver at `http://127.0.0.1:{port}` refused the connection: check that it runs, and its port, 3 tries"
+    )
+
+
+def caused(error: BaseException, cause: BaseException) -> BaseException:
+    """Return *error* as it is raised because of *cause*."""
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (httpx2.ReadTimeout("carol"), "did not answer in time"),
+        (
+            caused(httpx2.ConnectError("carol"), ssl.SSLCertVerificationError("carol")),
+            "could not be reached by TLS: check its certificate",
+        ),
+        (
+            caused(httpx2.ConnectError("carol"), caused(OSError("carol"), socket.gaierror("carol"))),
+            "could not be found: check the name of its host",
+        ),
+        (caused(httpx2.ReadError("carol"), OSError("carol")), "could not be reached, ReadError"),
+    ],
+)
+def test_service_that_cannot_be_reached_is_told_in_words_of_ours(error: BaseException, why: str) -> None:
+    """An exception's own words may hold more than the log should."""
+    assert _unreached(error) == why
+
+
+async def test_log_says_why_the_service_did_not_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The caller reads what they read of any call that a person has to approve."""
+    caplog.set_level("INFO", "agentguard")
+    async with service((401, b"carol")) as desk:
+        world = make_world(tmp_path, policies=ASKS, approver=approver(desk.url, clock=time.time))
+
+        result = await call(world, ERAS[0], None)
+
+    why = f"the approver at `{desk.url.removesuffix('/ask')}` answered 401"
+    assert f"could not be asked, because {why}" in caplog.text
+    assert f", approval_unavailable: ask; nobody could be asked, because {why}" in caplog.text
+    assert "401" not in str(result)
+    assert SECRET not in caplog.text
 
 
 async def test_service_that_hangs_is_given_up() -> None:
     """Each post has its time."""
     async with service((200, YES)) as desk:
         desk.hangs = True
-        with pytest.raises((TimeoutError, httpx2.TransportError)):
+        with pytest.raises(Refusal) as caught:
             await approver(desk.url, timeout_seconds=0.05)(QUESTION)
+
+    assert caught.value.detail.endswith(" did not answer in time, 3 tries")
 
 
 async def test_nobody_is_asked_past_the_end() -> None:
@@ -228,9 +295,10 @@ async def test_nobody_is_asked_past_the_end() -> None:
             clock.now += 0.25
             return clock.now
 
-        with pytest.raises(TimeoutError):
+        with pytest.raises(Refusal) as caught:
             await approver(desk.url, clock=tick)(QUESTION)
 
+    assert caught.value.detail.endswith(" had no answer in time")
     assert 0 < len(desk.bodies) < 4
 
 

@@ -18,8 +18,11 @@ from agentguard import (
     Entity,
     EntityUid,
     FixedKeys,
+    HTTPApprover,
     InvocationVerifier,
     Limits,
+    Reason,
+    Refusal,
     State,
     TrustedIssuer,
 )
@@ -27,7 +30,7 @@ from agentguard.asking import channel_of
 from agentguard.call import Call, Denial
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.lifecycle.store import MemoryStore
-from agentguard.testing import acting_as
+from agentguard.testing import acting_as, unsafe_invocation
 from tests.approvals import ASKS, NO, Person, again, at, call, first, reasons, without_the_sdks_seal
 from tests.world import AUDIENCE, ERAS, TYPES, Era, World, make_world, meta, text, write_policies
 
@@ -342,8 +345,150 @@ async def test_client_is_not_asked_where_a_policy_forbids_what_it_approves(tmp_p
     assert person.seen == []
 
 
-async def test_what_only_rehearses_asks_nobody(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", " && context.approval has approver"])
+@pytest.mark.parametrize("approver", ["desk", "callable", "http"])
+async def test_nobody_is_asked_whose_channel_no_policy_accepts(
+    approver: str, more: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the answer will come from is known before, whoever gives it; and the log says that of it."""
+    caplog.set_level("INFO", "agentguard")
+    asked: list[object] = []
+
+    async def ask(request: ApprovalRequest) -> Approval:
+        asked.append(request)
+        return CAROL
+
+    class Posts(HTTPApprover):
+        async def _post(self, client: Any, body: bytes) -> Any:
+            asked.append(body)
+            raise AssertionError
+
+    # A reader of logs would look for the desk; a policy wants the other one.
+    channels: dict[str, tuple[Any, str]] = {
+        "desk": (Desk(CAROL), "desk"),
+        "callable": (ask, "approver"),
+        "http": (Posts("https://desk.example/", bearer="a-secret-of-the-desk"), "url"),
+    }
+    chosen, channel = channels[approver]
+    insists = f'unless {{ context has approval && context.approval.channel == "board"{more} }}'
+    world = make_world(tmp_path, policies=ASKS.replace("unless { context has approval }", insists), approver=chosen)
+
+    result = await call(world, LEGACY, None)
+
+    why = f"nobody was asked: these policies accept no yes that comes by channel `{channel}`"
+    assert meta(result)["reason"] == "approval"
+    assert asked == getattr(chosen, "asked", []) == []
+    assert world.ran == []
+    (record,) = world.records()
+    assert "agentguard.approval.id" not in record
+    assert f", approval_unavailable: ask; {why}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("condition", "runs", "asked"),
+    [
+        ('context.approval.channel == "desk"', True, 1),
+        ("context.approval has approver", True, 1),
+        ("!(context.approval has approver)", False, 1),
+        ('context.approval has approver && context.approval.approver == User::"dave"', False, 1),
+        ('context.approval has approver && context.approval.approver.id == "carol"', True, 1),
+        ('context.approval.at > datetime("2100-01-01")', False, 1),
+        ('context.approval.at > datetime("2000-01-01") && context.approval has approver', True, 1),
+        ('context.approval.channel == "board" || context.approval has approver', True, 1),
+        ('context.approval.channel == "client"', False, 0),
+        ('context.approval.channel like "b*" && context.approval.at > datetime("2100-01-01")', False, 0),
+        ('context.approval.channel == "board" && context.approval has approver', False, 0),
+    ],
+)  # fmt: skip
+async def test_somebody_is_asked_where_it_may_depend_on_who_answers(
+    condition: str, runs: bool, asked: int, tmp_path: Path
+) -> None:
+    """Who says yes, and when, is known of no approver before: only what no answer could change asks nobody."""
+    desk = Desk(CAROL)
+    world = make_world(
+        tmp_path,
+        policies=ASKS.replace("unless { context has approval }", f"unless {{ context has approval && ({condition}) }}"),
+        approver=desk,
+        types=f"{TYPES} entity User = {{ id: String }};" if "approver.id" in condition else TYPES,
+        extend=with_ids if "approver.id" in condition else None,
+    )
+
+    result = await call(world, LEGACY, None)
+
+    assert result.is_error is not runs
+    assert len(desk.asked) == asked
+
+
+def with_ids(world: World) -> None:
+    """Let policies read a user's id."""
+
+    @world.guard.entity("User")
+    async def user(user_id: str) -> Entity:
+        return Entity({"id": user_id})
+
+
+async def test_forbid_that_matches_any_answer_asks_nobody(tmp_path: Path) -> None:
+    """One that no person can lift, and that looks at the channel alone, is known before too."""
+    policies = ASKS + (
+        '@id("not-there") forbid (principal, action == Action::"export", resource)'
+        ' when { context has approval && context.approval.channel == "desk" };'
+    )
+    desk = Desk(CAROL)
+    world = make_world(tmp_path, policies=policies, approver=desk)
+
+    result = await call(world, LEGACY, None)
+
+    assert meta(result)["reason"] == "denied"
+    assert desk.asked == []
+    assert world.records()[0]["agentguard.policy.ids"] == ["not-there"]
+
+
+async def test_run_above_that_accepts_no_answer_asks_nobody(tmp_path: Path) -> None:
+    """Each link of the chain has to accept the yes."""
+    policies = ASKS.replace("forbid (principal", 'forbid (principal in Agent::"planner"', 1).replace(
+        "unless { context has approval }", 'unless { context has approval && context.approval.channel == "board" }'
+    )
+    desk = Desk(CAROL)
+    world = make_world(tmp_path, policies=policies, approver=desk, agent=None)
+    parent = unsafe_invocation("planner")
+
+    with acting_as("reader", ancestors=(parent,)):
+        result = await call(world, LEGACY, None)
+    with acting_as("reader"):
+        alone = await call(world, LEGACY, None)
+
+    assert [result.is_error, alone.is_error] == [True, False]
+    assert desk.asked == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (Refusal(Reason.INTERNAL_ERROR, "the desk is closed"), "the desk is closed"),
+        (Refusal(Reason.STORE_UNAVAILABLE), "Refusal was raised"),
+        (OSError("the closed desk's password"), "OSError was raised"),
+    ],
+)
+async def test_approver_that_refuses_says_why(
+    answer: Exception, why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log and on record, and never under another reason than that nobody could be asked."""
+    caplog.set_level("INFO", "agentguard")
+    world = make_world(tmp_path, policies=ASKS, approver=Desk(answer))
+
+    result = await call(world, LEGACY, None)
+
+    assert reasons(world) == ["approval_unavailable"]
+    assert f", approval_unavailable: ask; nobody could be asked, because {why}" in caplog.text
+    assert world.records()[0]["agentguard.decision.detail"] == f"nobody could be asked, because {why}"
+    assert "could not be asked, because " in caplog.text
+    assert "password" not in caplog.text
+    assert "closed" not in str(result)
+
+
+async def test_what_only_rehearses_asks_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where nothing runs whatever is decided, a person has nothing to approve."""
+    caplog.set_level("INFO", "agentguard")
     desk = Desk(Approval())
     world = make_world(tmp_path, policies=ASKS, approver=desk)
     tool = world.guard._functions[1]
@@ -362,6 +507,7 @@ async def test_what_only_rehearses_asks_nobody(tmp_path: Path) -> None:
             )
 
     assert desk.asked == []
+    assert ", approval_unavailable: ask; nothing would run, so nobody is asked" in caplog.text
 
 
 async def test_clients_word_counts_for_nothing_where_another_channel_is_to_be_asked(tmp_path: Path) -> None:

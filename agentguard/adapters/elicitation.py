@@ -53,6 +53,8 @@ FORM: Final[dict[str, Any]] = {
     "required": ["approve"],
 }
 
+_NO_FORMS: Final = "the client cannot show forms: use one that declares `elicitation`, or give the guard an `approver=`"
+_NO_WAY_BACK: Final = "stateless HTTP has no way back to the client: give the guard an `approver=`"
 _PREFIX: Final = "agentguard."
 _LABEL: Final = b"state of an approval\0"
 _STATE: Final = "requestState"
@@ -115,7 +117,10 @@ class Rounds:
         """Take out of a request what is the guard's, and tell *call* how a person can be asked."""
         if ctx.method not in INPUT_REQUIRED_METHODS:
             return Round(self, ctx, call)
+        call.unasked = _NO_FORMS
         if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            # Over stateless HTTP nothing is known of the client either.
+            call.unasked = _NO_FORMS if ctx.session.can_send_request else _NO_WAY_BACK
             call.ask = _back_channel(ctx)
             return Round(self, ctx, call)
         call.rounds = _can_show_forms(ctx)

@@ -24,6 +24,7 @@ from typing_extensions import TypeIs
 
 from agentguard.adapters.fastmcp_answers import FastMCPAnswers
 from agentguard.adapters.fastmcp_gate import Gate, place_of
+from agentguard.adapters.fastmcp_leaf import says_of
 from agentguard.adapters.mcpserver import groups_of
 from agentguard.adapters.surface import Offer, Registered
 from agentguard.errors import ConfigurationError, raised
@@ -71,7 +72,8 @@ class FastMCPSurface:
         self._found: dict[tuple[Offer, str], Leaf] = {}
         self._registered: list[Registered] = []
         self._templates: list[ResourceTemplate] = []
-        self._named: set[str] = set()
+        # What its tools say of themselves, as far as anybody has heard.
+        self._heard: dict[str, tuple[object, object]] = {}
 
     @property
     def name(self) -> str:
@@ -109,6 +111,8 @@ class FastMCPSurface:
             return await asyncio.create_task(self._discover(), context=Context())
         except Exception as error:  # noqa: BLE001  what is not known has no rule
             _LOG.error("server `%s` does not say what it offers, %s", self.name, raised(error))
+            # What it was to say is still to be learned.
+            self._gate.changed()
             return self._registered
 
     def key(self, offer: Offer, named: str) -> str:
@@ -123,13 +127,12 @@ class FastMCPSurface:
         return versioned if (offer, versioned) in self._found else named
 
     def running(self, offer: Offer, key: str) -> Callable[..., Any] | None:
-        """Return the function that would run: the one that is about to, or the one that was found."""
+        """Return what would run: of what is about to, or of what was found."""
         about = self._gate.about()
         if about is not None and (about.offer, about.key) == (offer, key):
-            return about.function
+            return self._gate.running(offer, about.leaf, key)
         leaf = self._found.get((offer, key))
-        function = None if leaf is None else self._gate.function(offer, leaf, key)
-        return self._gate.raw.get(key) if function is None and offer is Offer.TOOL else function
+        return None if leaf is None else self._gate.running(offer, leaf, key)
 
     def knows(self, offer: Offer, key: str) -> bool:
         """Return whether the server has something of this key now."""
@@ -145,7 +148,7 @@ class FastMCPSurface:
         """Let *wrapper* run in place of a tool's function, or judge the arguments of one that has none."""
         leaf = self._found[registered.offer, registered.key]
         if leaf.function is None:
-            self._gate.raw[registered.key] = wrapper
+            self._gate.raw[registered.key] = (leaf, wrapper)
             return
         self._gate.swapped[place_of(registered.offer, leaf), registered.key] = (leaf.function, wrapper)
 
@@ -159,9 +162,9 @@ class FastMCPSurface:
 
         async def list_tools(*, run_middleware: bool = True) -> Any:
             tools = await bare(run_middleware=run_middleware)
-            names = {tool.name for tool in tools}
-            if not names <= self._named:
-                self._named |= names
+            heard = {tool.name: says_of(tool) for tool in tools}
+            if any(name not in self._heard or self._heard[name] != said for name, said in heard.items()):
+                self._heard |= heard
                 changed()
             return tools
 
@@ -201,12 +204,16 @@ class FastMCPSurface:
                 await self._add(found, Offer.PROMPT, ((prompt.name, prompt) for prompt in prompts))
         finally:
             reset_transport(transport)
+        gone = {key for _, key in self._found.keys() - found.leaves.keys()}
+        # What is gone is news when it comes back: a server that is proxied was away, perhaps.
+        heard = {name: said for name, said in self._heard.items() if name not in gone}
+        self._heard = {tool.name: says_of(tool) for tool in tools} | heard
+        self._gate.raw = {key: raw for key, raw in self._gate.raw.items() if (Offer.TOOL, key) in found.leaves}
         self._found, self._gate.keys, self._templates = (
             found.leaves,
             found.keys,
             sorted(templates, key=_newness, reverse=True),
         )
-        self._named |= {tool.name for tool in tools}
         self._registered = [replace(one, function=self.running(one.offer, one.key)) for one in found.registered]
         return self._registered
 

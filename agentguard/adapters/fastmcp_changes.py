@@ -18,11 +18,11 @@ class Changes:
     """The changes of some servers.
 
     Attributes:
-        changed: Called after each; None until somebody wants to know.
+        changed: Called after each; somebody who wants to know puts it there.
     """
 
     def __init__(self) -> None:
-        self.changed: Callable[[], None] | None = None
+        self.changed: Callable[[], None] = lambda: None
         self._heard: list[object] = []
 
     def listen(self, owner: Any) -> None:
@@ -45,7 +45,6 @@ class Changes:
                 return bare(*args, **kwargs)
             finally:
                 self.listen(owner)
-                if self.changed is not None:
-                    self.changed()
+                self.changed()
 
         setattr(owner, method, called)

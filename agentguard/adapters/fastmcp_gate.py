@@ -24,7 +24,8 @@ from fastmcp.utilities.versions import VersionSpec
 from agentguard.adapters.answers import Rehearsed
 from agentguard.adapters.fastmcp_answers import FastMCPDenial, NothingRan
 from agentguard.adapters.fastmcp_changes import Changes
-from agentguard.adapters.fastmcp_leaf import hop_of, leaf_of, own_leaf
+from agentguard.adapters.fastmcp_leaf import hop_of, leaf_of, own_leaf, says_of
+from agentguard.adapters.misfit import hear
 from agentguard.adapters.surface import Offer
 from agentguard.errors import AccessDenied
 
@@ -79,13 +80,13 @@ class About:
         offer: What it is.
         named: What a caller of the root names it by.
         key: What the guard knows it by.
-        function: What would run; None where only FastMCP can run it.
+        leaf: What would run.
     """
 
     offer: Offer
     named: str
     key: str
-    function: Callable[..., Any] | None
+    leaf: Leaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +131,16 @@ class _Asked:
         # FastMCP hides what is not an error of its own, or logs it as a failure.
         try:
             return await getattr(self.component, self.entry)(*arguments)
-        except FastMCPError:
+        except FastMCPError as error:
+            hear(error)
             raise
         except AccessDenied as denied:
             raise FastMCPDenial(denied.decision) from None
         except Rehearsed:
             raise NothingRan from None
+        except Exception as error:
+            hear(error)
+            raise
 
 
 @dataclass(slots=True)
@@ -150,14 +155,14 @@ class Gate:
 
     Attributes:
         keys: What the guard knows a leaf by, by its place and what the root calls it.
-        raw: What judges the arguments of a tool that has no function, by its key.
+        raw: A tool that has no function, and what judges its arguments, by its key.
         swapped: What runs in place of a function, by its place and key.
         remade: The places of functions that FastMCP makes anew for each call.
     """
 
     def __init__(self, root: FastMCP[Any], wrappers: Callable[[], Iterable[Callable[..., Any]]]) -> None:
         self.keys: dict[Place, dict[str, str]] = {}
-        self.raw: dict[str, Callable[..., Awaitable[Any]]] = {}
+        self.raw: dict[str, tuple[Leaf, Callable[..., Awaitable[Any]]]] = {}
         self.swapped: dict[tuple[Place, str], tuple[Callable[..., Any], Callable[..., Any]]] = {}
         self.remade: set[Place] = set()
         self._root = root
@@ -186,6 +191,10 @@ class Gate:
         self._changes.changed = changed
         for server in self._servers:
             self._changes.listen(server)
+
+    def changed(self) -> None:
+        """Tell that something may have changed."""
+        self._changes.changed()
 
     def reach(self, *servers: FastMCP[Any]) -> None:
         """Stand on *servers* too."""
@@ -216,6 +225,14 @@ class Gate:
         """Return the function that runs for a leaf, when it is called by what the guard knows as *key*."""
         bare, wrapper = self.swapped.get((place_of(offer, leaf), key), (None, None))
         return leaf.function if leaf.function is not bare else wrapper
+
+    def running(self, offer: Offer, leaf: Leaf, key: str) -> Callable[..., Any] | None:
+        """Return the same; or what judges the arguments of a tool that has none, and is still what it was then."""
+        function = self.function(offer, leaf, key)
+        if function is not None or offer is not Offer.TOOL or key not in self.raw:
+            return function
+        known, raw = self.raw[key]
+        return raw if says_of(known.component) == says_of(leaf.component) else None
 
     def _reached(self, offer: Offer, leaf: Leaf) -> Leaf:
         if leaf.direct and not {*_gates(leaf.component)} - {self} and place_of(offer, leaf) not in self.remade:
@@ -310,22 +327,31 @@ class Gate:
             return await check(asked.offer, None)
         leaf = self._reached(asked.offer, own_leaf(asked.server, asked.name, asked.component))
         key = self.keys.get(asked.place, {}).get(name)
-        function = self.function(asked.offer, leaf, key or name)
-        raw = None
-        if key is not None and function is None and asked.offer is Offer.TOOL:
-            # What has no function is known by its place alone.
-            raw = self.raw.get(key)
+        if key in self.raw and self.running(asked.offer, leaf, key) is None:
+            # Only now it shows that another server has changed it.
+            self.changed()
         named = asked.under(name, arguments)
-        about = self._about.set(About(asked.offer, named, key or name, function or raw))
+        about = self._about.set(About(asked.offer, named, key or name, leaf))
         try:
             await check(asked.offer, named)
         finally:
             self._about.reset(about)
+        function = self.function(asked.offer, leaf, key or name)
+        # What has no function is known by its place, and by what it says of itself.
+        raw = self.running(asked.offer, leaf, key) if key is not None and function is None else None
         operation = self._operation.get()
         if operation is not None:
             operation.asked = True
         if raw is not None:
-            return await raw(*arguments, asked.run)
+
+            async def body(given: dict[str, Any]) -> Any:
+                # A person may have thought it over for minutes, and it may be another by now.
+                now = await asked.server.get_tool(asked.name, VersionSpec(eq=asked.component.version))
+                if now is not None and says_of(now) != says_of(asked.component):
+                    await check(asked.offer, None)
+                return await asked.run(given)
+
+            return await raw(*arguments, body)
         if function is not leaf.function:
             asked = replace(asked, component=asked.component.model_copy(update={"fn": function}))
         return await asked.run(*arguments)

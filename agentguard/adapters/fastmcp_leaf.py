@@ -86,6 +86,11 @@ def hop_of(component: FastMCPComponent) -> Hop | None:
     return Hop(inner._server, str(original), inner.version)  # noqa: SLF001
 
 
+def says_of(component: Any) -> tuple[object, object]:
+    """Return what a tool says of itself that policies depend on."""
+    return component.parameters, component.annotations
+
+
 def own_leaf(server: FastMCP[Any], name: str, component: FastMCPComponent, way: tuple[FastMCP[Any], ...] = ()) -> Leaf:
     """Return what *component* would run, where it passes no call on to another server."""
     inner = _behind(component)

@@ -28,6 +28,7 @@ from typing_extensions import TypeIs
 
 from agentguard.adapters.answers import ANSWERS
 from agentguard.adapters.mcpserver import groups_of
+from agentguard.adapters.misfit import hear, unfit
 from agentguard.adapters.surface import Offer, Registered
 from agentguard.errors import ConfigurationError, Refusal, raised
 from agentguard.model import Reason
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from mcp.server.context import ServerMiddleware, ServerRequestContext
 
+    from agentguard.adapters.surface import Check
     from agentguard.call import Answers, Call
     from agentguard.model import Decision
 
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("agentguard")
 _MOST_PAGES: Final = 100
+# How often one call is judged anew, since its tool is another by now.
+_MOST_CHANGES: Final = 3
 
 
 def is_lowlevel(candidate: object) -> TypeIs[Server[Any]]:
@@ -209,24 +213,30 @@ class LowLevelSurface:
         if self._live is not None:
             self._live.watch(changed)
 
-    def stop_unguarded(self, check: Callable[[Offer, str], Awaitable[None]]) -> None:
+    def stop_unguarded(self, check: Check) -> None:
         """Await *check* before the developer's handler runs, and judge raw arguments there."""
         entry = self._server.get_request_handler(Offer.TOOL)
         if entry is None:
             return
         bare = entry.handler
 
-        async def handler(ctx: Context, params: Any) -> Any:
-            await check(Offer.TOOL, params.name)
+        async def handler(ctx: Context, params: Any, changes: int = 0) -> Any:
+            await check(Offer.TOOL, params.name if changes < _MOST_CHANGES else None)
             raw = self._raw.get(params.name)
             if raw is None:
-                return await bare(ctx, params)
+                try:
+                    return await bare(ctx, params)
+                finally:
+                    # It counts only if the function was not reached.
+                    hear(f"the handler of `{params.name}` did not hand over: `return await guard.call(…)`")
 
             async def body(given: dict[str, Any]) -> Any:
                 # A person may have thought it over for minutes. If it is another tool by now, that one is judged.
                 await check(Offer.TOOL, params.name)
-                run = bare if self._raw.get(params.name) is raw else handler
-                return await run(ctx, params.model_copy(update={"arguments": given}))
+                again = params.model_copy(update={"arguments": given})
+                if self._raw.get(params.name) is raw:
+                    return await bare(ctx, again)
+                return await handler(ctx, again, changes + 1)
 
             return await raw(params.arguments, body)
 
@@ -271,9 +281,10 @@ class LowLevelSurface:
             return self._denied(call, name, await refuse(refusal))
         try:
             given = function.metadata.validate_arguments(dict(arguments or {}))
-        except Exception:  # noqa: BLE001  what validation raises would tell the schema
-            refusal = Refusal(Reason.INVALID_ARGUMENT, "the arguments do not fit the function")
-            return self._denied(call, name, await refuse(refusal))
+        except Exception as error:  # noqa: BLE001  what validation raises would tell the schema
+            rule = None if call is None else call.rule
+            tool = rule.tool if rule is not None and rule.tool.name == name else None
+            return self._denied(call, name, await refuse(unfit(tool, [error])))
         try:
             if function.context is not None:
                 given[function.context] = _context(call)

@@ -22,7 +22,8 @@ from pydantic import ValidationError
 from agentguard.adapters.answers import ANSWERS, ErrorAnswers, protocol_denial
 from agentguard.adapters.changes import LISTEN, Changes
 from agentguard.adapters.listing import Listing, is_kept, unshared
-from agentguard.adapters.reading import UNFIT, Reading
+from agentguard.adapters.misfit import UNFIT, has_no_escapes, hearing, unfit
+from agentguard.adapters.reading import Reading
 from agentguard.adapters.stepup import step_up, with_step_up
 from agentguard.adapters.surface import Offer
 from agentguard.call import ACTING, Call, Denial
@@ -31,7 +32,6 @@ from agentguard.evidence.record import call_attributes
 from agentguard.identity.sources import META_KEY as IDENTITY_KEY
 from agentguard.identity.sources import EnvironmentSource, meta_token, stdio_audience
 from agentguard.model import Reason
-from agentguard.policy.values import check_no_escapes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
     from agentguard.adapters.elicitation import Rounds
+    from agentguard.adapters.misfit import Heard
     from agentguard.enforce import Enforcer
     from agentguard.identity.verifier import InvocationVerifier
     from agentguard.limits import Limits
@@ -174,23 +175,31 @@ class Adapter:
             )
         except Denial as denial:
             return ANSWERS.denied(denial.decision)
+        with hearing() as heard:
+            result = await self._run_tool(ctx, call, name, call_next, heard)
+        if call.entered:
+            return result
+        # No guarded function was reached, so whatever this is, nobody decided on it.
+        refusal = unfit(None if rule is None else rule.tool, heard)
+        return ANSWERS.denied(await self._enforcer.refuse(call, name, refusal))
+
+    async def _run_tool(self, ctx: Context, call: Call, name: str, call_next: CallNext, heard: Heard) -> HandlerResult:
+        """Run a tool; what comes out counts only if it was reached."""
+        if not has_no_escapes((ctx.params or {}).get("arguments"), self._limits):
+            return None
         try:
-            check_no_escapes((ctx.params or {}).get("arguments"), self._limits)
-            result = await call_next(ctx)
+            return await call_next(ctx)
         except ValidationError:
             if call.entered:
                 raise
             # What is no request of the protocol gets no tool's result: the SDK answers it with an error.
             raise protocol_denial(await self._enforcer.refuse(call, name, UNFIT)) from None
-        except Exception:
+        except Exception as error:
             # What a tool raises is the tool's; what validation raises would tell the schema.
             if call.entered:
                 raise
-        else:
-            if call.entered:
-                return result
-        # No guarded function was reached, so whatever this is, nobody decided on it.
-        return ANSWERS.denied(await self._enforcer.refuse(call, name, UNFIT))
+            heard.append(error)
+            return None
 
     async def _unknown(self, ctx: Context, call: Call, _: CallNext) -> HandlerResult:
         """Answer for a method that nobody knows as the SDK does for one that the server does not have."""

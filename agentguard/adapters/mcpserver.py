@@ -16,6 +16,7 @@ from typing_extensions import TypeIs
 
 from agentguard.adapters.answers import ANSWERS
 from agentguard.adapters.injected import SYNTHETIC_CONTEXT
+from agentguard.adapters.misfit import hear
 from agentguard.adapters.surface import Offer, Registered
 
 if TYPE_CHECKING:
@@ -175,7 +176,12 @@ class MCPServerSurface:
 
         async def call_tool(name: str, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:  # noqa: FBT001, FBT002
             await check(Offer.TOOL, name)
-            return await bare(name, arguments, context, convert_result)
+            try:
+                return await bare(name, arguments, context, convert_result)
+            except Exception as error:
+                # The SDK makes a result of it, with the values that did not fit.
+                hear(error)
+                raise
 
         async def read(uri: Any, context: Any = None) -> Any:
             await check(Offer.RESOURCE, str(uri))

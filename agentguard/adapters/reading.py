@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from agentguard.adapters.answers import ErrorAnswers, protocol_denial
+from agentguard.adapters.misfit import UNFIT, has_no_escapes, hearing, unfit
 from agentguard.adapters.surface import Offer
 from agentguard.call import ACTING, Denial
 from agentguard.denial import told
@@ -19,7 +20,6 @@ from agentguard.errors import Refusal
 from agentguard.guarded import direct_call
 from agentguard.model import Reason
 from agentguard.policy.schema import METHODS
-from agentguard.policy.values import check_no_escapes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -29,14 +29,13 @@ if TYPE_CHECKING:
     from mcp.server.context import CallNext, HandlerResult
 
     from agentguard.adapters.mcp import Handler
+    from agentguard.adapters.misfit import Heard
     from agentguard.adapters.surface import Context
     from agentguard.call import Call
     from agentguard.enforce import Enforcer
     from agentguard.limits import Limits
     from agentguard.model import Decision
     from agentguard.rulebook import Rulebook
-
-UNFIT: Final = Refusal(Reason.INVALID_ARGUMENT, "the arguments do not fit the schema")
 
 _REFERENCES: Final = {"ref/prompt": (Offer.PROMPT, "name"), "ref/resource": (Offer.RESOURCE, "uri")}
 
@@ -104,19 +103,29 @@ class Reading:
             await self._enforcer.preflight(call, rule.tool.name, rule.tool)
         except Denial as denial:
             await self._hide(call, offer, str(named), denial.decision)
-        try:
-            check_no_escapes((ctx.params or {}).get("arguments"), self._limits)
-            result = await call_next(ctx)
-        except Exception:
-            # What the function raises is its own; what validation raises would tell the schema.
-            if answers.decision is None and call.entered and not call.rehearse:
-                raise
-            result = None
+        with hearing() as heard:
+            result = await self._run(ctx, call, answers, call_next, heard)
         # Frameworks wrap what a function raises: what was decided counts, and not what became of it.
         if answers.decision is None and (call.rehearsed if call.rehearse else call.entered):
             return result
         # No guarded function was reached, so whatever this is, nobody decided on it.
-        raise protocol_denial(answers.decision or await self._enforcer.refuse(call, rule.tool.name, UNFIT))
+        refusal = unfit(rule.tool, heard)
+        raise protocol_denial(answers.decision or await self._enforcer.refuse(call, rule.tool.name, refusal))
+
+    async def _run(
+        self, ctx: Context, call: Call, answers: ErrorAnswers, call_next: CallNext, heard: Heard
+    ) -> HandlerResult:
+        """Run what is guarded; without a result where it was not reached, or was denied."""
+        if not has_no_escapes((ctx.params or {}).get("arguments"), self._limits):
+            return None
+        try:
+            return await call_next(ctx)
+        except Exception as error:
+            # What the function raises is its own; what validation raises would tell the schema.
+            if answers.decision is None and call.entered and not call.rehearse:
+                raise
+            heard.append(error)
+            return None
 
     async def _hide(self, call: Call, offer: Offer, named: str, decision: Decision) -> NoReturn:
         """Answer as if there were no such thing, as far as the caller may know of things at all.

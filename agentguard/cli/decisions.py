@@ -113,6 +113,8 @@ class Teller:
             return [_line(record, "allow", _what(record), _who(record), by(record))]
         asked = reason == "approval_required"
         named = ", ".join(id_ for id_ in record.policy_ids if id_ in self.places) or reason
+        if detail := record.text("agentguard.decision.detail"):
+            named += f": {detail}"
         lines = [_line(record, "ASK" if asked else "DENY", _what(record), _who(record), named)]
         hints = [f"why: {self.evidence} {record.text('agentguard.decision.id')}"]
         if (place := self._change(record, reason)) and not asked:

@@ -24,17 +24,19 @@ from agentguard.atend import call_at_end
 from agentguard.cli.decisions import Teller, TellingLedger, on_stderr
 from agentguard.cli.loading import load_server, streams_kept
 from agentguard.cli.output import say
-from agentguard.cli.serving import LOOPBACK, http_server, listening, logging_shown, url_of
+from agentguard.cli.serving import LOOPBACK, http_server, listening, logging_shown, prints_aside, url_of
 from agentguard.cli.starter import write_starter
-from agentguard.cli.wrap import own_folder, require_no_auth, safe_name, tell_open_routes
-from agentguard.errors import PolicyError, Refusal
+from agentguard.cli.wrap import OURS, own_folder, require_no_auth, safe_name, tell_open_routes
+from agentguard.errors import ConfigurationError, PolicyError, Refusal
+from agentguard.evidence.vocabulary import RecordKind
 from agentguard.guard import Guard
 from agentguard.identity.issuers import TrustedIssuer
 from agentguard.identity.keys import FixedKeys
-from agentguard.identity.sources import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, stdio_audience
+from agentguard.identity.sources import stdio_audience
 from agentguard.identity.verifier import InvocationVerifier
 from agentguard.lifecycle.issuer import Issuer
 from agentguard.limits import Limits
+from agentguard.policy.folder import read_files
 from agentguard.policy.source import read_folder
 from agentguard.private import private_folder
 from agentguard.state import State, open_state
@@ -42,14 +44,19 @@ from agentguard.state import State, open_state
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from agentguard.evidence.kept import Kept
     from agentguard.lifecycle.runs import Run
-    from agentguard.policy.source import Policy
+    from agentguard.policy.source import PolicySource
 
 _PATH: Final = "/mcp"
 _STDIO_ISSUER: Final = "urn:agentguard:dev"
 _EVERYTHING: Final = "permit (principal, action, resource);"
 # Nobody works on one start for longer.
 _LASTS: Final = 7 * 86_400
+_BEGINS: Final = "dev-"
+_STALE: Final = "a request came with the secret of another start: copy the line above again"
+_BARE: Final = "a request came without the secret: copy the line above as a whole"
+_CHANGED: Final = "the policies have changed, and those of the start still decide: start `agentguard dev` again"
 
 ServerArgument = Annotated[
     str, typer.Argument(metavar="SERVER", help="path/to/server.py, path/to/server.py:name, or module:server.")
@@ -61,6 +68,7 @@ PoliciesOption = Annotated[
 
 
 def dev(
+    ctx: typer.Context,
     server: ServerArgument,
     *,
     stdio: Annotated[bool, typer.Option("--stdio", help="Serve whoever starts this over stdio, and not HTTP.")] = False,
@@ -75,18 +83,26 @@ def dev(
 
     Example: `agentguard dev server.py`
     """
+    if ctx.args:
+        given = shlex.join((server, *ctx.args))
+        message = (
+            f"`agentguard dev` wants one server, got `{given}`: name its module or file, "
+            f"or serve a command with `agentguard wrap --policies FOLDER -- {given}`"
+        )
+        raise ConfigurationError(message)
     # Whoever is called here acts by the identity that this command makes.
-    for name in (TOKEN_VARIABLE, TOKEN_FILE_VARIABLE):
+    for name in OURS:
         os.environ.pop(name, None)
     loaded = load_server(server, is_server=is_server)
     known = unguarded(loaded.server)
-    folder = loaded.folder / "policies" if policies is None else policies.absolute()
+    folder = _folder(policies, loaded.folder / "policies")
     if (written := write_starter(folder)) is not None:
         say(f"agentguard: wrote {written}, to begin with: read it, and make it yours")
+    source = _source(folder)
     # Each decision is told by its line.
     with logging_shown(logging.WARNING, sdk=logging.WARNING), _state(known.name) as (state, kept):
         teller = Teller(
-            places={policy.id: f"{_shown(folder)}/{policy.file}:{policy.line}" for policy in _policies(folder)},
+            places={policy.id: f"{_shown(folder)}/{policy.file}:{policy.line}" for policy in source.policies},
             folder=_shown(folder),
             evidence=f"agentguard evidence show {_shown(kept)} --decision",
             console=on_stderr(),
@@ -95,7 +111,7 @@ def dev(
             known=known,
             server=loaded.server,
             folder=folder,
-            state=replace(state, ledger=TellingLedger(state.ledger, teller)),
+            state=replace(state, ledger=TellingLedger(state.ledger, _telling(teller, source))),
             agent=agent,
         )
         anyio.run(session.over_stdio if stdio else partial(session.over_http, port))
@@ -128,7 +144,8 @@ class Session:
             os.environ.update(run.environment())
             self._guarded(issuer, None, tools)
             self._tell("on stdio")
-            await self.known.speak()
+            with prints_aside():
+                await self.known.speak()
 
     async def over_http(self, port: int) -> None:
         """Serve whoever has the secret, on loopback."""
@@ -139,12 +156,13 @@ class Session:
             issuer = Issuer(issuer=url.removesuffix(_PATH), store=self.state.store)
             with _running(issuer, self.agent, url) as run:
                 guard = self._guarded(issuer, url, tools)
-                secret = f"dev-{secrets.token_urlsafe(16)}"
+                secret = f"{_BEGINS}{secrets.token_urlsafe(16)}"
                 app = StandIn(self.known.app(guard, path=_PATH, host=LOOPBACK), secret=secret, token=run.token)
                 self._tell(f"at {url}")
                 tell_open_routes(self.known)
                 header = f'--header "Authorization: Bearer {secret}"'
-                say(f"  npx @modelcontextprotocol/inspector --transport http --server-url {url} {header}")
+                say("in another terminal, for your client (the Inspector wants Node 22.19 or later):")
+                say(f"  npx @modelcontextprotocol/inspector@2 --transport http --server-url {url} {header}")
                 say(f"  claude mcp add --transport http {shlex.quote(self.known.name)} {url} {header}")
                 await http_server(app, lifespan=True).serve(sockets=[listens])
 
@@ -171,7 +189,8 @@ class Session:
 class StandIn:
     """Lets one secret stand for the tokens of a run, which are over in minutes.
 
-    What it puts in its place is verified like any other token.
+    What it puts in its place is verified like any other token. Somebody whose client has no
+    secret, or that of an earlier start, reads so where this runs.
 
     Args:
         app: The application that demands tokens.
@@ -183,16 +202,30 @@ class StandIn:
         self._app = app
         self._secret = f"Bearer {secret}".encode()
         self._token = token
+        self._told: set[str] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
         if scope["type"] == "http":
+            if scope["path"] == _PATH:
+                self._hint([value for name, value in scope["headers"] if name == b"authorization"])
             headers = [
                 (name, self._exchanged(value) if name == b"authorization" else value)
                 for name, value in scope["headers"]
             ]
             scope = {**scope, "headers": headers}
         await self._app(scope, receive, send)
+
+    def _hint(self, sent: list[bytes]) -> None:
+        """Say why a client is refused: once, until one is let in."""
+        if any(hmac.compare_digest(value, self._secret) for value in sent):
+            self._told.clear()
+            return
+        stale = any(value.lower().startswith(f"bearer {_BEGINS}".encode()) for value in sent)
+        what = _STALE if stale else "" if sent else _BARE
+        if what and what not in self._told:
+            self._told.add(what)
+            say(f"agentguard: {what}")
 
     def _exchanged(self, value: bytes) -> bytes:
         if not hmac.compare_digest(value, self._secret):
@@ -244,11 +277,47 @@ def _claimed(above: Path, name: str, undo: ExitStack) -> Path:
         number += 1
 
 
-def _policies(folder: Path) -> tuple[Policy, ...]:
+def _folder(given: Path | None, beside: Path) -> Path:
+    """Return the folder of policies; only the one beside the server is made where there is none.
+
+    Raises:
+        ConfigurationError: Another one was named that is no folder.
+    """
+    folder = beside if given is None else given.absolute()
+    if folder != beside and not folder.is_dir():
+        got = "a file" if folder.exists() else "no such folder"
+        message = f"--policies wants a folder, got `{folder}`, {got}: name one that is there, or leave it out"
+        raise ConfigurationError(message)
+    return folder
+
+
+def _source(folder: Path) -> PolicySource:
     try:
-        return read_folder(folder, Limits()).policies
+        return read_folder(folder, Limits())
     except PolicyError as error:
         raise error.within(folder) from None
+
+
+def _telling(teller: Teller, source: PolicySource) -> Callable[[Kept], None]:
+    """Return what tells of a record, and once that the policies are no longer those that decide."""
+    told = False
+
+    def tell(record: Kept) -> None:
+        nonlocal told
+        teller(record)
+        if not told and record.kind == RecordKind.DECISION and _files(source.folder) != source.files:
+            told = True
+            say(f"agentguard: {_CHANGED}")
+
+    return tell
+
+
+def _files(folder: str) -> tuple[tuple[str, str], ...]:
+    """Return what a folder of policies holds now; nothing where that could not be served."""
+    try:
+        return tuple(read_files(Path(folder)).items())
+    except PolicyError:
+        return ()
 
 
 def _shown(path: Path) -> str:

@@ -24,7 +24,7 @@ from agentguard.evidence.prune import prune as prune_folder
 from agentguard.evidence.reading import evidence_folder, read_sources
 from agentguard.evidence.report import report_page
 from agentguard.evidence.retell import story_of
-from agentguard.evidence.showing import Selection, is_quiet, part_of, row_of
+from agentguard.evidence.showing import Selection, explained, is_quiet, part_of, row_of
 from agentguard.evidence.verify import prove
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.evidence.words import count
@@ -146,7 +146,7 @@ def show(
     with _telling() as told:
         taken = filter(selection.takes, read_sources(sources, told.append))
         if wanted == "table":
-            _draw(taken, limit or _ROWS, quiet=not kind)
+            _draw(taken, limit or _ROWS, quiet=not kind, explain=bool(decision))
         elif wanted == "json":
             rows = ",\n".join(json.dumps(row_of(record)) for record in newest(taken, limit))
             result(f"[\n{rows}\n]" if rows else "[]")
@@ -166,8 +166,11 @@ def _require_known(option: str, words: Iterable[str] | None, known: type[StrEnum
             raise ConfigurationError(message)
 
 
-def _draw(records: Iterable[Kept], limit: int, *, quiet: bool) -> None:
-    """Draw records, the newest so many; without those that say only that all goes on, if *quiet*."""
+def _draw(records: Iterable[Kept], limit: int, *, quiet: bool, explain: bool) -> None:
+    """Draw records, the newest so many; without those that say only that all goes on, if *quiet*.
+
+    What the width of a table cuts off of decisions stands below it whole, to *explain* them.
+    """
     console = terminal()
     counted = _Counted(quiet=quiet)
     drawn = newest((record for record in counted.of(records) if not (quiet and is_quiet(record))), limit)
@@ -176,6 +179,9 @@ def _draw(records: Iterable[Kept], limit: int, *, quiet: bool) -> None:
         return
     if drawn:
         console.print(table(drawn, width=console.width))
+    for record in drawn if explain else ():
+        if record.kind == RecordKind.DECISION:
+            result(printable(explained(record)))
     left = counted.seen - counted.quiet - len(drawn)
     if left:
         hint(f"and {count(left, 'older record')}: --limit shows more")

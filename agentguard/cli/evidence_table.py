@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 from rich.text import Text
 
-from agentguard.evidence.showing import by, verdict
+from agentguard.evidence.showing import acted, by, verdict
 from agentguard.evidence.words import moment
 from agentguard.model import printable
 
@@ -60,12 +60,13 @@ def table(records: Sequence[Kept], *, width: int) -> Table:
         if day != (day := moment(record.at, "%d %b")):
             drawn.add_row(Text(day, style="dim"))
         what = verdict(record)
-        facts = ["gen_ai.tool.name", "agentguard.agent.id"]
+        facts = ["agentguard.agent.id"]
         if wide:
             facts += ["agentguard.user.id", "agentguard.task.id"]
         drawn.add_row(
             moment(record.at, "%H:%M:%S"),
             Text(printable(what), style=_STYLES.get(what, "")),
+            Text(printable(acted(record))),
             *(Text(printable(record.text(name))) for name in facts),
             Text(printable(by(record))),
             *([Text(printable(_version(record)))] if wide else []),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import shlex
 import sys
 import traceback
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _FORMS: Final = "write module:server, path/to/server.py, or path/to/server.py:name"
 _SERVERS: Final = "an MCPServer, a FastMCP or a low-level Server"
 _SUFFIX: Final = ".py"
+_OLD: Final = "mcp.server.fastmcp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,11 +180,16 @@ def _mistake(place: str, error: BaseException, folder: Path) -> ConfigurationErr
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_below(frame.filename, folder)]
         where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else place
     if isinstance(error, SystemExit):
-        return ConfigurationError(f"{where}: ends the process when it is loaded: put that below `if __name__ …`")
+        fix = f"put that below `if __name__ …`, or {_as_command(place)}"
+        return ConfigurationError(f"{where}: ends the process when it is loaded: {fix}")
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(_OLD):
+        fix = "write `from mcp.server import MCPServer`, which took its place"
+        return ConfigurationError(f"{where}: `{_OLD}` was in version 1 of the SDK, and this is 2: {fix}")
     text = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if isinstance(error, ModuleNotFoundError):
-        return ConfigurationError(f"{where}: {what}: install it beside agentguard, in the same environment")
+        fix = "pip install 'agentguard[fastmcp]'" if error.name == "fastmcp" else "install it beside agentguard"
+        return ConfigurationError(f"{where}: {what}: {fix}, in the same environment")
     return ConfigurationError(f"{where}: {what}: mend it there")
 
 
@@ -212,4 +219,10 @@ def _named(place: str, name: str, names: Mapping[str, object], is_server: Callab
 def _which(place: str, servers: Mapping[int, str]) -> str:
     if servers:
         return "name it, " + " or ".join(f"{place}:{name}" for name in sorted(servers.values()))
-    return "assign the server to a name at the top of the module"
+    return f"assign the server to a name at the top of the module, or {_as_command(place)}"
+
+
+def _as_command(place: str) -> str:
+    """Return how a server is served that cannot be loaded."""
+    module = "" if place.endswith(_SUFFIX) or os.sep in place else "-m "
+    return f"serve its command: agentguard wrap --policies FOLDER -- python {module}{shlex.quote(place)}"

@@ -35,7 +35,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
-app.command(rich_help_panel=START)(dev)
+# It says itself what to do with more than one server.
+app.command(rich_help_panel=START, context_settings={"allow_extra_args": True})(dev)
 app.command(rich_help_panel=START, cls=RunCommand, options_metavar="[OPTIONS] --")(run)
 app.command(rich_help_panel=START)(token)
 app.command(rich_help_panel=START, cls=WrapCommand)(wrap)

@@ -1,4 +1,4 @@
-"""Serve something from a command: on which address, and with its log on standard error."""
+"""Serve something from a command: on which address, and with what it logs and prints on standard error."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import os
 import re
 import socket
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+import sys
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import uvicorn
 
@@ -100,3 +101,36 @@ def logging_shown(level: int = logging.INFO, *, sdk: int = logging.NOTSET) -> It
         log.setLevel(level)
         theirs.setLevel(sdk)
         log.removeHandler(handler)
+
+
+@contextmanager
+def prints_aside() -> Iterator[None]:
+    """Let what a server prints while it speaks stdio go to standard error: standard output is the protocol's.
+
+    The SDK keeps the descriptor from whoever prints for as long as it serves. Text that waits
+    in the stream until then would be written behind the last answer.
+    """
+    stdout = sys.stdout
+    try:
+        with redirect_stdout(cast("IO[str]", _Aside(stdout.buffer))):
+            yield
+    finally:
+        kept = os.dup(1)
+        try:
+            os.dup2(2, 1)
+            with suppress(OSError, ValueError):
+                stdout.flush()
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+class _Aside:
+    """Standard error for whoever prints, above the bytes of standard output, by which the SDK finds its descriptor."""
+
+    def __init__(self, buffer: object) -> None:
+        self.buffer = buffer
+
+    def __getattr__(self, name: str) -> Any:
+        # A command leaves none behind where nobody reads it.
+        return getattr(sys.stderr or sys.__stderr__, name)

@@ -22,7 +22,7 @@ from agentguard.adapters.upstream import upstream
 from agentguard.cli.loading import load_server, streams_kept
 from agentguard.cli.options import STORE_VARIABLE, JsonOption
 from agentguard.cli.output import result_json, say
-from agentguard.cli.serving import http_server, listening, logging_shown, read_address, url_of
+from agentguard.cli.serving import http_server, listening, logging_shown, prints_aside, read_address, url_of
 from agentguard.errors import ConfigurationError
 from agentguard.guard import Guard
 from agentguard.identity.sources import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
@@ -35,7 +35,7 @@ _COMMAND: Final = "agentguard.command"
 _NAME: Final = 100
 _TOKENS: Final = frozenset((TOKEN_VARIABLE, TOKEN_FILE_VARIABLE))
 # What neither the module of a server nor the program behind it has any business with.
-_OURS: Final = _TOKENS | {STORE_VARIABLE}
+OURS: Final = _TOKENS | {STORE_VARIABLE}
 
 PoliciesOption = Annotated[Path, typer.Option("--policies", metavar="FOLDER", help="The policies that decide.")]
 HttpOption = Annotated[
@@ -124,7 +124,7 @@ def wrap(
     address = None if http is None else read_address(http, option="--http")
     options = {"environment": environment, "time_zone": time_zone, "label": label, "forward": forward or False}
     with logging_shown():
-        own = {name: value for name in _OURS if (value := os.environ.pop(name, None)) is not None}
+        own = {name: value for name in OURS if (value := os.environ.pop(name, None)) is not None}
         wrapped = None if server is None else load_server(server, is_server=is_server).server
         wrapping = Wrapping(
             policies=policies, state=state, issuer=issuer, audience=audience, options=options, as_json=as_json
@@ -176,12 +176,14 @@ class Wrapping:
             known = unguarded(wrapped)
             with streams_kept():
                 tools = await tools_of(wrapped)
-            os.environ.update(own)
+            # The guard takes these out again; what else is ours, its tools have no business with either.
+            os.environ.update({name: own[name] for name in _TOKENS & own.keys()})
             if address is None:
                 with closing(self._attach(wrapped, known, None, tools).state):
                     if not own.keys() & _TOKENS:
                         say(f"agentguard: no token in the environment, so every call is denied: {_run(known.name)}")
-                    await known.speak()
+                    with prints_aside():
+                        await known.speak()
                 return
             require_no_auth(known)
             host, _ = address

@@ -23,6 +23,9 @@ _WHY: Final = {
     Reason.EVIDENCE_UNAVAILABLE: "the evidence cannot be kept, an error in this log says why",
 }
 
+# Here a policy asks for a person and something else says why there is none: both are to be known.
+_OF_BOTH: Final = frozenset({Reason.APPROVAL_DECLINED, Reason.APPROVAL_UNAVAILABLE})
+
 # Reasons for which a decision says which link of the chain it was about.
 _OF_A_LINK: Final = frozenset(
     {
@@ -38,7 +41,7 @@ _OF_A_LINK: Final = frozenset(
 
 
 def denied(decision: Decision, *, tool: str | None, invocation: Invocation | None) -> str:
-    """Return the line for a denial.
+    """Return the line for a denial, or for the question that a person is asked in its place.
 
     Args:
         decision: The denial, with its id.
@@ -48,12 +51,18 @@ def denied(decision: Decision, *, tool: str | None, invocation: Invocation | Non
     what = "a call" if tool is None else f"`{tool}`"
     whose = "" if invocation is None else f" to {_named(invocation)}"
     # Errors name policies and types, never a value.
-    why = "; ".join(decision.errors) or ", ".join(decision.policy_ids) or _WHY.get(decision.reason, "nothing more")
+    errors, policies = "; ".join(decision.errors), ", ".join(decision.policy_ids)
+    both = "; ".join(filter(None, (policies, errors))) if decision.reason in _OF_BOTH else ""
+    why = both or errors or policies or _WHY.get(decision.reason, "nothing more")
     above = ""
     if invocation is not None and decision.reason in _OF_A_LINK and decision.link < len(invocation.ancestors):
         above = f", for {_named(invocation.ancestors[decision.link])} above it"
     elif invocation is not None and decision.scopes:
         above = f"; its token lacks `{' '.join(sorted(set(decision.scopes) - invocation.scopes))}`"
+    if decision.reason is Reason.APPROVAL_REQUIRED:
+        # Nothing is denied yet: the next request brings the answer.
+        whose = whose.replace(" to ", " of ", 1)
+        return f"a person is asked about {what}{whose}, decision {decision.id}, {decision.reason}: {why}{above}"
     return f"denied {what}{whose}, decision {decision.id}, {decision.reason}: {why}{above}"
 
 

@@ -12,13 +12,13 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentguard.errors import ConfigurationError
-from agentguard.model import EntityUid, canonical_json
+from agentguard.model import EntityUid, Reason, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentguard.evidence.vocabulary import AttributeValue, Outcome, RecordKind
-    from agentguard.model import Decision, Invocation, Reason
+    from agentguard.model import Decision, Invocation
 
 _TEXT_CHARACTERS: Final = 256
 _DIGEST_KEY_BYTES: Final = 32
@@ -159,6 +159,7 @@ def decision_attributes(
         "agentguard.policy.version": decision.policy_version,
         "agentguard.action.id": wire_text(action),
     }
+    found.update(_detail(decision))
     if decision.policy_ids:
         found["agentguard.policy.ids"] = decision.policy_ids
         found["agentguard.policy.id"] = decision.policy_ids[0]
@@ -182,6 +183,14 @@ def decision_attributes(
     if call is not None:
         found.update(call)
     return found
+
+
+def _detail(decision: Decision) -> dict[str, AttributeValue]:
+    # They hold names that tools declare, kinds of values, and why no person said yes. The errors of other reasons are
+    # for the log alone.
+    if decision.reason not in {Reason.INVALID_ARGUMENT, Reason.APPROVAL_UNAVAILABLE} or not decision.errors:
+        return {}
+    return {"agentguard.decision.detail": wire_text("; ".join(decision.errors))}
 
 
 def _who(invocation: Invocation) -> dict[str, AttributeValue]:

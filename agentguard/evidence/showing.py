@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NAMES: Final[Mapping[str, str]] = {
     "effect": "agentguard.decision.effect",
     "reason": "agentguard.decision.reason",
+    "detail": "agentguard.decision.detail",
     "decision_id": "agentguard.decision.id",
     "tool": "gen_ai.tool.name",
     "action": "agentguard.action.id",
@@ -186,6 +187,24 @@ def by(record: Kept) -> str:
         refused = int(record.number("agentguard.tokens.refused") or 1)
         return f"{refused:,} of {record.text('agentguard.decision.reason')}"
     return record.text("agentguard.policy.refused") or record.text("agentguard.policy.label")
+
+
+def acted(record: Kept) -> str:
+    """Return what a record says was done: by which tool, or which action it was where that is no tool."""
+    names = ("gen_ai.tool.name", "agentguard.action.id", "mcp.method.name")
+    return next(filter(None, map(record.text, names)), "")
+
+
+def explained(record: Kept) -> str:
+    """Return a decision in a line: its id and reason, the policies, and what did not fit."""
+    policies = ", ".join(record.policy_ids)
+    return "".join(
+        (
+            f"{record.text('agentguard.decision.id')}: {record.text('agentguard.decision.reason')}",
+            f", by {policies}" if policies else "",
+            f": {detail}" if (detail := record.text("agentguard.decision.detail")) else "",
+        )
+    )
 
 
 def verdict(record: Kept) -> str:

@@ -92,6 +92,13 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.decision.id", "string", _CALL, "The decision; the caller is told the same id."),
     _row("agentguard.decision.effect", "string", (*_JUDGED, "metric"), "`allow` or `deny`."),
     _row("agentguard.decision.reason", "string", (*_JUDGED, "metric"), "Why, one of the closed list of reasons."),
+    _row(
+        "agentguard.decision.detail",
+        "string",
+        _JUDGED,
+        "Of `invalid_argument`: which declared argument did not fit, and its kind. Of `approval_unavailable`: why. "
+        "Never a value.",
+    ),
     _row("agentguard.policy.version", "string", _JUDGED, "Digest of everything that decides; empty: nothing asked."),
     _row("agentguard.policy.label", "string", _JUDGED, "A name for people, beside the version."),
     _row(

@@ -64,7 +64,7 @@ class EnvironmentSource:
             Refusal: There is none, or its file is not a private one.
         """
         if self._path is None:
-            return self._token or _refuse("the environment holds no token")
+            return self._token or _refuse("the environment holds no token: start this with `agentguard run … --`")
         try:
             found = os.stat(self._path, follow_symlinks=False)  # noqa: PTH116  once a call, without a Path's cost
             if self._token is None or _mark(found) != self._mark or not now < self._renew_at:

@@ -40,6 +40,9 @@ __all__ = ["GRANT_TYPE", "KeySet", "Peeked", "PublicKey", "TrustedIssuer", "Unsa
 GRANT_TYPE: Final = "agentguard_grant"
 """The type of the entry of ``authorization_details`` (RFC 9396) that holds the grant."""
 
+LOCAL_ISSUER: Final = "urn:agentguard:local"
+"""Who issues the tokens of this host's own commands."""
+
 _DEFAULT_LIMITS: Final = Limits()
 _LONG: Final = 2**63
 _ANCESTOR_NEEDS: Final = frozenset({"iss", "run", "agent", "scope", "grade", "iat", "exp", "grant"})
@@ -74,7 +77,7 @@ def verify(  # noqa: PLR0917  the order is that of the sentence: this token, by 
         peeked = peek(token, limits)
         trusted = issuers.get(peeked.issuer)
         if trusted is None:
-            refuse("the issuer is not trusted")
+            refuse(untrusted(peeked.issuer, issuers))
         if peeked.type not in trusted.types and not (peeked.type == "" and trusted.dialect.untyped):
             refuse("`typ` is not accepted from this issuer")
         key = keys[trusted.issuer].get(peeked.key_id)
@@ -90,6 +93,17 @@ def verify(  # noqa: PLR0917  the order is that of the sentence: this token, by 
     # pyjwt and cryptography raise more than `PyJWTError` on hostile input.
     except Exception as error:  # noqa: BLE001
         refuse(f"verification stopped with {type(error).__name__}")
+
+
+def untrusted(issuer: str, trusted: Iterable[str]) -> str:
+    """Return why a token of *issuer* is refused, for the log: with whom one trusts, and never a stranger's text."""
+    names = sorted(trusted)
+    got = "another"
+    if issuer == LOCAL_ISSUER:
+        got = f"`{LOCAL_ISSUER}`"
+    elif close := next((name for name in names if name.rstrip("/") == issuer.rstrip("/")), None):
+        got = f"`{close.rstrip('/')}` {'without' if close.endswith('/') else 'with'} a slash at its end"
+    return f"the issuer is not trusted: got {got}, trusted is {', '.join(f'`{name}`' for name in names)}"
 
 
 class _Reading:

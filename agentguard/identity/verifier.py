@@ -16,7 +16,7 @@ from agentguard.errors import ConfigurationError, Refusal
 from agentguard.identity.form import peek
 from agentguard.identity.issuers import TrustedIssuer
 from agentguard.identity.keys import JWKS, Keys
-from agentguard.identity.token import verify
+from agentguard.identity.token import untrusted, verify
 from agentguard.limits import Limits
 from agentguard.model import Reason
 
@@ -145,7 +145,7 @@ class InvocationVerifier:
             peeked = peek(token, self._limits)
             issuer, key_id = peeked.issuer, peeked.key_id
         if issuer not in self.issuers:
-            raise Refusal(Reason.INVALID_TOKEN, "the issuer is not trusted")
+            raise Refusal(Reason.INVALID_TOKEN, untrusted(issuer, self.issuers))
         keys = await self._keys[issuer].get(key_id)
         now = self._clock()
         # Looked up again, since others ran while we waited for the keys.

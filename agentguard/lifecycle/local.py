@@ -24,6 +24,7 @@ from agentguard.errors import ConfigurationError
 from agentguard.identity.issuers import TrustedIssuer
 from agentguard.identity.keys import FixedKeys
 from agentguard.identity.sources import STDIO_AUDIENCE
+from agentguard.identity.token import LOCAL_ISSUER
 from agentguard.lifecycle.issuer import Issuer
 from agentguard.lifecycle.sqlite import SQLiteStore
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from agentguard.lifecycle.store import Store
 
-ISSUER: Final = "urn:agentguard:local"
+ISSUER: Final = LOCAL_ISSUER
 
 _LOG: Final = logging.getLogger("agentguard")
 _KEY: Final = "issuer.pem"

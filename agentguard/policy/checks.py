@@ -34,6 +34,9 @@ _WORDS: Final = {
         'Cedar compares decimals by name, not with `<` or `>`: write `….greaterThan(decimal("100.0"))`, '
         "or `greaterThanOrEqual`, `lessThan`, `lessThanOrEqual`"
     ),
+    re.compile(r"the types (?:(\w+) and Set<\1>|Set<(\w+)> and \2) are not compatible"): (
+        'a set equals no single value: write `….contains("x")`'
+    ),
     re.compile(r"the types (?:Long and decimal|decimal and Long) are not compatible"): (
         'a decimal equals nothing but a decimal: write `== decimal("100.0")`'
     ),

@@ -18,12 +18,13 @@ from agentguard.errors import ConfigurationError, Refusal
 from agentguard.model import EntityUid, Reason
 from agentguard.policy.grants import check_grant
 from agentguard.policy.kept import Kept
-from agentguard.policy.lexer import tokens
+from agentguard.policy.lexer import statements, tokens
 from agentguard.policy.literals import literals
 from agentguard.policy.reach import KnownEntities, Uid, ancestors, json_text, parents_of, resolve, uid_of
 from agentguard.policy.schema import GuardedTool
-from agentguard.policy.sketch import Sketches
+from agentguard.policy.sketch import Sketches, part_of
 from agentguard.policy.slicing import PolicyIndex, Scope
+from agentguard.policy.unseen import asked_unseen
 from agentguard.policy.values import record_of
 from agentguard.request import principal_entities, principal_uid
 
@@ -192,6 +193,7 @@ class PolicySet:
         )
         self._index = PolicyIndex({policy.id: policy.scope for policy in policies})
         self.actions = {tool.name: _action(tool, schema, entities) for tool in tools}
+        self._hiding = [tool for tool in tools if tool.unseen]
         self._principals = frozenset((uid.type, uid.id) for uid in self._index.principals)
         self._links: Kept[tuple[Invocation, str | None], Link] = Kept(_KEPT_LINKS)
         self._grants: Kept[str, Grant | str] = Kept(_KEPT_GRANTS)
@@ -311,6 +313,9 @@ class PolicySet:
             return _misfit(validation.errors[0].error, self.actions)
         if any(literal.asked and literal.uid.type in self._solid for literal in found):
             return "the grant asks about an entity that the request does not bring"
+        for statement in statements(text):
+            for tool, name, _ in asked_unseen(statement.text, part_of(statement).actions, self._hiding):
+                return f"the grant asks for argument `{name}` of `{tool.name}`, which policies do not see"
         return Grant(text, handle)
 
     def missing(self, uids: set[Uid]) -> set[str]:

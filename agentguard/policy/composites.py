@@ -10,7 +10,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from agentguard.policy.scalars import PART_BYTES, Budget, CedarJson, Convert, refusal
+from agentguard.errors import Refusal
+from agentguard.model import Reason
+from agentguard.policy.scalars import MISSING, PART_BYTES, Budget, CedarJson, Convert, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +22,6 @@ ESCAPES: Final = frozenset({"__extn", "__entity", "__expr"})
 
 # A record of two members: itself and its keys.
 _PAIR_BYTES: Final = 3 * PART_BYTES
-_MISSING: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +115,15 @@ def record_from(
         record: dict[str, CedarJson] = {}
         missing = 0
         for name, optional, nullable, part in plan:
-            item = read(value, name, _MISSING)
-            if item is _MISSING and optional:
+            item = read(value, name, MISSING)
+            if item is MISSING and optional:
                 missing += 1
             elif item is not None or not nullable:
                 record[name] = part(item, budget)
         # A key that no member names would reach the tool without having been judged.
         if closed and len(value) + missing != len(plan) + (len(unseen & value.keys()) if unseen else 0):
-            raise refusal(where, "the declared keys alone", value)
+            # They may be the caller's own words, so none is named.
+            raise Refusal(Reason.INVALID_ARGUMENT, f"`{where}` got a key that is not declared")
         return record
 
     written = (f"{quoted(member.name)}{'?' if member.optional else ''}: {member.shape.cedar}" for member in members)

@@ -25,7 +25,7 @@ from agentguard.errors import Refusal
 from agentguard.model import Decision, Effect, Reason
 from agentguard.policy.compiled import Policy, PolicySet
 from agentguard.policy.given import Given
-from agentguard.policy.reach import Uid, add_references, json_text
+from agentguard.policy.reach import Uid, add_references, json_text, parents_of, uid_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,13 +33,15 @@ if TYPE_CHECKING:
     from agentguard.model import AccessRequest, Invocation
     from agentguard.policy.compiled import Action, Link, Slice
 
-__all__ = ["Policy", "PolicySet", "bearing", "decide", "may_ever", "never"]
+__all__ = ["Policy", "PolicySet", "bearing", "decide", "denial_of", "may_ever", "never"]
 
 # The parts of the context whose schema has no entity type in it, so that nothing in them
 # can refer to one. Cedar itself refuses a context that is not as its schema says.
 _WITHOUT_ENTITIES: Final = frozenset(("input", "facts", "now", "local", "environment", "transport"))
 # Of one slice; Cedar names policies in any order.
 _ANSWERS: Final = 1_024
+# Of what a principal reaches, as many are looked at as if the call acted on them.
+_RESOURCES: Final = 16
 _POSITIONAL: Final = re.compile(r"error while evaluating policy `(policy[0-9]+)`: ([^`]*)")
 
 
@@ -259,7 +261,7 @@ def never(
     try:
         row = policies.action(action)
         for depth, invoked in enumerate(invocation.chain):
-            denial = _never(policies.link(invoked, row, supposing=supposing), row, policies, entities, depth)
+            denial = denial_of(policies.link(invoked, row, supposing=supposing), row, policies, entities, depth)
             if denial is not None:
                 return denial
     except Refusal as refusal:
@@ -268,35 +270,62 @@ def never(
     return None
 
 
-def _never(
-    link: Link, action: Action, policies: PolicySet, entities: Sequence[Mapping[str, object]], depth: int
+def denial_of(
+    link: Link, action: Action, policies: PolicySet, entities: Sequence[Mapping[str, object]], depth: int = 0
 ) -> Decision | None:
+    """Return the denial that every call of one link would get; see `never`."""
     if link.never is not None and not entities:
         return link.never[0]
     try:
-        given = Given(entities, policies)
-        around = given.around(link, action, set())
+        denial = _denial_on(None, link, action, policies, entities)
+        if denial is not None:
+            # What a call acts on is in what acts on it. That may be something that the
+            # principal reaches, or is in, and then it is in there too.
+            own = [uid for uid in Given(entities, policies).reached(link) if uid[0] == action.tool.resource_type]
+            if len(own) > _RESOURCES or not all(_denial_on(uid, link, action, policies, entities) for uid in own):
+                denial = None
     except Refusal:
         # What is missing now may be there at the call.
-        return None
+        denial = None
+    denial = None if denial is None else replace(denial, link=depth)
+    if not entities:
+        link.never = (denial,)
+    return denial
+
+
+def _denial_on(
+    resource: Uid | None, link: Link, action: Action, policies: PolicySet, entities: Sequence[Mapping[str, object]]
+) -> Decision | None:
+    """Return the denial of every call on *resource*, or, if None, on what the principal does not reach.
+
+    Raises:
+        Refusal: What the principal reaches is not all there.
+    """
+    given = Given([_in_what_acts(entity, resource, action) for entity in entities], policies)
+    around = given.around(link, action, set(), resource)
     request = {"principal": spelled(link.principal), "action": spelled(action.uid)}
     # What the guard itself makes is known before the call.
     if action.tool.resource_type is None:
         request["resource"] = spelled(action.tool.itself.as_json())
     organisation = policies.organisation(action, given.closure(link))
-    denial = None
     asked = cedarpy.is_authorized_partial(request, organisation.handle, around)
     if asked.decision is cedarpy.Decision.Deny:
         forbids = asked.diagnostics.must_be_determining
         reason = _objector(policies, forbids, organisation) if forbids else Reason.NO_PERMIT
-        denial = _deny(policies, reason, depth, ids=_ids(forbids, organisation, depth))
-    elif link.grant is not None:
+        return _deny(policies, reason, 0, ids=_ids(forbids, organisation, 0))
+    if link.grant is not None:
         asked = cedarpy.is_authorized_partial(request, link.grant.handle, around)
         if asked.decision is cedarpy.Decision.Deny:
-            denial = _deny(policies, Reason.GRANT, depth)
-    if not entities:
-        link.never = (denial,)
-    return denial
+            return _deny(policies, Reason.GRANT, 0)
+    return None
+
+
+def _in_what_acts(entity: Mapping[str, object], resource: Uid | None, action: Action) -> Mapping[str, object]:
+    """Return an entity as it is when a call acts on *resource*."""
+    if resource is None or uid_of(entity["uid"]) != resource:
+        return entity
+    above = [{"type": type_, "id": id_} for type_, id_ in sorted(parents_of(entity))]
+    return {**entity, "parents": [*above, action.tool.itself.as_json()]}
 
 
 def spelled(uid: dict[str, str]) -> str:

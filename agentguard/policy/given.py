@@ -42,26 +42,16 @@ class Given:
     def around(self, link: Link, action: Action, start: set[Uid], resource: Uid | None = None) -> cedarpy.Entities:
         """Return everything that *link* and *start* can reach.
 
-        A *resource* that is known without the request is in the tool that acts on it. Before
-        there is one, what the call may act on is left out: partial evaluation takes for
-        unknown what is not there. All but what the principal is in: of that it takes for
-        unknown nothing, and the principal would be in none of what lies above.
+        A *resource* that is known without the request is in the tool that acts on it.
 
         Raises:
             Refusal: MISSING_ENTITY, if that is not all there, or not as the schema says.
         """
         known = self._policies.known
-        # Every entity that came with the request is followed, even where nothing leads
-        # to it: one that is known too is then added twice, and two versions are refused.
-        reached = start.union(link.unresolved, self._refers_to, *self._refers_to.values()) - link.present
-        used: set[Uid] = set()
-        if not reached <= self._refers_to.keys() or not known.text.keys().isdisjoint(reached):
-            used, absent = resolve(reached, known, self._refers_to, link.present)
-            for type_ in self._policies.missing(absent):
-                # Its id stays out of this: the type may be declared private.
-                raise Refusal(Reason.MISSING_ENTITY, f"an entity of type `{type_}` is not there")
-        if resource is None:
-            used -= action.resources.keys() - link.closure
+        used, absent = self._reached(link, start)
+        for type_ in self._policies.missing(absent):
+            # Its id stays out of this: the type may be declared private.
+            raise Refusal(Reason.MISSING_ENTITY, f"an entity of type `{type_}` is not there")
         if used:
             texts = (action.resources.get(uid, known.text[uid]) if uid == resource else known.text[uid] for uid in used)
             delta = ",".join([*filter(None, (self._text,)), *texts])
@@ -72,3 +62,18 @@ class Given:
         except ValueError as error:
             detail = f"the entities are not as the schema says: {str(error).partition('`')[0]}"
             raise Refusal(Reason.MISSING_ENTITY, detail) from None
+
+    def reached(self, link: Link) -> set[Uid]:
+        """Return what came with the request, and what *link* reaches besides and a call may act on."""
+        used, _ = self._reached(link, set())
+        return used.union(self._refers_to)
+
+    def _reached(self, link: Link, start: set[Uid]) -> tuple[set[Uid], set[Uid]]:
+        """Return what is reached and not in the link's base: what is known, and what is found nowhere."""
+        known = self._policies.known
+        # Every entity that came with the request is followed, even where nothing leads
+        # to it: one that is known too is then added twice, and two versions are refused.
+        reached = start.union(link.unresolved, self._refers_to, *self._refers_to.values()) - link.present
+        if reached <= self._refers_to.keys() and known.text.keys().isdisjoint(reached):
+            return set(), set()
+        return resolve(reached, known, self._refers_to, link.present)

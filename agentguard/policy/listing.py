@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentguard.errors import Refusal
-from agentguard.policy.engine import spelled
+from agentguard.policy.engine import denial_of, spelled
 from agentguard.policy.given import Given
 from agentguard.policy.reach import json_text
 from agentguard.policy.sketch import keys_of
@@ -65,7 +65,10 @@ def _possible(
     try:
         for invoked in invocation.chain:
             link = policies.link(invoked, policies.anything, supposing=supposing)
-            left = _of_link(link, policies, entities, left)
+            left, own = _of_link(link, policies, entities, left)
+            for action in map(policies.action, own):
+                if denial_of(policies.link(invoked, action, supposing=supposing), action, policies, entities) is None:
+                    left |= {action.tool.name}
     except Refusal:
         # The grant is not valid, or the principal is not as the schema says: every call is denied.
         return frozenset()
@@ -74,22 +77,21 @@ def _possible(
 
 def _of_link(
     link: Link, policies: PolicySet, entities: Sequence[Mapping[str, object]], names: frozenset[str]
-) -> frozenset[str]:
-    """Return those of *names* that one link might be allowed."""
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Return those of *names* that one link might be allowed, and those that have to be asked about one by one."""
     try:
         given = Given(entities, policies)
-    except Refusal:
-        # What comes with a call may be otherwise.
-        return names
-    try:
         around = given.around(link, policies.anything, set())
     except Refusal:
-        # Partial evaluation takes for unknown what is not there.
-        around = link.base
+        # What comes with a call may be otherwise.
+        return names, frozenset()
     layers = [_Layer(policies.sketches.organisation(given.closure(link)), link, around)]
     if link.grant is not None:
         layers.append(_Layer(policies.sketches.grant(link.grant.text), link, around))
-    return frozenset(name for name in names if all(layer.may_permit(policies.actions[name]) for layer in layers))
+    shown = frozenset(name for name in names if all(layer.may_permit(policies.actions[name]) for layer in layers))
+    # What a call acts on is in what acts on it, and one question for all actions cannot say so.
+    types = {type_ for type_, _ in given.reached(link)}
+    return shown, frozenset(name for name in names - shown if policies.actions[name].tool.resource_type in types)
 
 
 class _Layer:

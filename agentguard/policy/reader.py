@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _UNEXPECTED: Final = re.compile(r"unexpected token `(?P<token>.*)`", re.DOTALL)
+_NO_ENTITY: Final = re.compile(r"expected an entity uid\b.*, found (?:literal|name) `(?P<what>.*)`", re.DOTALL)
+_ENTITIES: Final = {"principal": "Agent", "action": "Action", "resource": "Tool"}
 _ENDED: Final = "unexpected end of input"
 _NO_SCHEMA: Final = cedarpy.Schema.from_str("")
 _EFFECTS: Final = ("permit", "forbid")
@@ -181,6 +183,9 @@ def _syntax_error(text: str, statement: Statement, message: str) -> LexError:
     """Return Cedar's *message* with the position that it lacks."""
     match = _UNEXPECTED.fullmatch(message)
     if match is None:
+        bare = _NO_ENTITY.fullmatch(message)
+        if bare is not None and (found := _no_entity(text, statement, bare["what"])) is not None:
+            return found
         return LexError(text, _mentioned(statement, message), f"Cedar cannot read this policy: {message}")
     at = _place_of(match["token"], statement)
     token = statement.tokens[at]
@@ -195,6 +200,19 @@ def _syntax_error(text: str, statement: Statement, message: str) -> LexError:
         return LexError(text, token.offset, "this policy ends too early: close its brackets before `;`")
     what = f"`{token.text}` cannot stand here: look for a missing comma, bracket or operator before it"
     return LexError(text, token.offset, what)
+
+
+def _no_entity(text: str, statement: Statement, written: str) -> LexError | None:
+    """Return the error for a name or a text in a policy's head, where an entity has to stand, if it can be found."""
+    variable = ""
+    for token in statement.tokens:
+        if token.text in _ENTITIES:
+            variable = token.text
+        elif variable and token.text == written:
+            name = written if written.startswith('"') else f'"{written}"'
+            what = f"`{variable}` wants an entity, got `{written}`: write `{_ENTITIES[variable]}::{name}`"
+            return LexError(text, token.offset, what)
+    return None
 
 
 def _place_of(unexpected: str, statement: Statement) -> int:
@@ -273,6 +291,10 @@ def _scopes(text: str, statement: Statement, annotations: Mapping[str, str]) -> 
         raise LexError(text, statement.offset, what)
     if "" in scopes:
         what = '@scopes wants one blank between two scopes: write @scopes("records:read records:write")'
+        raise LexError(text, statement.offset, what)
+    if "," in written:
+        # RFC 6749 lets a comma be part of a scope; who writes one means the end of it.
+        what = '@scopes wants blanks between scopes, got a comma: write @scopes("records:read records:write")'
         raise LexError(text, statement.offset, what)
     if "offline_access" in scopes:
         what = "@scopes names `offline_access`, which asks for a refresh token and opens nothing: take it away"

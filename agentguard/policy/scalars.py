@@ -59,8 +59,14 @@ class Budget:
 Convert: TypeAlias = "Callable[[object, Budget], CedarJson]"
 
 
+MISSING: Final = object()
+"""Stands in a conversion for a value that is not there."""
+
+
 def refusal(where: str, wanted: str, value: object) -> Refusal:
     """Say what was wanted. The value stays out of it: details reach the log."""
+    if value is MISSING:
+        return Refusal(Reason.INVALID_ARGUMENT, f"`{where}` is missing, and wants {wanted}")
     return Refusal(Reason.INVALID_ARGUMENT, f"`{where}` wants {wanted}, and this `{type(value).__name__}` is not")
 
 

@@ -15,6 +15,7 @@ from agentguard.policy.lexer import Kind, tokens, unquote
 from agentguard.policy.reach import UnsafeValueError, references_of
 from agentguard.policy.reader import Problem, did_you_mean, line_of
 from agentguard.policy.schema import OwnType
+from agentguard.policy.unseen import asked_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -196,39 +197,13 @@ def unseen_arguments(policies: Iterable[Policy], tools: Iterable[GuardedTool]) -
     hiding = [tool for tool in tools if tool.unseen]
     problems = []
     for policy in policies if hiding else ():
-        found: Sequence[Token] | None = None
-        for tool in hiding:
-            if policy.scope.actions is not None and policy.scope.actions.isdisjoint({tool.name, *tool.groups}):
-                continue
-            found = tokens(policy.text) if found is None else found
-            for name, token in dict(_asked_of_input(found, tool.unseen)).items():
-                what = (
-                    f"policies do not see argument `{name}` of `{tool.name}`, so this says nothing of it: "
-                    "name the actions that it is for in its head"
-                )
-                problems.append(Problem(policy.file, line_of(policy, token.offset), what))
+        for tool, name, token in asked_unseen(policy.text, policy.scope.actions, hiding):
+            what = (
+                f"policies do not see argument `{name}` of `{tool.name}`, so this says nothing of it: "
+                "name the actions that it is for in its head"
+            )
+            problems.append(Problem(policy.file, line_of(policy, token.offset), what))
     return problems
-
-
-def _asked_of_input(found: Sequence[Token], names: Collection[str]) -> Iterator[tuple[str, Token]]:
-    """Yield where one of *names* is asked of `input`: `input.x`, `input["x"]`, `input has x`, `has input.x`."""
-    for at, token in enumerate(found):
-        name = _member(token)
-        if name in names and found[at - 1].text in {".", "[", "has"} and _ends_in_input(found[: at - 1]):
-            yield name, token
-
-
-def _ends_in_input(found: Sequence[Token]) -> bool:
-    before = found[-2] if found[-1].text == "]" else found[-1]
-    # What stands in brackets may be it.
-    return before.text == ")" or _member(before) == "input"
-
-
-def _member(token: Token) -> str:
-    """Return the name that a token could be of a record's member; empty for other tokens."""
-    if token.kind is Kind.STRING:
-        return unquote(token.text)
-    return token.text if token.kind is Kind.NAME else ""
 
 
 def _compared(found: Sequence[Token]) -> Iterator[tuple[tuple[str, str], Token]]:

@@ -51,8 +51,16 @@ async def test_person_is_asked_over_http(era: Era, tmp_path: Path) -> None:
     assert len(person.seen) == 1
 
 
-async def test_stateless_http_has_no_way_back_in_the_older_protocol(tmp_path: Path) -> None:
+def said(why: str) -> str:
+    """Return how the log's line for a denial by the policy `ask` ends, where nobody could be asked."""
+    return f", approval_unavailable: ask; {why}: "
+
+
+async def test_stateless_http_has_no_way_back_in_the_older_protocol(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nobody can be asked, and nothing runs."""
+    caplog.set_level("INFO", "agentguard")
     world = make_world(tmp_path, policies=ASKS)
 
     async with connected(world, "stateless", LEGACY) as client:
@@ -60,6 +68,54 @@ async def test_stateless_http_has_no_way_back_in_the_older_protocol(tmp_path: Pa
 
     assert meta(result)["reason"] == "approval"
     assert reasons(world) == ["approval_unavailable"]
+    assert said("stateless HTTP has no way back to the client") + "give the guard an `approver=`" in caplog.text
+
+
+@eras
+async def test_log_says_that_the_client_shows_no_forms(
+    era: Era, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever runs the server has to know which of the two to change."""
+    caplog.set_level("INFO", "agentguard")
+    world = make_world(tmp_path, policies=ASKS)
+
+    result = await call(world, era, None)
+
+    fix = "use one that declares `elicitation`, or give the guard an `approver=`"
+    assert said("the client cannot show forms") + fix in caplog.text
+    assert "forms" not in str(result)
+
+
+async def test_log_says_that_a_tool_below_another_cannot_ask(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the newer protocol, where the question would be the answer to the request."""
+    caplog.set_level("INFO", "agentguard")
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool
+        async def outer() -> str:
+            await world.server.call_tool("export", {"max_rows": 5})
+            return "done"
+
+    world = make_world(tmp_path, policies=ASKS, extend=extend)
+
+    await call(world, MODERN, Person(), "outer")
+
+    why = "a tool that another tool calls cannot ask the client in this protocol"
+    assert said(why) + "give the guard an `approver=`" in caplog.text
+
+
+@eras
+async def test_log_calls_a_question_no_denial(era: Era, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In either protocol nothing is denied where a person says yes."""
+    caplog.set_level("INFO", "agentguard")
+    world = make_world(tmp_path, policies=ASKS)
+
+    await call(world, era, Person())
+
+    assert world.ran == ["export 5 csv"]
+    assert "denied" not in caplog.text
+    assert ("a person is asked about `export` of agent `reader`" in caplog.text) is (era == MODERN)
 
 
 async def test_stateless_http_has_a_way_back_since(tmp_path: Path) -> None:

@@ -73,6 +73,11 @@ class Low:
         kept = [entry.record["attributes"] for entry in self.state.ledger if entry.record["kind"] == "decision"]
         return [(one["agentguard.action.id"], one["agentguard.decision.reason"]) for one in kept]
 
+    def details(self) -> list[Any]:
+        """Return what each decision says did not fit."""
+        kept = [entry.record["attributes"] for entry in self.state.ledger if entry.record["kind"] == "decision"]
+        return [one.get("agentguard.decision.detail") for one in kept]
+
 
 def tool(name: str, schema: dict[str, Any] = NUMBER, **options: Any) -> Tool:
     """Return a tool as a server lists it."""
@@ -227,6 +232,12 @@ async def test_raw_arguments_are_judged_by_the_listed_schema(
     assert [meta(one)["reason"] for one in (over, dear, nobody)] == ["denied"] * 3
     assert [meta(one)["reason"] for one in unfit] == ["invalid_argument"] * len(unfit)
     assert len(low.decisions()) == 5 + len(unfit)
+    details = [detail for detail in low.details() if detail]
+    assert details[0] == "`export.max_rows` wants a whole number in 64 bits, and this `str` is not"
+    assert details[3:5] == [
+        "`export` got a key that is not declared",
+        "`export.max_rows` is missing, and wants a whole number in 64 bits",
+    ]
 
 
 async def test_argument_that_cedar_cannot_hold_is_named_in_the_log(low: Low, caplog: pytest.LogCaptureFixture) -> None:
@@ -453,6 +464,29 @@ async def test_handler_that_ignores_the_guard_has_its_result_withheld(low: Low) 
 
     assert "done" not in text(result)
     assert result.is_error
+    assert low.details() == ["the handler of `export` did not hand over: `return await guard.call(…)`"]
+
+
+async def test_handler_that_hands_nonsense_over_is_told_apart_from_one_that_hands_nothing_over(low: Low) -> None:
+    """And so is one that fails before it would."""
+
+    @low.guard.tool
+    async def export(max_rows: int) -> str:
+        return "done"
+
+    async def reply(params: CallToolRequestParams) -> Any:
+        return await low.guard.call(params.name, params.arguments if (params.arguments or {})["max_rows"] else {})
+
+    low.reply = reply
+    low.guard.attach(low.server, tools=[tool("export")])
+    async with connect(low) as client:
+        words = [text(await client.call_tool("export", arguments)) for arguments in ({"max_rows": 0}, {})]
+
+    assert low.details() == [
+        "`max_rows` is missing",
+        "the handler of `export` did not hand over: `return await guard.call(…)`",
+    ]
+    assert len({one.partition("Decision")[0] for one in words}) == 1
 
 
 async def test_middleware_that_rewrites_a_message_does_not_get_around_the_guard(limited: Low) -> None:

@@ -165,10 +165,18 @@ async def test_guarded_prompt_is_judged_by_the_values_that_it_gets(era: Era, tmp
     assert world.records()[0]["agentguard.action.id"] == "prompts/get/summary"
 
 
-@pytest.mark.parametrize("arguments", [{}, {"topic": "x", "words": "many"}, {"topic": "x", "stray": "y"}])
+@pytest.mark.parametrize(
+    ("arguments", "detail"),
+    [
+        ({}, "the arguments do not fit the schema"),
+        ({"topic": "x", "words": "many"}, "`words` wants a whole number, got a string"),
+        ({"topic": "x", "stray": "y"}, "there is an argument that is not declared"),
+        ({"topic": "x", "__extn": "y"}, "a key is no string, or is one that Cedar reserves"),
+    ],
+)
 @pytest.mark.parametrize("era", ERAS)
 async def test_prompt_argument_that_does_not_fit_is_worded_constantly(
-    era: Era, arguments: dict[str, str], tmp_path: Path
+    era: Era, arguments: dict[str, str], detail: str, tmp_path: Path
 ) -> None:
     """Validation tells nobody what the function takes; and it is on record."""
     world = world_of(tmp_path)
@@ -180,6 +188,7 @@ async def test_prompt_argument_that_does_not_fit_is_worded_constantly(
     assert decision(denied)["reason"] == "invalid_argument"
     assert "many" not in denied.value.message + str(denied.value.data)
     assert world.records()[0]["agentguard.decision.reason"] == "invalid_argument"
+    assert world.records()[0]["agentguard.decision.detail"] == detail
     assert world.ran == []
 
 

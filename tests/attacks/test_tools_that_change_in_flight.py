@@ -69,10 +69,15 @@ class Program:
 
 @asynccontextmanager
 async def behind(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, *, policies: str = READS, **options: Any
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    policies: str = READS,
+    program: Program | None = None,
+    **options: Any,
 ) -> AsyncIterator[tuple[Program, Client, Guard]]:
     """Give a program behind a guard, and a client of it."""
-    program = Program()
+    program = program or Program()
 
     async def call_tool(_ctx: Any, params: Any) -> CallToolResult:
         program.ran.append((params.name, params.arguments))

@@ -77,6 +77,18 @@ def test_denial_leads_to_what_would_change_it(
     assert lines == [f"DENY read(r1) reader · run 01234567 {why}", f"look at 01M8A6{' '.join(('', *change.split()))}"]
 
 
+def test_argument_that_did_not_fit_is_told() -> None:
+    """No policy decided, and the word alone would lead nowhere."""
+    lines = told(
+        RecordKind.DECISION,
+        decision_reason="invalid_argument",
+        decision_detail="`n` wants a string, got a number",
+        policy_ids=None,
+    )
+
+    assert lines[0] == "DENY read(r1) reader · run 01234567 invalid_argument: `n` wants a string, got a number"
+
+
 def test_question_is_no_denial_yet() -> None:
     """There is nothing to look up before it was answered."""
     assert told(RecordKind.DECISION, decision_reason="approval_required") == [

@@ -18,7 +18,7 @@ from mcp import Client
 from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult
 
 from agentguard import Issuer, Run
-from agentguard.cli.dev import _claimed, _state
+from agentguard.cli.dev import StandIn, _claimed, _state
 from tests.cli.commands import Ran, agentguard
 from tests.cli.serving import FAST, LOW, RECORDS, on_http, on_stdio, written
 from tests.world import ERAS, Era, free_socket, http_client, meta, text
@@ -60,7 +60,9 @@ def test_dev_over_stdio_guards_an_unmodified_server(place: Path, folder: Path, e
         r"\d\d:\d\d:\d\d  allow  read_record +claude-code · run [0-9a-f]{8} +starter-read-only", allowed
     )
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d  DENY   delete_record +claude-code · run [0-9a-f]{8} +starter-ask-a-person", denied
+        r"\d\d:\d\d:\d\d  DENY   delete_record +claude-code · run [0-9a-f]{8} +"
+        r"starter-ask-a-person: the client cannot show forms: .+",
+        denied,
     )
     decision = meta(answers[1])["id"]
     assert why.strip().startswith("→ why: agentguard evidence show ")
@@ -110,7 +112,8 @@ def test_dev_over_http_takes_the_secret_that_it_tells(era: Era) -> None:
     assert re.search(
         r"serving `records` at http://127\.0\.0\.1:\d+/mcp to agent `inspector`, guarded by polic", shown[0]
     )
-    assert "\n  npx @modelcontextprotocol/inspector --transport http --server-url http://127.0.0.1:" in shown[0]
+    # Without the `@2`, an older Node is given an Inspector that does not know these options.
+    assert "\n  npx @modelcontextprotocol/inspector@2 --transport http --server-url http://127.0.0.1:" in shown[0]
     assert "\n  claude mcp add --transport http records http://127.0.0.1:" in shown[0]
     assert ran.stderr.count("inspector · run ") == 2
     assert re.search(r"DENY   a token +\d of invalid_token", ran.stderr)
@@ -140,6 +143,106 @@ def test_secret_is_worth_nothing_once_the_run_is_over() -> None:
 
     assert statuses[0] != 401
     assert statuses[1] == 401
+
+
+async def test_client_without_the_secret_of_this_start_is_told_what_to_copy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Once, until one is let in; what it sent is not quoted, and other paths and tokens are no client's mistake."""
+
+    async def app(*_: object) -> None:
+        """Answer nothing."""
+
+    stand_in = StandIn(app, secret="dev-now", token=lambda: "token")
+
+    async def told(*sent: str, path: str = "/mcp", kind: str = "http") -> list[str]:
+        headers = [(b"accept", b"dev-x"), *((b"authorization", value.encode()) for value in sent)]
+        await stand_in({"type": kind, "path": path, "headers": headers}, None, None)
+        return capsys.readouterr().err.splitlines()
+
+    bare = ["agentguard: a request came without the secret: copy the line above as a whole"]
+    stale = ["agentguard: a request came with the secret of another start: copy the line above again"]
+    assert await told(path="/.well-known/oauth-protected-resource") == []
+    assert await told(kind="lifespan") == []
+    assert [await told(), await told()] == [bare, []]
+    assert [await told("Bearer dev-then"), await told("bearer dev-then"), await told()] == [stale, [], []]
+    assert await told("Bearer ey.a.token") == []
+    assert await told("Bearer dev-now") == []
+    assert [await told("bearer dev-then"), await told()] == [stale, bare]
+
+
+@pytest.mark.parametrize("text", ["// And more.\n", "permit (", None], ids=["changed", "broken", "gone"])
+def test_change_of_the_policies_is_told_once_at_the_next_call(place: Path, text: str | None) -> None:
+    """Those of the start decide for as long as it runs."""
+
+    async def session(client: Client) -> None:
+        await client.call_tool("read_record", {"record_id": "r1"})
+        assert "have changed" not in written()
+        file = place / "policies" / "10-starter.cedar"
+        if text is None:
+            file.unlink()
+        else:
+            file.write_text(file.read_text() + text)
+        await client.call_tool("read_record", {"record_id": "r1"})
+        await client.call_tool("read_record", {"record_id": "r1"})
+
+    ran = on_stdio(session, "2026-07-28", "dev", "server_of_dev.py", "--stdio")
+
+    said = "agentguard: the policies have changed, and those of the start still decide: start `agentguard dev` again"
+    assert ran.stderr.splitlines().count(said) == 1
+    assert ran.stderr.count("allow  read_record") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [(("python", "server.py"), "python server.py"), (("--", "npx", "-y", "a b"), "npx -y 'a b'")],
+)
+def test_command_of_a_server_leads_to_wrap(arguments: tuple[str, ...], given: str) -> None:
+    """It cannot be loaded, so it is none for `dev`."""
+    ran = agentguard("dev", *arguments)
+
+    assert (ran.status, ran.stdout) == (2, "")
+    assert ran.stderr == (
+        f"agentguard: `agentguard dev` wants one server, got `{given}`: name its module or file, "
+        f"or serve a command with `agentguard wrap --policies FOLDER -- {given}`\n"
+    )
+
+
+@pytest.mark.parametrize(("name", "got"), [("polices", "no such folder"), ("policies/own.cedar", "a file")])
+def test_folder_of_policies_that_is_named_has_to_be_there(place: Path, name: str, got: str) -> None:
+    """A slip of the pen would be a folder of starter policies, while somebody's own decide nothing."""
+    (place / "policies").mkdir()
+    (place / "policies" / "own.cedar").write_text('@id("own") permit (principal, action, resource);')
+
+    ran = agentguard("dev", "server_of_dev.py", "--stdio", "--policies", name)
+
+    wanted = f"--policies wants a folder, got `{place}/{name}`, {got}: name one that is there, or leave it out"
+    assert (ran.status, ran.stderr) == (2, f"agentguard: {wanted}\n")
+    assert [file.name for file in place.iterdir() if file.is_dir() and file.name != "__pycache__"] == ["policies"]
+
+
+def test_folder_beside_the_server_may_be_named_before_it_is_there(place: Path) -> None:
+    """It is the one that is made anyway."""
+
+    async def session(client: Client) -> None:
+        await client.list_tools()
+
+    assert on_stdio(session, "2026-07-28", "dev", "server_of_dev.py", "--stdio", "--policies", "policies").status == 0
+    assert (place / "policies" / "10-starter.cedar").is_file()
+
+
+def test_what_a_tool_prints_goes_to_standard_error(place: Path) -> None:
+    """It would wait in the stream, and be written behind the last answer."""
+    (place / "server_of_dev.py").write_text(
+        RECORDS.replace('    return f"record', "    print('printed')\n    return f\"record")
+    )
+
+    async def session(client: Client) -> None:
+        await client.call_tool("read_record", {"record_id": "r1"})
+
+    ran = on_stdio(session, "2026-07-28", "dev", "server_of_dev.py", "--stdio")
+
+    assert "printed\n" in ran.stderr
 
 
 def test_decision_can_be_looked_up_while_dev_runs(folder: Path) -> None:
@@ -410,7 +513,8 @@ def test_identity_of_somebody_else_is_not_used(monkeypatch: pytest.MonkeyPatch) 
     """Nor is it handed to the module of the server."""
     monkeypatch.setenv("AGENTGUARD_TOKEN", "somebody's")
     monkeypatch.setenv("AGENTGUARD_TOKEN_FILE", "somebody's")
-    Path("server_of_dev.py").write_text(f"import os\nassert not [n for n in os.environ if 'TOKEN' in n]\n{RECORDS}")
+    monkeypatch.setenv("AGENTGUARD_STORE", "valkey://:secret@store.example")
+    Path("server_of_dev.py").write_text(f"import os\nassert not [n for n in os.environ if 'GUARD' in n]\n{RECORDS}")
     answers: list[CallToolResult] = []
 
     async def session(client: Client) -> None:

@@ -250,6 +250,46 @@ def test_a_wide_table_says_for_whom_and_under_which_policies() -> None:
     )
 
 
+def test_what_is_no_tool_is_shown_by_its_action() -> None:
+    """A resource that was read, and what became of it."""
+    read = {"mcp.method.name": "resources/read"}
+    decided = {**read, "agentguard.action.id": "resources/read/notes", "agentguard.decision.effect": "allow"}
+    ended = {**read, "agentguard.execution.outcome": "failed"}
+    records = [
+        Kept(kind=kind, time_unix_nano=0, attributes=attributes)
+        for kind, attributes in (("decision", decided), ("outcome", ended), ("head", {}))
+    ]
+
+    lines = drawn(records, 200)
+
+    assert [line.split()[1:3] for line in lines[2:]] == [
+        ["allow", "resources/read/notes"],
+        ["failed", "resources/read"],
+        ["head"],
+    ]
+
+
+def test_a_decision_that_is_asked_for_is_told_whole(state: Path) -> None:
+    """With its policies, whatever the reason is, and nothing of the kind where a list is asked for."""
+    (row,) = shown(state, "--tool", "delete_record", "--kind", "decision")
+
+    one = agentguard(
+        "evidence",
+        "show",
+        str(state),
+        "--decision",
+        row["decision_id"],
+    )
+    several = agentguard("evidence", "show", str(state), "--tool", "delete_record")
+
+    assert one.stdout.splitlines()[-1] == f"{row['decision_id']}: policy, by destructive-needs-approval"
+    assert row["decision_id"] not in several.stdout
+    # What became of it stands in the table, and is no decision.
+    (withheld,) = (row for row in shown(state, "--kind", "outcome") if row["outcome"] == "withheld")
+    both = agentguard("evidence", "show", str(state), "--decision", withheld["decision_id"]).stdout
+    assert (both.count("withheld"), both.count(withheld["decision_id"])) == (1, 1)
+
+
 def test_long_and_hostile_names_neither_wrap_nor_steer() -> None:
     """Whoever calls chooses them."""
     attributes = dict.fromkeys(("gen_ai.tool.name", "agentguard.agent.id", "agentguard.run.id"), "\x1b[2J" + "x" * 300)

@@ -145,6 +145,11 @@ def test_server_that_serves_http_as_it_is_loaded_is_refused(place: Path, around:
     [
         ("import nothing_like_it\n", ":1: ModuleNotFoundError: No module named 'nothing_like_it': install it beside"),
         ("\n\n1 / 0\n", ":3: ZeroDivisionError: division by zero: mend it there"),
+        (
+            "from mcp.server.fastmcp import FastMCP\n",
+            ":1: `mcp.server.fastmcp` was in version 1 of the SDK, and this is",
+        ),
+        ("import mcp.server.fastmcp.server\n", " 2: write `from mcp.server import MCPServer`, which took its place"),
         ("raise ValueError\n", ":1: ValueError: mend it there"),
         ("raise ValueError('two\\nlines')\n", ":1: ValueError: two lines: mend it there"),
         ("def f(:\n", ":1: SyntaxError: invalid syntax: mend it there"),
@@ -164,6 +169,30 @@ def test_server_that_serves_http_as_it_is_loaded_is_refused(place: Path, around:
 def test_module_that_cannot_be_served_is_refused_in_one_line(place: Path, text: str, said: str) -> None:
     """With the file and the line of the module's own code, and without a traceback."""
     assert said in mistake(text)
+
+
+def test_fastmcp_that_is_not_installed_is_an_extra(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes in the version that is served, and not just any."""
+    monkeypatch.setitem(sys.modules, "fastmcp", None)
+
+    assert "fastmcp" in (said := mistake("from fastmcp import FastMCP\n"))
+    assert said.endswith(": pip install 'agentguard[fastmcp]', in the same environment")
+
+
+@pytest.mark.parametrize(("target", "command"), [("{name}.py", "python {name}.py"), ("{name}", "python -m {name}")])
+@pytest.mark.parametrize(
+    "text", ["import argparse\nargparse.ArgumentParser().parse_args(['--x'])\n", "def main():\n    server = 7\n"]
+)
+def test_server_that_cannot_be_loaded_is_wrapped_by_its_command(
+    place: Path, text: str, target: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it reads its command line at once, or is made in a function."""
+    name = named()
+    monkeypatch.setitem(globals(), "named", lambda: name)
+
+    said = mistake(text, target)
+
+    assert said.endswith(f", or serve its command: agentguard wrap --policies FOLDER -- {command.format(name=name)}")
 
 
 def test_servers_to_choose_from_are_named(place: Path) -> None:

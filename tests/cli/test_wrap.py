@@ -179,6 +179,31 @@ def test_token_is_not_shown_to_the_module(place: Path, monkeypatch: pytest.Monke
     assert ran.status == 0
 
 
+def test_store_is_not_shown_to_the_tools(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address may hold a password, and a tool does what its caller asks for."""
+    tells = RECORDS.replace("{record_id}", "{record_id}{os.environ.get('AGENTGUARD_STORE', '')}", 1)
+    (place / "server_of_wrap.py").write_text(f"import os\n{tells}")
+    monkeypatch.setenv("AGENTGUARD_TOKEN", token(stdio_audience("records")))
+    monkeypatch.setenv("AGENTGUARD_STORE", "valkey://:secret@store.example")
+
+    _, answers = on_the_wire("2026-07-28", *wrap())
+
+    check(answers)
+
+
+def test_what_a_tool_prints_goes_to_standard_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard output is the protocol's until the end."""
+    (place / "server_of_wrap.py").write_text(
+        RECORDS.replace('    return f"record', "    print('printed')\n    return f\"record")
+    )
+    monkeypatch.setenv("AGENTGUARD_TOKEN", token(stdio_audience("records")))
+
+    ran, answers = on_the_wire("2026-07-28", *wrap())
+
+    check(answers)
+    assert "printed\n" in ran.stderr
+
+
 PROGRAM = """
 import json, os, sys
 

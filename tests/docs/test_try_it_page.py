@@ -50,11 +50,13 @@ async def test_host_starts_dev_as_the_page_says(place: Path) -> None:
     """From any folder: the policies are written beside the server, and two calls are decided by them."""
     write_files(TRY, place)
     (place / "policies" / NAME).unlink()
-    started = entry(TRY, {"/home/you/records": str(place)})
-    command = str(Path(sys.executable).with_name(started["command"]))
+    paths = {"/home/you/records/.venv/bin": str(Path(sys.executable).parent), "/home/you/records": str(place)}
+    started = entry(TRY, paths)
+    # A host has no shell's path and no virtual environment.
+    assert Path(started["command"]).is_absolute()
 
     async with Client(
-        StdioServerParameters(command=command, args=started["args"], env=dict(os.environ), cwd="/")
+        StdioServerParameters(command=started["command"], args=started["args"], env=dict(os.environ), cwd="/")
     ) as client:
         read = await client.call_tool("read_record", {"record_id": "r1"})
         deleted = await client.call_tool("delete_record", {"record_id": "r1"})
@@ -62,8 +64,8 @@ async def test_host_starts_dev_as_the_page_says(place: Path) -> None:
     assert text(read) == "record r1"
     assert meta(deleted)["reason"] == "approval"
     assert (place / "policies" / NAME).read_text() == STARTER
-    (added,) = blocks(TRY, "shell")
-    assert shlex.split(changed(added.text, {"/home/you/records": str(place)}))[5:] == [
+    (added,) = [block.text for block in blocks(TRY, "shell") if block.text.startswith("claude ")]
+    assert shlex.split(changed(added, paths))[5:] == [
         started["command"],
         *started["args"],
     ]

@@ -40,6 +40,25 @@ def test_errors_go_before_policies() -> None:
     assert line(Reason.POLICY_ERROR, link=1, policy_ids=("a",), errors=("x", "y")).endswith(", policy_error: x; y")
 
 
+@pytest.mark.parametrize("reason", [Reason.APPROVAL_UNAVAILABLE, Reason.APPROVAL_DECLINED])
+def test_where_nobody_approved_policies_and_errors_are_told(reason: Reason) -> None:
+    """Which policy asks for a person is one thing, and why there is none another."""
+    assert line(reason, link=1, policy_ids=("a", "b"), errors=("x",)).endswith(f", {reason}: a, b; x")
+    assert line(reason, link=1, policy_ids=("a",)).endswith(f", {reason}: a")
+    assert line(reason, link=1, errors=("x",)).endswith(f", {reason}: x")
+    assert line(reason, link=1).endswith(f", {reason}: nothing more")
+
+
+def test_question_is_no_denial() -> None:
+    """Nothing is denied before the answer."""
+    assert line(Reason.APPROVAL_REQUIRED, link=1, policy_ids=("ask",)) == (
+        "a person is asked about `read` of agent `reader`, run `01234567`, decision 01M8, approval_required: ask"
+    )
+    assert line(Reason.APPROVAL_REQUIRED, None, None, policy_ids=("ask",)) == (
+        "a person is asked about a call, decision 01M8, approval_required: ask"
+    )
+
+
 def test_link_above_is_named_where_it_was_its_turn() -> None:
     """The child's own grant permits the call; that of the run above it does not."""
     assert line(Reason.GRANT, link=0).endswith(

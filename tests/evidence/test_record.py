@@ -1,6 +1,7 @@
 """Values in, attributes and records out, and each of them in the table."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -75,7 +76,8 @@ def test_every_name_stands_once_in_the_table() -> None:
 
 def test_a_decision_shows_everything_that_the_design_asks_for() -> None:
     """Every row for the decision span is filled, but for what its makers add at its end."""
-    shown = decided(complete())
+    misfit = replace(DENIED, reason=Reason.INVALID_ARGUMENT)
+    shown = {**decided(complete(), decision=misfit), **decided(complete())}
 
     assert_in_table(shown, "decision", "record")
     added_later = {name for name in TABLE if name.startswith("agentguard.evidence.")} | {"openinference.span.kind"}
@@ -129,6 +131,21 @@ def test_what_must_not_be_kept_is_not_kept() -> None:
 
     for secret in ("501", "4711", "Ask for fewer", "permit (", "unmapped nowhere"):
         assert secret not in kept, secret
+
+
+def test_what_did_not_fit_is_kept_of_no_other_reason() -> None:
+    """Our own words for arguments, and for why nobody said yes, name no value; an evaluation error may."""
+    misfit = replace(DENIED, reason=Reason.INVALID_ARGUMENT, errors=("`n` is missing", "x" * 300))
+    bare_one = replace(DENIED, reason=Reason.INVALID_ARGUMENT, errors=())
+
+    detail = str(decided(complete(), decision=misfit)["agentguard.decision.detail"])
+
+    assert detail.startswith("`n` is missing; xxx")
+    assert len(detail) == 256
+    nobody = replace(DENIED, reason=Reason.APPROVAL_UNAVAILABLE, errors=("nobody was asked",))
+    assert decided(complete(), decision=nobody)["agentguard.decision.detail"] == "nobody was asked"
+    for one in (bare_one, DENIED):
+        assert "agentguard.decision.detail" not in decided(complete(), decision=one)
 
 
 def test_an_execution_shows_who_ran_what_and_how_it_came_out() -> None:

@@ -10,7 +10,7 @@ import pytest
 from agentguard.evidence.kept import Kept
 from agentguard.evidence.ocsf import ocsf_events
 from agentguard.evidence.retell import story_of
-from agentguard.evidence.showing import NAMES, Selection, by, is_quiet, part_of, row_of, verdict
+from agentguard.evidence.showing import NAMES, Selection, by, explained, is_quiet, part_of, row_of, verdict
 from agentguard.evidence.vocabulary import ATTRIBUTES, Outcome, RecordKind
 from agentguard.model import Reason
 from tests.evidence.history import ISSUER, NINE_THIRTY, QUARTER, History, an_hour, run_of
@@ -63,6 +63,20 @@ def test_a_record_of_an_export_is_shown_without_its_place() -> None:
     row = row_of(Kept(kind="run", time_unix_nano=0))
 
     assert [row[name] for name in ("chain_id", "seq", "hash", "prev_hash", "trace_id", "span_id")] == [None] * 6
+
+
+@pytest.mark.parametrize(
+    ("attributes", "line"),
+    [
+        ({"agentguard.policy.ids": ("a", "b")}, "01: invalid_argument, by a, b"),
+        ({"agentguard.decision.detail": "`n` is missing"}, "01: invalid_argument: `n` is missing"),
+    ],
+)
+def test_a_decision_is_explained_in_a_line(attributes: dict[str, Any], line: str) -> None:
+    """By its policies, and by what did not fit."""
+    decided = {"agentguard.decision.id": "01", "agentguard.decision.reason": "invalid_argument"}
+
+    assert explained(Kept(kind="decision", time_unix_nano=0, attributes={**decided, **attributes})) == line
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,11 @@ async def test_argument_that_does_not_fit_is_worded_constantly(built: Built, way
         assert "a lot" not in text(one)
         assert "record_id" not in text(one)
     assert built.ran == []
+    # Whoever runs the server learns which one it was.
+    assert [one["agentguard.decision.detail"] for one in built.records()] == [
+        "`max_rows` wants a whole number, got a string",
+        "`record_id` is missing",
+    ]
 
 
 @each

@@ -48,6 +48,7 @@ def test_environment_without_token_is_refused(environ: dict[str, str]) -> None:
         EnvironmentSource.take(environ).token(NOW)
 
     assert caught.value.reason is Reason.UNAUTHENTICATED
+    assert caught.value.detail == "the environment holds no token: start this with `agentguard run … --`"
 
 
 def test_file_goes_before_the_variable(tmp_path: Path) -> None:

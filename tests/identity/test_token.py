@@ -6,7 +6,7 @@ from types import MappingProxyType
 import pytest
 
 from agentguard.errors import Refusal
-from agentguard.identity.token import TrustedIssuer, UnsafeSharedIdentity, verify
+from agentguard.identity.token import TrustedIssuer, UnsafeSharedIdentity, untrusted, verify
 from agentguard.limits import Limits
 from agentguard.model import Grade, Reason
 from tests.tokens import (
@@ -28,6 +28,22 @@ from tests.tokens import (
     sign,
     verified,
 )
+
+
+@pytest.mark.parametrize(
+    ("issuer", "got"),
+    [
+        ("urn:agentguard:local", "`urn:agentguard:local`"),
+        (f"{ISSUER}/", f"`{ISSUER}` with a slash at its end"),
+        ("https://b.example", "`https://b.example` without a slash at its end"),
+        ("https://evil.example/\x1b[2J", "another"),
+    ],
+)
+def test_untrusted_issuer_is_told_beside_those_that_are_trusted(issuer: str, got: str) -> None:
+    """In the log; and a stranger's text is not."""
+    words = untrusted(issuer, [ISSUER, "https://b.example/"])
+
+    assert words == f"the issuer is not trusted: got {got}, trusted is `https://b.example/`, `{ISSUER}`"
 
 
 def test_complete_token_becomes_the_invocation_that_it_names() -> None:

@@ -71,7 +71,10 @@ async def test_client_id_that_contradicts_the_assertion_is_named(
     ("changes", "why"),
     [
         ({"aud": AUDIENCE}, f"invalid_token: `aud` does not name this server, which is `{ISSUER}`"),
-        ({"iss": "https://nobody.example"}, "invalid_token: the issuer is not trusted"),
+        (
+            {"iss": "https://nobody.example"},
+            "invalid_token: the issuer is not trusted: got another, trusted is `https://login.example`",
+        ),
         ({"iat": NOW - 900, "exp": NOW - 300}, "expired: the token or its run is over"),
     ],
 )

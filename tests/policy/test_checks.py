@@ -120,6 +120,10 @@ def test_a_close_word_is_offered_and_else_all_of_them() -> None:
                 "100 != context.input.price": "a decimal equals nothing but a decimal: write `== decimal",
             }.items()
         ),
+        *(
+            (forbid(condition, SEARCH_ONLY), 'a.cedar:1: a set equals no single value: write `….contains("x")`')
+            for condition in ('principal.scopes == "a"', '"a" != principal.scopes')
+        ),
         (
             forbid('context.input.rows < "a"', SEARCH_ONLY),
             "a.cedar:1: does not fit the tools: unexpected type: expected Long but saw String: change one of the two",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from agentguard.errors import Refusal
@@ -5,8 +7,9 @@ from agentguard.limits import Limits
 from agentguard.model import EntityUid, Reason
 from agentguard.policy import compiled
 from agentguard.policy.compiled import PolicySet
+from agentguard.policy.values import Field, record_of
 from agentguard.testing import unsafe_invocation
-from tests.policy.records import ALL, policy_set
+from tests.policy.records import ALL, READ, policy_set, tool
 
 GRANT = 'permit (principal, action == Action::"read", resource);'
 
@@ -146,6 +149,28 @@ def test_a_grant_that_is_not_valid_here_is_refused_each_time(policies: PolicySet
 
         assert caught.value.reason is Reason.GRANT
         assert caught.value.detail.startswith(detail)
+
+
+@pytest.mark.parametrize(
+    ("condition", "detail"),
+    [
+        ("context.input has path", "the grant asks for argument `path` of `look`, which policies do not see"),
+        ("context.input has text", None),
+    ],
+)
+def test_a_grant_that_takes_out_what_it_never_sees_is_refused(condition: str, detail: str | None) -> None:
+    """`has` is quietly false there, and the grant would reach further than whoever wrote it meant."""
+    look = replace(tool("look", record_of({"text": Field(str)}, where="look")), unseen=("path",))
+    read = 'permit (principal, action == Action::"read", resource) when { context.input has path };'
+    grant = f"permit (principal, action, resource) unless {{ {condition} }}; {read}"
+    policies = policy_set(ALL, tools=[READ, look])
+    refused = None
+    try:
+        policies.link(unsafe_invocation("a", grant=grant), policies.action("read"))
+    except Refusal as refusal:
+        refused = refusal.detail
+
+    assert refused == detail
 
 
 def test_a_claim_of_another_type_than_declared_is_refused() -> None:

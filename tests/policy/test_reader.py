@@ -72,6 +72,8 @@ def test_scopes_are_read_from_permits_and_forbids(effect: str, written: str, sco
         ("a  b", '@scopes wants one blank between two scopes: write @scopes("records:read records:write")'),
         (" a", "@scopes wants one blank"),
         ("a ", "@scopes wants one blank"),
+        ("a, b", '@scopes wants blanks between scopes, got a comma: write @scopes("records:read records:write")'),
+        ("a,b", "@scopes wants blanks between scopes, got a comma"),
         ("", "@scopes wants one blank"),
         ("a,\\tb", "@scopes wants OAuth scopes, got `a,\N{REPLACEMENT CHARACTER}b`: write visible ASCII"),
         ('a \\"b\\"', """@scopes wants OAuth scopes, got `"b"`: write visible ASCII without `"` and `\\`"""),
@@ -162,6 +164,19 @@ def test_a_file_of_comments_holds_no_policies() -> None:
         (
             f'@id("a") {HEAD} when\n{{ 1 / 2 == 0 }};',
             "a.cedar:1: Cedar cannot read this policy: division is not supported",
+        ),
+        (
+            '@id("a") permit (principal,\naction == "get_order", resource);',
+            'a.cedar:2: `action` wants an entity, got `"get_order"`: write `Action::"get_order"`',
+        ),
+        (
+            '@id("a") permit (principal, action in [get_order], resource);',
+            'a.cedar:1: `action` wants an entity, got `get_order`: write `Action::"get_order"`',
+        ),
+        ('@id("a") permit (principal == "x", action, resource);', 'a.cedar:1: `principal` wants an entity, got `"x"`'),
+        (
+            '@id("a") permit (principal == action, action, resource);',
+            "a.cedar:1: Cedar cannot read this policy: expected an entity uid",
         ),
         (f'@id("a") @id("b") {HEAD};', "a.cedar:1: Cedar cannot read this policy: duplicate annotation: @id"),
         (

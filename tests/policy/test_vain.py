@@ -198,6 +198,9 @@ HIDING = replace(SEARCH, name="hiding", unseen=("path", "odd name"))
         "(context.input) has path",
         'context.input has "p\\u{61}th"',
         'context.input has "odd name"',
+        "{i: context.input}.i has path",
+        '{"i": context.input}["i"] has path',
+        "{i: context.input} has i.path",
     ],
 )
 def test_a_policy_that_asks_for_what_it_never_sees_is_refused(condition: str) -> None:
@@ -218,6 +221,7 @@ def test_a_policy_that_asks_for_what_it_never_sees_is_refused(condition: str) ->
         forbid("context.input has path", 'principal, action in [Action::"read"], resource'),
         forbid('context.input has text && context.input.text == "path"', SEARCH_ONLY),
         forbid("context has path"),
+        forbid("principal has path || principal.agent has path"),
     ],
 )
 def test_a_policy_that_is_for_other_tools_or_asks_for_something_else_is_taken(policy: str) -> None:
