@@ -43,7 +43,8 @@ FIELDS: dict[str, Any] = {
     "flag": bool,
 }
 TAKES: dict[str, Any] = {**FIELDS, "hidden": list[str], "injected": int}
-ARGUMENTS: type[BaseModel] = create_model("ARGUMENTS", **{name: (kind, None) for name, kind in TAKES.items()})
+MEMBERS: dict[str, Any] = {name: (kind, None) for name, kind in TAKES.items()}
+ARGUMENTS: type[BaseModel] = create_model("ARGUMENTS", **MEMBERS)
 TOOL = GuardedTool(
     name="find",
     server="records",

@@ -16,6 +16,7 @@ import pytest
 from mcp_types import Tool, ToolAnnotations
 
 from agentguard import rulebook
+from agentguard.policy.source import compile_policies
 from tests.attacks.test_tools_that_change_in_flight import ANY, READS, WIPE, Program, behind, tidy
 from tests.world import connected, make_world, meta, text
 
@@ -34,7 +35,7 @@ def reading(name: str, **properties: Any) -> Tool:
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """Return what counts how often policies are compiled, and for what."""
-    spy = Mock(wraps=rulebook.compile_policies)
+    spy = Mock(wraps=compile_policies)
     monkeypatch.setattr(rulebook, "compile_policies", spy)
     return spy
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pytest
 from fastmcp import FastMCP
 from fastmcp.server import create_proxy
+from fastmcp.server.providers.proxy import ProxyClient, ProxyProvider
 from fastmcp.server.transforms import Transform
 from fastmcp.tools import Tool
 from fastmcp.tools.base import ToolResult
@@ -51,6 +52,11 @@ def own(fast: Fast, *, name: str = "tidy", deletes: bool = False, schema: dict[s
     """Return one."""
     parameters = {"type": "object", "properties": schema or {}}
     return Own(name=name, parameters=parameters, annotations=hints(deletes=deletes), ran=fast.ran)
+
+
+def proxied_from(far: FastMCP[Any]) -> ProxyProvider:
+    """Return what asks another server each time what it has."""
+    return ProxyProvider(lambda: ProxyClient(far), cache_ttl=0)
 
 
 def told(result: CallToolResult) -> str:
@@ -141,9 +147,7 @@ async def test_proxied_tool_changes(listed: bool, tmp_path: Path) -> None:
     far: FastMCP[Any] = FastMCP("far")
     far.add_tool(own(fast))
     far.add_tool(own(fast, name="look"))
-    proxy = create_proxy(far)
-    proxy.providers[-1]._cache_ttl = 0
-    fast.server.mount(proxy, "far")
+    fast.server.add_provider(proxied_from(far), namespace="far")
     fast.attach("guard")
     async with in_memory(fast) as client:
         before = await client.call_tool("far_tidy", {})
@@ -229,9 +233,7 @@ async def test_tool_without_a_function_changes_while_a_person_thinks(
     far.add_tool(own(fast))
     far.add_tool(own(fast, name="look"))
     if proxied:
-        proxy = create_proxy(far)
-        proxy.providers[-1]._cache_ttl = 0
-        fast.server.mount(proxy)
+        fast.server.add_provider(proxied_from(far))
     fast.attach("guard")
     async with in_memory(fast) as client:
         result = await client.call_tool("tidy", {})

@@ -29,7 +29,8 @@ def test_no_metric_goes_by_a_name_of_one_run() -> None:
 def test_no_name_is_written_that_has_no_row() -> None:
     """Wherever in the package it is written: a name outside the table is in no reference."""
     # A module of the SDK is no attribute.
-    pattern = re.compile(r"(agentguard\.[a-z_]+|mcp(?!\.(?:server|client)\b)|gen_ai|jsonrpc|openinference)\.[a-z_]+(\.[a-z_]+)*|error\.type")
+    spaces = r"agentguard\.[a-z_]+|mcp(?!\.(?:server|client)\b)|gen_ai|jsonrpc|openinference"
+    pattern = re.compile(rf"({spaces})\.[a-z_]+(\.[a-z_]+)*|error\.type")
     known = {row.name for row in ATTRIBUTES} | {row.name for row in METRICS}
     written = {
         node.value
