@@ -314,7 +314,7 @@ class PolicySet:
         if any(literal.asked and literal.uid.type in self._solid for literal in found):
             return "the grant asks about an entity that the request does not bring"
         for statement in statements(text):
-            for tool, name, _ in asked_unseen(statement.text, part_of(statement).actions, self._hiding):
+            for tool, name, _ in asked_unseen(statement.text, part_of(statement), self._hiding):
                 return f"the grant asks for argument `{name}` of `{tool.name}`, which policies do not see"
         return Grant(text, handle)
 

@@ -9,32 +9,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from agentguard.policy.lexer import Kind, tokens, unquote
+from agentguard.policy.sketch import keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from agentguard.policy.lexer import Token
     from agentguard.policy.schema import GuardedTool
+    from agentguard.policy.sketch import Part
 
 # What stands before a member's name.
 _OF: Final = frozenset((".", "[", "has"))
 
 
-def asked_unseen(
-    text: str, actions: Collection[str] | None, tools: Iterable[GuardedTool]
-) -> Iterator[tuple[GuardedTool, str, Token]]:
+def asked_unseen(text: str, part: Part, tools: Iterable[GuardedTool]) -> Iterator[tuple[GuardedTool, str, Token]]:
     """Yield what a policy asks for and is not shown: of which tool, the argument's name, and where.
 
     Args:
         text: The policy.
-        actions: The ids of which the action has to be one, or be in one; None for any.
+        part: The same, as it is asked about.
         tools: What can be called.
     """
-    concerned = [
-        tool
-        for tool in tools
-        if tool.unseen and (actions is None or not tool.groups.union((tool.name,)).isdisjoint(actions))
-    ]
+    concerned = [tool for tool in tools if tool.unseen and {*part.keys}.intersection(keys_of(tool.name, tool.groups))]
     found = tokens(text) if concerned else ()
     for tool in concerned:
         for name, token in dict(_asked_of_input(found, tool.unseen)).items():

@@ -197,7 +197,7 @@ def unseen_arguments(policies: Iterable[Policy], tools: Iterable[GuardedTool]) -
     hiding = [tool for tool in tools if tool.unseen]
     problems = []
     for policy in policies if hiding else ():
-        for tool, name, token in asked_unseen(policy.text, policy.scope.actions, hiding):
+        for tool, name, token in asked_unseen(policy.text, policy.part, hiding):
             what = (
                 f"policies do not see argument `{name}` of `{tool.name}`, so this says nothing of it: "
                 "name the actions that it is for in its head"

@@ -5,6 +5,7 @@ from typing import TypedDict
 
 import pytest
 
+from agentguard.policy.schema import OwnType, method_tool
 from agentguard.policy.values import Field, record_of
 from tests.policy.records import ALL, ENTITIES, READ, SEARCH, TYPES, forbid, policy_set, problems, tool
 
@@ -227,3 +228,15 @@ def test_a_policy_that_asks_for_what_it_never_sees_is_refused(condition: str) ->
 def test_a_policy_that_is_for_other_tools_or_asks_for_something_else_is_taken(policy: str) -> None:
     """Only what is asked of the arguments counts, and only of the tools that it is for."""
     assert "a" in policy_set(policy, tools=[READ, SEARCH, HIDING]).policies
+
+
+def test_a_policy_on_what_nobody_guards_says_nothing_of_what_somebody_does() -> None:
+    """The method is an action of its own, and the group of the others."""
+    hiding = replace(HIDING, name="resources/read/notes", kind=OwnType.RESOURCE, groups=frozenset({"resources/read"}))
+    tools = [method_tool("resources/read", "records"), hiding]
+    equals = forbid("context.input has path", 'principal, action == Action::"resources/read", resource')
+
+    assert "a" in policy_set(equals, tools=tools, loaders=()).policies
+    assert (
+        "argument `path` of `resources/read/notes`" in problems(equals.replace("==", "in"), tools=tools, loaders=())[0]
+    )
