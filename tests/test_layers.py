@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from inspect import ismodule
 from pathlib import Path
 from typing import NamedTuple
@@ -121,6 +122,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """Return the tree of every module."""
     return {module_name(path): ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
@@ -162,6 +164,7 @@ def imports_of(module: str, tree: ast.Module) -> Iterator[Import]:
                 yield Import(module, f"{node.module}.{alias.name}", node.lineno, types_only)
 
 
+@cache
 def every_import() -> list[Import]:
     """Return every import of the package."""
     return [found for module, tree in modules().items() for found in imports_of(module, tree)]

@@ -189,15 +189,13 @@ class Adapter:
             return None
         try:
             return await call_next(ctx)
-        except ValidationError:
-            if call.entered:
-                raise
-            # What is no request of the protocol gets no tool's result: the SDK answers it with an error.
-            raise protocol_denial(await self._enforcer.refuse(call, name, UNFIT)) from None
         except Exception as error:
             # What a tool raises is the tool's; what validation raises would tell the schema.
             if call.entered:
                 raise
+            if isinstance(error, ValidationError):
+                # What is no request of the protocol gets no tool's result: the SDK answers it with an error.
+                raise protocol_denial(await self._enforcer.refuse(call, name, UNFIT)) from None
             heard.append(error)
             return None
 
