@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import stat
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from agentguard.lifecycle.tables import ADD_AUDIENCE, HAS_AUDIENCE, SCHEMA
 if TYPE_CHECKING:
     from pathlib import Path
 
+_PAUSE: Final = 0.01
 _APPLICATION: Final = 0x41475354  # "AGST"
 _VERSION: Final = 1
 
@@ -88,8 +90,11 @@ def connect(path: Path, *, seconds: float) -> Opened:
     before = identity(path)
     uri = f"file:{quote(str(path))}?mode=rw"
     connection = sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None, check_same_thread=False)
+    deadline = time.monotonic() + seconds
     try:
-        _recognise(connection)
+        # SQLite does not wait by itself where another process just begins, or recovers, the log.
+        while not _recognised(connection, last=time.monotonic() >= deadline):
+            time.sleep(_PAUSE)
         if identity(path) != before:
             message = "the file was exchanged while it was opened"
             raise sqlite3.OperationalError(message)
@@ -97,6 +102,16 @@ def connect(path: Path, *, seconds: float) -> Opened:
         connection.close()
         raise
     return Opened(connection, before)
+
+
+def _recognised(connection: sqlite3.Connection, *, last: bool) -> bool:
+    try:
+        _recognise(connection)
+    except sqlite3.OperationalError as error:
+        if last or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
 
 
 def _recognise(connection: sqlite3.Connection) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -136,3 +136,24 @@ def test_what_is_no_file_is_refused_before_its_mode_is(tmp_path: Path) -> None:
     for name in ("pipe", "folder"):
         with pytest.raises(ConfigurationError, match="wants a file, got something else: name another"):
             prepare(tmp_path / name)
+
+
+@pytest.mark.parametrize(("seconds", "opens"), [(60, True), (0, False)])
+def test_a_file_that_another_one_is_busy_with_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, opens: bool
+) -> None:
+    """As long as was said: SQLite itself does not wait where a log is begun or recovered."""
+    busy = sqlite3.OperationalError("database is locked")
+    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    waits = [busy]
+    recognise = database._recognise
+
+    def recognised(connection: sqlite3.Connection) -> None:
+        if waits:
+            raise waits.pop()
+        recognise(connection)
+
+    monkeypatch.setattr(database, "_recognise", recognised)
+
+    with nullcontext() if opens else pytest.raises(sqlite3.OperationalError, match="locked"):
+        connect(path, seconds=seconds).connection.close()
