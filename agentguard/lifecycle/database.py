@@ -108,7 +108,8 @@ def _recognised(connection: sqlite3.Connection, *, last: bool) -> bool:
     try:
         _recognise(connection)
     except sqlite3.OperationalError as error:
-        if last or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+        # An extended code, such as that of a recovery, has the plain one in its lowest byte; ours has none.
+        if last or getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
             raise
         return False
     return True

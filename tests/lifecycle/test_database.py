@@ -138,14 +138,24 @@ def test_what_is_no_file_is_refused_before_its_mode_is(tmp_path: Path) -> None:
             prepare(tmp_path / name)
 
 
-@pytest.mark.parametrize(("seconds", "opens"), [(60, True), (0, False)])
+@pytest.mark.parametrize(
+    ("code", "seconds", "opens"),
+    [
+        (sqlite3.SQLITE_BUSY, 60, True),
+        (sqlite3.SQLITE_BUSY_RECOVERY, 60, True),
+        (sqlite3.SQLITE_BUSY, 0, False),
+        (sqlite3.SQLITE_CANTOPEN, 60, False),
+        (None, 60, False),
+    ],
+)
 def test_a_file_that_another_one_is_busy_with_is_waited_for(
-    path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, opens: bool
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None, seconds: float, opens: bool
 ) -> None:
-    """As long as was said: SQLite itself does not wait where a log is begun or recovered."""
-    busy = sqlite3.OperationalError("database is locked")
-    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
-    waits = [busy]
+    """As long as was said, and nothing else: SQLite itself does not wait where a log is begun or recovered."""
+    error = sqlite3.OperationalError("as it is")
+    if code is not None:
+        error.sqlite_errorcode = code
+    waits = [error]
     recognise = database._recognise
 
     def recognised(connection: sqlite3.Connection) -> None:
@@ -155,5 +165,5 @@ def test_a_file_that_another_one_is_busy_with_is_waited_for(
 
     monkeypatch.setattr(database, "_recognise", recognised)
 
-    with nullcontext() if opens else pytest.raises(sqlite3.OperationalError, match="locked"):
+    with nullcontext() if opens else pytest.raises(sqlite3.OperationalError, match="as it is"):
         connect(path, seconds=seconds).connection.close()
