@@ -68,6 +68,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("decorating", "gate", "rulebook", "trust"),
     ("adapters.changes", "adapters.listing", "adapters.mcp", "adapters.reading", "adapters.serving"),
     ("guard",),
+    ("analysis",),
     ("cli",),
 )
 PURE = 2
@@ -95,6 +96,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "starlette": ("lifecycle.app",),
     "typer": ("cli",),
     "uvicorn": ("cli",),
+    "watchfiles": ("reloading",),
+    "yaml": ("analysis",),
 }
 
 # What reaches the world outside; the pure rows must not even be able to.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 START = "Start"
+POLICY = "Policy"
 LIVE = "Live"
 SERVE = "Serve"
 EVIDENCE = "Evidence"
