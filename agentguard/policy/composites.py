@@ -32,12 +32,16 @@ class Shape:
         cedar: The type as Cedar schema text.
         members: The values that an enum or a `Literal` has; empty for other types.
         depth: How deep sets and records are nested in it; 0 for a scalar.
+        parts: What a record holds.
+        element: What a set holds.
         convert: Turns a value into Cedar JSON; `to_cedar` calls it.
     """
 
     cedar: str
     members: tuple[str | int | bool, ...] = ()
     depth: int = 0
+    parts: tuple[Member, ...] = dataclasses.field(default=(), kw_only=True, compare=False, repr=False)
+    element: Shape | None = dataclasses.field(default=None, kw_only=True, compare=False, repr=False)
     convert: Convert = dataclasses.field(kw_only=True, compare=False, repr=False)
 
 
@@ -50,12 +54,14 @@ class Member:
         shape: What it holds.
         optional: Whether it may be missing.
         nullable: Whether it may be None, which is missing in Cedar.
+        given: Whether a value has to have it all the same, if only as None.
     """
 
     name: str
     shape: Shape
     optional: bool
     nullable: bool
+    given: bool = False
 
 
 def quoted(text: str) -> str:
@@ -74,7 +80,7 @@ def set_of(element: Shape, kinds: tuple[type, ...], where: str) -> Shape:
         budget.take(PART_BYTES)
         return [element.convert(item, budget) for item in value]
 
-    return Shape(f"Set<{element.cedar}>", depth=element.depth + 1, convert=convert)
+    return Shape(f"Set<{element.cedar}>", depth=element.depth + 1, element=element, convert=convert)
 
 
 def pairs_of(key: Shape, item: Shape, where: str) -> Shape:
@@ -86,8 +92,8 @@ def pairs_of(key: Shape, item: Shape, where: str) -> Shape:
         budget.take(PART_BYTES + _PAIR_BYTES * len(value))
         return [{"key": key.convert(k, budget), "value": item.convert(v, budget)} for k, v in value.items()]
 
-    cedar = f'Set<{{ "key": String, "value": {item.cedar} }}>'
-    return Shape(cedar, depth=item.depth + 2, convert=convert)
+    pair = record_from((Member("key", key, False, False), Member("value", item, False, False)), dict, where, closed=True)
+    return Shape(f"Set<{pair.cedar}>", depth=pair.depth + 1, element=pair, convert=convert)
 
 
 def record_from(
@@ -102,7 +108,9 @@ def record_from(
         closed: Whether a `dict` may have no keys but these.
         unseen: Keys that it may have all the same, and that are left out.
     """
-    plan = tuple((member.name, member.optional, member.nullable, member.shape.convert) for member in members)
+    plan = tuple(
+        (member.name, member.optional and not member.given, member.nullable, member.shape.convert) for member in members
+    )
     size = PART_BYTES + sum(len(member.name) + PART_BYTES for member in members)
     read: Callable[[Any, str, object], object] = dict.get if kind is dict else getattr
 
@@ -128,4 +136,5 @@ def record_from(
 
     written = (f"{quoted(member.name)}{'?' if member.optional else ''}: {member.shape.cedar}" for member in members)
     cedar = f"{{ {', '.join(written)} }}"
-    return Shape(cedar, depth=1 + max((member.shape.depth for member in members), default=0), convert=convert)
+    depth = 1 + max((member.shape.depth for member in members), default=0)
+    return Shape(cedar, depth=depth, parts=tuple(members), convert=convert)

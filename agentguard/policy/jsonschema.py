@@ -133,7 +133,7 @@ class _Reader:
         shape, nullable = self._shape(schema, place.below(f".{_printed(name)}"))
         if nullable and shape.cedar == "String":
             shape = replace(shape, convert=_no_text_for_null(place.where, shape.convert))
-        return Member(str(name), shape, nullable or name not in required, nullable)
+        return Member(str(name), shape, nullable or name not in required, nullable, given=name in required)
 
     def _shape(self, schema: object, place: _Place) -> tuple[Shape, bool]:
         """Compile a schema, and tell whether it admits null."""

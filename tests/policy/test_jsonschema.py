@@ -91,12 +91,14 @@ def test_a_schema_has_a_cedar_type(schema: object, cedar: str) -> None:
     ],
 )
 def test_null_is_absent(schema: object) -> None:
-    """Cedar has no null: an argument that may be null may be missing, and null is missing."""
+    """Cedar has no null: null is missing there. Whether the caller has to say it is the schema's to tell."""
     whole = an_object("a", a=schema)
 
     assert arguments_of(whole, where="t").shape.cedar == '{ "a"?: String }'
     assert mapped(whole, {"a": None}) == {}
-    assert mapped(whole, {}) == {}
+    assert mapped({**whole, "required": []}, {}) == {}
+    with pytest.raises(Refusal):
+        mapped(whole, {})
     assert mapped(whole, {"a": "a"}) == {"a": "a"}
 
 
