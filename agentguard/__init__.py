@@ -30,6 +30,7 @@ from agentguard.model import Decision, Effect, EntityUid, Grade, Invocation, Rea
 from agentguard.policy.entities import Entity
 from agentguard.policy.grants import grant_text
 from agentguard.policy.values import Scaled
+from agentguard.reloading import Reload
 from agentguard.state import State, UnsafeMemoryState, open_state
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "PolicyError",
     "Reason",
     "Refusal",
+    "Reload",
     "Run",
     "RunRecord",
     "RunState",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from agentguard.judging import Judged, Judging
     from agentguard.lifecycle.store import Store
     from agentguard.limits import Limits
-    from agentguard.model import AccessRequest, Decision, EntityUid
+    from agentguard.model import AccessRequest, Decision
 
 _LOG: Final = logging.getLogger("agentguard")
 _CHANNEL: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
@@ -77,7 +77,7 @@ class Answer:
         question: What has to go out, in place of the denial that is recorded.
     """
 
-    outcome: list[tuple[EntityUid, Decision]]
+    outcome: list[tuple[AccessRequest, Decision]]
     approved: Approved | None = None
     question: Question | None = None
 
@@ -122,8 +122,8 @@ class Asking:
             await self._spend(given.key, given.expires_at)
             if not judged.liftable:
                 raise Refusal(Reason.APPROVAL_DECLINED)
-            ((resource, denial),) = judged.outcome
-            return Answer(outcome=[(resource, replace(denial, reason=Reason.APPROVAL_DECLINED))])
+            ((asked, denial),) = judged.outcome
+            return Answer(outcome=[(asked, replace(denial, reason=Reason.APPROVAL_DECLINED))])
         if given is not None:
             return await self._lift(given, judged, trace)
         if not judged.liftable:
@@ -169,24 +169,24 @@ class Asking:
 
     async def _ask(self, call: Call, judged: Judged, trace: Trace) -> Approved | Answer:
         """Return a person's yes, or what there is without one."""
-        ((resource, denial),) = judged.outcome
+        ((asked, denial),) = judged.outcome
         back = self._approver or call.ask
         if call.rehearse or (back is None and not (call.rounds and is_own(call, judged.rule))):
             unasked = _NESTED if call.rounds else call.unasked
             errors = (_REHEARSED if call.rehearse else unasked,)
-            return Answer(outcome=[(resource, replace(denial, errors=errors))])
+            return Answer(outcome=[(asked, replace(denial, errors=errors))])
         if (vain := await self._in_vain(call, judged)) is not None:
             return Answer(outcome=[vain])
         request = self._request(judged)
         trace.asked(request.id, self._channel)
         if back is None:
             required = replace(denial, reason=Reason.APPROVAL_REQUIRED)
-            return Answer(outcome=[(resource, required)], question=Question(request=request, binding=judged.binding))
+            return Answer(outcome=[(asked, required)], question=Question(request=request, binding=judged.binding))
         try:
             answer = await self._wait(back, request)
         except Refusal as refusal:
             why = replace(denial, reason=refusal.reason, errors=(refusal.detail,) if refusal.detail else ())
-            return Answer(outcome=[(resource, why)])
+            return Answer(outcome=[(asked, why)])
         return Approved(
             id=request.id,
             key=request.id,
@@ -244,7 +244,7 @@ class Asking:
         if first is not True:
             raise Refusal(Reason.APPROVAL_INVALID, "the answer was used before")
 
-    async def _in_vain(self, call: Call, judged: Judged) -> tuple[EntityUid, Decision] | None:
+    async def _in_vain(self, call: Call, judged: Judged) -> tuple[AccessRequest, Decision] | None:
         """Return the denial that would remain whatever a person said."""
         now = self._clock()
         supposed = Approved(id="", key="", binding="", channel=self._channel, at=now, expires_at=now)
@@ -257,7 +257,7 @@ class Asking:
             if denial.reason is Reason.APPROVAL_UNAVAILABLE:
                 why = f"nobody was asked: these policies accept no yes that comes by channel `{self._channel}`"
                 denial = replace(denial, errors=(why,))
-            return request.resource, denial
+            return request, denial
         return None
 
     def _may_depend(self, request: AccessRequest, denial: Decision, judged: Judged) -> bool:

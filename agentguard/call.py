@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agentguard.errors import AccessDenied, Refusal
     from agentguard.evidence.vocabulary import AttributeValue
     from agentguard.model import Decision, Invocation
+    from agentguard.policy.engine import PolicySet
     from agentguard.policy.schema import GuardedTool
     from agentguard.request import ResourceTemplate
 
@@ -78,6 +79,7 @@ class Call:
         rehearsed: Whether that was decided, and allowed.
         judged: What the request names, where that was judged by its method as a whole.
         inner: The same request at servers with guards of their own, which are mounted in this one.
+        policies: What judges it, from its first judgement on.
     """
 
     identify: Callable[[], Awaitable[Invocation]]
@@ -100,6 +102,7 @@ class Call:
     rehearsed: bool = False
     judged: tuple[str, str] | None = None
     inner: list[Call] = field(default_factory=list)
+    policies: PolicySet | None = None
 
     def close(self) -> None:
         """End the request, here and wherever it went: nobody acts by it any more."""
@@ -117,9 +120,11 @@ class Rule:
         resource: Which entities a call acts on; None for what stands for the tool itself.
         facts: The pure function that adds ``context.facts``.
         facts_arguments: The arguments that *facts* takes, by name.
+        record_inputs: The arguments whose values the evidence keeps, by name.
     """
 
     tool: GuardedTool
     resource: ResourceTemplate | None = None
     facts: Callable[..., object] | None = None
     facts_arguments: tuple[str, ...] = ()
+    record_inputs: tuple[str, ...] = ()

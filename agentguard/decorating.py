@@ -56,6 +56,7 @@ class Decorator:
         resource: str | None = None,
         facts: Callable[..., object] | None = None,
         exclude: Collection[str] = (),
+        record_inputs: Collection[str] = (),
     ) -> Guarding: ...
 
     def __call__(
@@ -66,6 +67,7 @@ class Decorator:
         resource: str | None = None,
         facts: Callable[..., object] | None = None,
         exclude: Collection[str] = (),
+        record_inputs: Collection[str] = (),
     ) -> Any:
         """Guard a function.
 
@@ -77,17 +79,26 @@ class Decorator:
             facts: A pure function of some of the arguments, by name, that returns a
                 TypedDict, dataclass or model: ``context.facts``.
             exclude: Arguments that policies do not see.
+            record_inputs: Arguments whose values the evidence keeps, as they were judged. Of
+                the others it keeps a digest of all of them together.
 
         Raises:
             ConfigurationError: If the function cannot be guarded.
         """
 
         def guard(bare: Callable[..., Any]) -> Callable[..., Any]:
-            if isinstance(exclude, str):
-                message = f"exclude= wants the names of arguments, got `{exclude}`: write exclude=(`{exclude}`,)"
-                raise ConfigurationError(message)
+            for option, names in (("exclude", exclude), ("record_inputs", record_inputs)):
+                if isinstance(names, str):
+                    message = f"{option}= wants the names of arguments, got `{names}`: write {option}=(`{names}`,)"
+                    raise ConfigurationError(message)
             guarded = GuardedFunction.wrap(
-                bare, self.enter, offer=self.offer, resource=resource, facts=facts, exclude=frozenset(exclude)
+                bare,
+                self.enter,
+                offer=self.offer,
+                resource=resource,
+                facts=facts,
+                exclude=frozenset(exclude),
+                record_inputs=frozenset(record_inputs),
             )
             self.functions.append(guarded)
             return guarded.wrapper

@@ -33,15 +33,17 @@ from agentguard.cancelled import is_stray
 from agentguard.errors import Refusal, raised
 from agentguard.evidence.runs import LiveRuns
 from agentguard.evidence.vocabulary import Outcome, RecordKind
+from agentguard.inforce import InForce
 from agentguard.judging import Judging
 from agentguard.lifecycle.calls import LiveCalls
 from agentguard.model import Decision, Effect, Reason
 from agentguard.policy.engine import never
 from agentguard.previewing import Previewing
+from agentguard.shadowing import Shadowing
 from agentguard.stepping import allowed, answer, with_scopes_ever
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from zoneinfo import ZoneInfo
 
     from agentguard.approval import Approver
@@ -95,9 +97,9 @@ class Enforcer:
 
     def __init__(self, setting: Setting, policies: PolicySet) -> None:
         self._s = setting
-        self._policies = policies
+        self.in_force = InForce(policies, trail=setting.trail, clock=setting.clock)
+        self.shadow = Shadowing()
         self.store = setting.store
-        self.adopted: list[Callable[[], None]] = []
         self._live = LiveCalls(setting.store)
         self.attend = Attending(self._live, self._check_alive, self.refuse)
         self._judging = Judging(
@@ -107,7 +109,7 @@ class Enforcer:
             time_zone=setting.time_zone,
             clock=setting.clock,
         )
-        self.preview = Previewing(self._judging, self._check_alive, self.refuse, lambda: self._policies)
+        self.preview = Previewing(self._judging, self._check_alive, self.refuse, lambda: self.in_force.trusted)
         self._asking = Asking(
             self._judging,
             approver=setting.approver,
@@ -125,19 +127,6 @@ class Enforcer:
             spans=setting.trail.spans,
         )
 
-    def adopt(self, policies: PolicySet) -> None:
-        """Judge by *policies* from the next call on.
-
-        Raises:
-            Refusal: EVIDENCE_UNAVAILABLE, if that cannot be kept; the old ones stay in force.
-        """
-        versions = {"agentguard.policy.version": policies.version, "agentguard.policy.previous": self._policies.version}
-        self._s.trail.keep(RecordKind.POLICY, versions)
-        policies.activated_at = int(self._s.clock())
-        self._policies = policies
-        for tell in self.adopted:
-            tell()
-
     async def preflight(self, call: Call, action: str, tool: GuardedTool | Refusal) -> None:
         """Deny, before an argument is looked at, what no argument could make allowed.
 
@@ -150,17 +139,19 @@ class Enforcer:
             Denial: In the same words for what is never allowed, what is not
                 guarded and what does not exist.
         """
-        policies = self._policies
         invocation: Invocation | None = None
+        entities: Sequence[Mapping[str, object]] = ()
         try:
             # 1. Identity.
             invocation = await call.identify()
             self._check_alive(invocation)
             # 2. Preflight.
+            policies = self.in_force.pinned(call)
             if isinstance(tool, Refusal):
                 raise tool
             wanted = self._judging.principal(invocation)
-            entities = await self._s.loaders.load(wanted, known=policies.static_uids, tool=None) if wanted else ()
+            if wanted:
+                entities = await self._s.loaders.load(wanted, known=policies.static_uids, tool=None)
             denial = never(invocation, action, policies, entities)
             if denial is None:
                 return
@@ -168,8 +159,15 @@ class Enforcer:
             raise Denial(with_scopes_ever(replace(denial, advice=None), invocation, action, policies, entities))
         except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, the call is denied
             trace = self._s.trail.begin(action, call.facts, known=not isinstance(tool, Refusal))
-            trace.invocation, trace.policies = invocation, policies
-            denied = self._deny(trace, error)
+            trace.invocation, trace.policies = invocation, call.policies or self.in_force.policies
+
+            by_policies = isinstance(error, Denial)
+
+            def compared(denial: Decision) -> None:
+                if invocation is not None and by_policies:
+                    self.shadow.refused(trace, invocation, action, entities, denial)
+
+            denied = self._deny(trace, error, compared)
         answer(call, denied.decision)
         raise denied
 
@@ -183,7 +181,7 @@ class Enforcer:
             known: Whether the name is one of the server's guarded tools.
         """
         trace = self._s.trail.begin(action, {} if call is None else call.facts, known=known)
-        trace.policies = self._policies
+        trace.policies = (None if call is None else call.policies) or self.in_force.policies
         why: Exception = refusal
         try:
             trace.invocation = None if call is None else await call.identify()
@@ -262,21 +260,24 @@ class Enforcer:
         self, call: Call, rule: Rule, arguments: Mapping[str, object], scope: anyio.CancelScope, trace: Trace
     ) -> None:
         """Take steps 1 to 6: return if the tool may run, raise Denial if not."""
-        trace.policies = self._policies
+        trace.policies = self.in_force.policies
         try:
             await self._identify(call, scope, trace)
             judged = await self._judge(call, rule, arguments, trace)
 
             async def again() -> Judged:
+                # An answer to what other policies asked is for nothing: see `in_force`.
+                call.policies = None
                 await self._identify(call, scope, trace)
                 return await self._judge(call, rule, arguments, trace)
 
             # 5. Approval.
             answered = await self._asking.settle(call, judged, again, trace)
             # 6. Record.
-            for resource, decision in answered.outcome:
-                trace.resource = resource
+            for request, decision in answered.outcome:
+                trace.resource = request.resource
                 named = trace.decided(decision)
+                self.shadow.judged(trace, request, named)
                 if not named.allowed:
                     # What was not recorded is not asked either.
                     call.question = answered.question
@@ -317,9 +318,10 @@ class Enforcer:
         scope.deadline = anyio.current_time() + (invocation.ends_at - now)
 
     async def _judge(self, call: Call, rule: Rule, arguments: Mapping[str, object], trace: Trace) -> Judged:
-        """Take steps 3 and 4, by the policies that are in force now."""
-        # One version judges the call from start to end: an answer to another one is for nothing.
-        trace.policies = policies = self._policies
+        """Take steps 3 and 4, by the policies that judge this call from start to end."""
+        in_force = self.in_force
+        own = is_own(call, rule)
+        trace.policies = policies = in_force.pinned(call, rule.tool) if own else in_force.confirmed_policies()
         invocation = cast("Invocation", trace.invocation)
         return await self._judging.judge(call, rule, arguments, invocation=invocation, policies=policies, trace=trace)
 
@@ -355,8 +357,8 @@ class Enforcer:
             return error
         return None
 
-    def _deny(self, trace: Trace, error: BaseException) -> Denial:
-        """Return the recorded denial that *error* amounts to."""
+    def _deny(self, trace: Trace, error: BaseException, recorded: Callable[[Decision], None] | None = None) -> Denial:
+        """Return the recorded denial that *error* amounts to; *recorded* is told of it, before its span ends."""
         if trace.decision is not None:
             # It was allowed and recorded, and ended before the tool began.
             return self._end(trace, trace.decision, error, Outcome.CANCELLED)
@@ -368,6 +370,9 @@ class Enforcer:
             named = trace.unrecorded(
                 Decision(effect=Effect.DENY, reason=Reason.EVIDENCE_UNAVAILABLE, errors=(*denial.errors, *errors))
             )
+        else:
+            if recorded is not None:
+                recorded(named)
         return self._denial(trace, named)
 
     def _denial(self, trace: Trace, named: Decision) -> Denial:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from agentguard.model import Decision, Reason
+    from agentguard.model import Decision, EntityUid, Reason
+    from agentguard.policy.problem import Problem
 
 _PLACE: Final = re.compile(r"[^\s:/][^\s:]*:[0-9]+: ")
 
@@ -32,15 +33,18 @@ class PolicyError(ConfigurationError):
 
     Attributes:
         problems: One line each, ``file:line: what is wrong: the fix``.
+        found: The same, with what each of them is called and where exactly it stands;
+            files are relative to the folder.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], found: Sequence[Problem] = ()) -> None:
         self.problems = tuple(problems)
+        self.found = tuple(found)
         super().__init__("\n".join(self.problems))
 
     def within(self, folder: Path) -> PolicyError:
         """Return the same with the files' whole paths: hosts choose the working folder."""
-        return PolicyError([f"{folder}/{p}" if _PLACE.match(p) else p for p in self.problems])
+        return PolicyError([f"{folder}/{p}" if _PLACE.match(p) else p for p in self.problems], self.found)
 
 
 class UnmappableTypeError(ConfigurationError):
@@ -65,12 +69,14 @@ class Refusal(AgentGuardError):  # noqa: N818  a step's answer, which becomes a 
     Attributes:
         reason: The recorded reason, one of the closed list.
         detail: What happened, for the log alone; never sent to a caller.
+        missing: The entity that is not there; its id stands here alone, since its type may be private.
     """
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    def __init__(self, reason: Reason, detail: str = "", *, missing: EntityUid | None = None) -> None:
         super().__init__("refused")
         self.reason = reason
         self.detail = detail
+        self.missing = missing
         # A traceback shows it to whoever runs the code; the text, which a framework may pass
         # to a caller, stays as it is.
         self.add_note(f"{reason}: {detail}" if detail else str(reason))

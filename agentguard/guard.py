@@ -11,31 +11,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from agentguard.adapters.bearer import BearerVerifier, auth_settings
+import anyio.to_thread
+
 from agentguard.adapters.elicitation import Rounds
 from agentguard.adapters.lowlevel import LowLevelSurface
 from agentguard.adapters.mcp import Adapter
 from agentguard.adapters.surface import Offer
 from agentguard.adapters.surfaces import surface_of
 from agentguard.asking import channel_of
-from agentguard.call import ACTING, Call
 from agentguard.decorating import Decorator
 from agentguard.enforce import Enforcer, Setting
-from agentguard.errors import ConfigurationError, PolicyError
+from agentguard.errors import ConfigurationError
 from agentguard.evidence.forwarding import read_forwarding
 from agentguard.evidence.metrics import Metrics
+from agentguard.evidence.record import setting_attributes
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.gate import Gate
-from agentguard.identity.sources import STDIO_AUDIENCE, EnvironmentSource
-from agentguard.lifecycle.ended import run_of
+from agentguard.identity.sources import EnvironmentSource
 from agentguard.limits import Limits
+from agentguard.offering import COLLECTING
 from agentguard.policy.entities import Loaders
-from agentguard.policy.source import read_folder
-from agentguard.rulebook import Rulebook, Terms
+from agentguard.policy.several import part_for
+from agentguard.reloading import Reload, open_reloading, versions_of
+from agentguard.rulebook import Rulebook
 from agentguard.state import read_state
-from agentguard.trust import authorization_server, own_store, read_verifier
+from agentguard.trust import http_auth, named_run, own_store, read_verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from agentguard.adapters.fastmcp_auth import AuthProvider
     from agentguard.adapters.surfaces import AnyServer
     from agentguard.approval import Approver
+    from agentguard.call import Call
     from agentguard.errors import Refusal
     from agentguard.guarded import GuardedFunction
     from agentguard.identity.issuers import TrustedIssuer
@@ -89,6 +92,9 @@ class Guard:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         clock: Callable[[], float] = time.time,
+        watch: bool = False,
+        shadow: str | os.PathLike[str] | None = None,
+        max_policy_age: float | None = None,
         limits: Limits | None = None,
     ) -> None:
         """Set up a guard.
@@ -112,11 +118,16 @@ class Guard:
             tracer_provider: For spans; None for the process's own.
             meter_provider: For metrics; None for the process's own.
             clock: Gives unix seconds.
+            watch: Whether changes of the folder go live by themselves, once they arrived whole.
+            shadow: A folder of other policies. They decide nothing: where they would have decided
+                otherwise, the evidence says so.
+            max_policy_age: For how many seconds the policies in force may judge without being known
+                to be those of the folder; from then on every call is denied. None for ever.
             limits: The bounds.
 
         Raises:
             ConfigurationError: With what to change.
-            PolicyError: If the folder cannot be read or holds no policies.
+            PolicyError: If a folder cannot be read, holds no policies, or is not what its manifest says.
         """
         self._limits = limits or Limits()
         self._clock = clock
@@ -128,26 +139,33 @@ class Guard:
             message = f"time zone `{time_zone}` is not known: use an IANA name such as `Europe/Zurich`"
             raise ConfigurationError(message) from None
         self._folder = Path(policies).absolute()
-        try:
-            self._source = read_folder(self._folder, self._limits)
-        except PolicyError as error:
-            raise error.within(self._folder) from None
-        self._label = label
+        collected = COLLECTING.get()
+        self._reloading = open_reloading(
+            self._folder,
+            None if shadow is None else Path(shadow).absolute(),
+            watch=watch,
+            max_age=max_policy_age,
+            label=label,
+            clock=clock,
+            limits=self._limits,
+            read=None if collected is None else collected.source,
+        )
         channel_of(approver)
         self._approver = approver
         self._loaders = Loaders(self._limits)
         self._private: set[str] = set()
         forwarding = read_forwarding(forward)
         self._spans = Spans(tracer_provider, forwarded=forwarding is not None)
-        self._metrics = Metrics(meter_provider, backlog=None if forwarding is None else forwarding.backlog)
+        backlog = None if forwarding is None else forwarding.backlog
+        self._metrics = Metrics(meter_provider, backlog=backlog, policy_age=self._reloading.age_known)
         self._functions: list[GuardedFunction] = []
         self._call: ContextVar[Call | None] = ContextVar("agentguard_call", default=None)
         self._trail: Trail | None = None
         self._gate = Gate(self._call)
         self._enforcer: Enforcer | None = None
         # Last, so that nothing is left open by a guard that could not be made.
-        self.state = read_state(state, store=own_store(issuer))
-        self._forwarding = None if forwarding is None else forwarding.of(self.state.ledger)
+        self.state = read_state(state, store=own_store(issuer)) if collected is None else collected.state()
+        self._forwarding = None if forwarding is None or collected else forwarding.of(self.state.ledger)
 
     def http_auth(self, *, resource_url: str | None = None) -> HttpAuth:
         """Return the keyword arguments that let an `MCPServer` take bearer tokens.
@@ -158,18 +176,7 @@ class Guard:
         Raises:
             ConfigurationError: If the guard has no audience, or it is not a URL.
         """
-        audience = self._verifier.audience
-        if audience is None:
-            message = "http_auth() wants the audience of tokens over HTTP: pass Guard(audience=…)"
-            raise ConfigurationError(message)
-        if audience.startswith(STDIO_AUDIENCE):
-            message = f"audience `{audience}` is that of a local process: pass the server's URL, stdio finds its own"
-            raise ConfigurationError(message)
-        resource = resource_url or audience
-        return {
-            "auth": auth_settings(authorization_server(self._verifier, resource), resource),
-            "token_verifier": BearerVerifier(self._verifier, resource, self._refused_token),
-        }
+        return http_auth(self._verifier, resource_url, self._refused_token)
 
     def auth(self, *, resource_url: str | None = None) -> AuthProvider:
         """Return what lets a `FastMCP` server take bearer tokens: ``FastMCP("records", auth=guard.auth())``.
@@ -245,13 +252,7 @@ class Guard:
         Raises:
             ConfigurationError: If no such run can be one of a trusted issuer.
         """
-        acting = ACTING.get()
-        acted = [link for link in acting.chain if link.run_id == run_id] if acting is not None else []
-        if acted and issuer in {None, acted[0].issuer}:
-            # A test acts as this run right here; no issuer that is trusted has to know of it.
-            whose, own_id = run_of(acted[0])
-        else:
-            whose, own_id = self._verifier.issuer_of(run_id, issuer)
+        whose, own_id = named_run(self._verifier, run_id, issuer)
         self.state.store.revoke(issuer=whose, run_id=own_id, reason=reason)
 
     def attach(
@@ -290,14 +291,7 @@ class Guard:
                 raise ConfigurationError(message)
         # Taken in any case: the tools, and what they start, have no business with a token.
         environment = EnvironmentSource.take(os.environ, limits=self._limits)
-        terms = Terms(
-            source=self._source,
-            folder=self._folder,
-            loaders=self._loaders,
-            claims=self._verifier.claims,
-            limits=self._limits,
-            label=self._label,
-        )
+        terms = self._reloading.terms_for(surface.name, loaders=self._loaders, claims=self._verifier.claims)
         book = Rulebook(
             surface,
             terms,
@@ -306,7 +300,12 @@ class Guard:
             enter_raw=self._gate.enter_raw,
             unguarded=unguarded,
         )
-        policies = book.begin()
+        if (collected := COLLECTING.get()) is not None:
+            collected.guarded.append((server, book, part_for(self._folder, surface.name)))
+            return
+        policies, shadow = book.begin()
+        for guarded in self._functions:
+            guarded.check_private(self._private)
         policies.activated_at = int(self._clock())
         self._trail = trail = Trail(
             ledger=self.state.ledger,
@@ -328,9 +327,11 @@ class Guard:
             approver=self._approver,
             prefixes=tuple(self._verifier.prefixes.values()),
         )
-        trail.keep(RecordKind.START, {"agentguard.policy.version": policies.version})
+        set_up = setting_attributes(environment=self._environment, time_zone=self._zone.key)
+        trail.keep(RecordKind.START, {**versions_of(policies, shadow), **set_up})
         self._enforcer = self._gate.enforcer = enforcer = Enforcer(setting, policies)
-        book.adopt = enforcer.adopt
+        enforcer.shadow.shade(shadow)
+        self._reloading.begin(book.compiling, enforcer.in_force, enforcer.shadow, trail)
         if self._forwarding is not None:
             self._forwarding.start(service=surface.name)
         Adapter(
@@ -343,6 +344,29 @@ class Guard:
             limits=self._limits,
             rounds=Rounds(self.state.key, limits=self._limits, clock=self._clock),
         ).install()
+
+    async def reload(self) -> Reload:
+        """Look at the policy folder, and take what arrived there whole and is valid, without a restart.
+
+        Calls go on meanwhile. What is taken judges from the next call on; what is not leaves the
+        policies in force as they are.
+
+        Raises:
+            ConfigurationError: If the guard is not attached.
+        """
+        return await anyio.to_thread.run_sync(self._reloading.check)
+
+    def reload_on_sighup(self) -> None:
+        """Look at the policy folder whenever the process gets SIGHUP; a handler that was there is called too.
+
+        Raises:
+            ConfigurationError: If this is not the main thread, which alone may take a signal.
+        """
+        self._reloading.on_sighup()
+
+    def stop_watching(self) -> None:
+        """Look at the policy folder no more, unless `reload` asks for it."""
+        self._reloading.stop()
 
     async def call(self, name: str, arguments: Mapping[str, Any] | None = None) -> CallToolResult | InputRequiredResult:
         """Call the guarded function of a tool, in the ``on_call_tool`` of a low-level server.

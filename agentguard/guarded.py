@@ -26,7 +26,7 @@ from agentguard.policy.values import Field, Shape, record_of, shape_of
 from agentguard.request import ResourceTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from agentguard.adapters.surface import Registered
     from agentguard.model import Decision, Invocation
@@ -48,6 +48,7 @@ class GuardedFunction:
         resource: The template of what it acts on, as given.
         facts: The function that adds ``context.facts``, as given.
         exclude: The arguments that policies do not see.
+        record_inputs: The arguments whose values the evidence keeps.
         injected: The parameters that no caller gives.
         signature: What the framework sees.
         wrapper: What the framework registers.
@@ -60,6 +61,7 @@ class GuardedFunction:
     resource: str | None
     facts: Callable[..., object] | None
     exclude: frozenset[str]
+    record_inputs: frozenset[str]
     injected: Injected
     signature: inspect.Signature
     wrapper: Callable[..., Any] = field(init=False)
@@ -76,6 +78,7 @@ class GuardedFunction:
         resource: str | None,
         facts: Callable[..., object] | None,
         exclude: frozenset[str],
+        record_inputs: frozenset[str] = frozenset(),
     ) -> GuardedFunction:
         """Wrap *function* so that each call of it goes through *call*.
 
@@ -109,7 +112,7 @@ class GuardedFunction:
                 f"{what} has Resolve parameters, which only tools have: ask for a Context, and resolve in the function"
             )
             raise ConfigurationError(message)
-        guarded = cls(function, offer, resource, facts, exclude, injected, injected.visible(signature))
+        guarded = cls(function, offer, resource, facts, exclude, record_inputs, injected, injected.visible(signature))
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -151,6 +154,7 @@ class GuardedFunction:
         if unknown := sorted(self.exclude - parameters.keys()):
             message = f"{what} has no argument `{unknown[0]}`: mend exclude="
             raise ConfigurationError(message)
+        self._check_recorded(parameters, what)
         fields = {
             p.name: Field(Any if p.annotation is p.empty else p.annotation)
             for p in parameters.values()
@@ -172,8 +176,42 @@ class GuardedFunction:
             kind=kind,
             unseen=tuple(sorted(self.exclude)),
         )
-        self.rule = Rule(tool=tool, resource=resource, facts=self.facts, facts_arguments=takes)
+        self.rule = Rule(
+            tool=tool,
+            resource=resource,
+            facts=self.facts,
+            facts_arguments=takes,
+            record_inputs=tuple(sorted(self.record_inputs)),
+        )
         return self.rule
+
+    def check_private(self, private: Collection[str]) -> None:
+        """Refuse to keep in clear what is kept as a digest where it is an entity's id.
+
+        Args:
+            private: The entity types whose ids are.
+
+        Raises:
+            ConfigurationError: If an argument that is to be kept is such an id.
+        """
+        rule = self.rule
+        if rule is None or rule.resource is None or rule.resource.type not in private:
+            return
+        if rule.resource.argument in rule.record_inputs:
+            message = (
+                f"{rule.tool.kind.word} `{rule.tool.itself.id}` keeps `{rule.resource.argument}`, the id of a "
+                f"`{rule.resource.type}`, which is private: take it out of record_inputs="
+            )
+            raise ConfigurationError(message)
+
+    def _check_recorded(self, arguments: Collection[str], what: str) -> None:
+        if unknown := sorted(self.record_inputs.difference(arguments), key=str):
+            message = f"{what} has no argument `{unknown[0]}`: mend record_inputs="
+            raise ConfigurationError(message)
+        if unseen := sorted(self.record_inputs & self.exclude):
+            # What is kept is what was judged, and this is not.
+            message = f"{what} keeps `{unseen[0]}` from policies: take it out of record_inputs= or of exclude="
+            raise ConfigurationError(message)
 
     def _facts(
         self, registered: Registered, parameters: Mapping[str, inspect.Parameter]

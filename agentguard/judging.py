@@ -18,7 +18,7 @@ from agentguard.request import agent_uid, base_context, task_uid, user_uid
 from agentguard.stepping import with_scopes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from zoneinfo import ZoneInfo
 
     from agentguard.approval import Approved
@@ -28,6 +28,16 @@ if TYPE_CHECKING:
     from agentguard.model import Decision, EntityUid, Invocation
     from agentguard.policy.engine import PolicySet
     from agentguard.policy.entities import Loaders
+
+
+def _recorded(rule: Rule, judged: object, private: Collection[str]) -> dict[str, object] | None:
+    """Return the arguments that the evidence keeps, as they were judged: None for one that the call does not have."""
+    if not rule.record_inputs or not isinstance(judged, dict):
+        return None
+    names = rule.resource
+    # What is kept as a digest where it is the resource's id must not stand in clear beside it.
+    hidden = {names.argument} if names is not None and names.type in private else set()
+    return {name: judged.get(name) for name in rule.record_inputs if name not in hidden}
 
 
 def is_liftable(decision: Decision) -> bool:
@@ -65,12 +75,11 @@ class Judged:
         return not self.allowed and all(decision.allowed or is_liftable(decision) for _, decision in self.judged)
 
     @property
-    def outcome(self) -> list[tuple[EntityUid, Decision]]:
+    def outcome(self) -> list[tuple[AccessRequest, Decision]]:
         """What there is to record: every allow, or one denial, before all one that no person can lift."""
-        decided = [(request.resource, decision) for request, decision in self.judged]
-        denied = [one for one in decided if not one[1].allowed]
+        denied = [one for one in self.judged if not one[1].allowed]
         hard = [one for one in denied if not is_liftable(one[1])]
-        return (hard or denied)[:1] or decided
+        return (hard or denied)[:1] or list(self.judged)
 
     @property
     def forbids(self) -> tuple[str, ...]:
@@ -127,8 +136,11 @@ class Judging:
             Refusal: It cannot be judged.
         """
         # 3. Request.
-        context = self._context(call, rule, arguments)
+        now = self.clock()
+        context = self._context(call, rule, arguments, now)
+        trace.came_by(call.transport, now)
         trace.input = context["input"]
+        trace.inputs = _recorded(rule, context["input"], trace.private)
         # An argument that names several entities makes a request for each.
         uids = (rule.tool.itself,) if rule.resource is None else rule.resource.uids(arguments, self.limits)
         check_readings(context, len(uids) * len(invocation.chain), self.limits)
@@ -177,9 +189,9 @@ class Judging:
         uids = [uid for link in invocation.chain for uid in (agent_uid(link), user_uid(link), task_uid(link))]
         return [uid for uid in uids if uid is not None and uid.type in types]
 
-    def _context(self, call: Call, rule: Rule, arguments: Mapping[str, object]) -> dict[str, object]:
+    def _context(self, call: Call, rule: Rule, arguments: Mapping[str, object], now: float) -> dict[str, object]:
         """Return ``context``, with the arguments as they are now: what comes later cannot change it."""
-        context = base_context(self.clock(), self.time_zone, self.environment, call.transport)
+        context = base_context(now, self.time_zone, self.environment, call.transport)
         context["input"] = to_cedar(arguments, rule.tool.input, self.limits)
         if rule.facts is not None and rule.tool.facts is not None:
             # Copies: what the function does to its arguments must not reach the tool.

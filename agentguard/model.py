@@ -193,6 +193,7 @@ class Decision:
         link: Which link of the delegation chain decided, root 0.
         scopes: Every scope that the call needs, if all that stops it is that the token lacks some.
         id: The decision's name in evidence and in what the caller is told.
+        missing: The entity that was not there, if that is why; no caller learns of it.
     """
 
     effect: Effect
@@ -204,11 +205,29 @@ class Decision:
     link: int = 0
     scopes: tuple[str, ...] = ()
     id: str = ""
+    missing: EntityUid | None = None
 
     @property
     def allowed(self) -> bool:
         """Whether the effect is exactly allow."""
         return self.effect is Effect.ALLOW
+
+
+_SHOWN: Final = 256
+
+
+def not_there(missing: EntityUid) -> str:
+    """Return what is said of an entity that is not there, by its type alone."""
+    return f"an entity of type `{missing.type}` is not there: list it in cedarentities.json, or give its type a loader"
+
+
+def naming(text: str, missing: EntityUid | None) -> str:
+    """Return what `not_there` is part of, with the entity's id, for whoever may know it."""
+    if missing is None:
+        return text
+    named = str(missing)
+    named = named if len(named) <= _SHOWN else f"{named[:_SHOWN]}…"
+    return text.replace(f"an entity of type `{missing.type}` is", f"`{named}` is", 1)
 
 
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -30,7 +30,7 @@ class Previewing:
         judging: Judging,
         alive: Callable[[Invocation | None], float],
         refuse: Callable[[Call, str, Refusal], Awaitable[Decision]],
-        policies: Callable[[], PolicySet],
+        policies: Callable[[], PolicySet | None],
     ) -> None:
         """Set it up.
 
@@ -38,7 +38,7 @@ class Previewing:
             judging: What requests are made with.
             alive: Returns the time now if a run lives; raises `Refusal` if not.
             refuse: Records a denial.
-            policies: Returns those that are in force.
+            policies: Returns those that are in force; None if nobody may be judged by them.
         """
         self._judging = judging
         self._alive = alive
@@ -62,6 +62,11 @@ class Previewing:
         try:
             invocation = await call.identify()
             policies = self._policies()
+            if policies is None:
+                # Clients list by themselves, after a call that was judged in time: an error would
+                # take the place of its result.
+                self._alive(invocation)
+                return frozenset()
             wanted = self._judging.principal(invocation)
             load, known = self._judging.loaders.load, policies.static_uids
             entities = await load(wanted, known=known, tool=None) if wanted else ()

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from agentguard.model import Claim, Invocation
 
 _LIMITS: Final = Limits()
+# Past that, which recorded or supposed calls may be, a zone may lead out of the calendar.
+_LAST_DAY: Final = 253_402_214_400
 _TEMPLATE: Final = re.compile(
     r"(?P<type>(?:[A-Za-z_]\w*::)*[A-Za-z_]\w*)::\{(?P<argument>[A-Za-z_]\w*)(?P<each>\[\*\])?\}", re.ASCII
 )
@@ -135,7 +137,7 @@ def base_context(now: float, zone: ZoneInfo, environment: str, transport: str) -
 @lru_cache(maxsize=8)
 def _local(second: int, zone: ZoneInfo) -> tuple[int, int]:
     """Return the weekday and the minute of the day, the same for every call of one second."""
-    local = datetime.fromtimestamp(second, zone)
+    local = datetime.fromtimestamp(min(second, _LAST_DAY), zone)
     return local.isoweekday(), local.hour * 60 + local.minute
 
 

@@ -1,9 +1,9 @@
 """What a server offers, and how each of it is judged.
 
 A rulebook begins with what the server has when the guard is attached, where every mistake
-is refused. It learns again when something comes or goes: the policies are then compiled
-anew, whole, and a call is judged by one version of them from start to end. What cannot
-be learned stays without a rule, and so is denied.
+is refused. It learns again when something comes or goes, or when the policies do: they are
+then compiled anew, whole, and a call is judged by one version of them from start to end.
+What cannot be learned stays without a rule, and so is denied.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import anyio
 
 from agentguard.adapters.surface import Offer
 from agentguard.call import Rule
-from agentguard.errors import ConfigurationError, PolicyError, Refusal
+from agentguard.compiling import Compiling
+from agentguard.errors import ConfigurationError, Refusal
 from agentguard.guarded import GuardedFunction, find_guarded, unmappable
 from agentguard.model import Reason, printable
+from agentguard.policy.offered import Offered, WrittenSchema
 from agentguard.policy.schema import GROUPS, METHODS, OwnType, action_of, method_tool
-from agentguard.policy.source import PolicySet, compile_policies
 from agentguard.raw import RawTool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from pathlib import Path
 
     from agentguard.adapters.surface import Registered, Surface
-    from agentguard.limits import Limits
-    from agentguard.policy.entities import Loaders
-    from agentguard.policy.source import PolicySource
+    from agentguard.compiling import Terms
+    from agentguard.policy.schema import GuardedTool
+    from agentguard.policy.source import PolicySet
     from agentguard.raw import Enter
 
 Unguarded = Literal["deny", "guard"]
@@ -42,18 +42,6 @@ _LOG: Final = logging.getLogger("agentguard")
 _MOST_GONE: Final = 100
 # Each compiles everything: how often what does not fit is looked for among what came at once.
 _MOST_COMPILED: Final = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What policies are compiled with, fixed when the guard was built."""
-
-    source: PolicySource
-    folder: Path
-    loaders: Loaders
-    claims: Mapping[str, type]
-    limits: Limits
-    label: str | None
 
 
 def _fix(function: Callable[..., Any] | None) -> str:
@@ -88,10 +76,8 @@ class Rulebook:
     Attributes:
         surface: The server.
         methods: How what nobody guards is judged, by method, where policies can say so.
-        adopt: Takes policies into force; the guard sets it, once it has begun.
+        compiling: Compiles the policies for it.
     """
-
-    adopt: Callable[[PolicySet], None]
 
     def __init__(
         self,
@@ -104,7 +90,7 @@ class Rulebook:
         unguarded: Unguarded = "deny",
     ) -> None:
         self.surface = surface
-        self._terms = terms
+        self.compiling = Compiling(terms)
         self._functions = functions
         self._wrapped: list[GuardedFunction] = []
         self._enter = enter
@@ -117,8 +103,8 @@ class Rulebook:
         self._learning = anyio.Lock()
         self.methods: Mapping[str, Rule] = {method: Rule(tool=method_tool(method, surface.name)) for method in METHODS}
 
-    def begin(self) -> PolicySet:
-        """Learn what the server offers now.
+    def begin(self) -> tuple[PolicySet, PolicySet | None]:
+        """Learn what the server offers now; return what judges it, and what does in the shadow.
 
         Raises:
             ConfigurationError: If something is guarded, but not from where it should be.
@@ -127,10 +113,33 @@ class Rulebook:
         entries = {
             (one.offer, one.key): entry for one in self.surface.registered() if (entry := self._settle(one)) is not None
         }
-        policies = self._compile(entries)
+        policies = self.compiling.begin(self._tools(entries))
         self._entries, self._first = entries, frozenset(entries)
         self.surface.watch(self._change)
         return policies
+
+    async def offered(self) -> WrittenSchema:
+        """Return all that the server offers and policies are compiled with, whether or not they fit.
+
+        Raises:
+            ConfigurationError: If something is guarded, but not from where it should be.
+        """
+        found = {(one.offer, one.key): one for one in self.surface.registered()}
+        # What is mounted or proxied comes after what is there at once, as a guard learns it.
+        for one in await self.surface.discover():
+            found.setdefault((one.offer, one.key), one)
+        offers = [
+            Offered(tool=entry.rule.tool, resource=entry.rule.resource, annotated=one.annotated)
+            for one in found.values()
+            if (entry := self._settle(one)) is not None
+        ]
+        offers += [Offered(tool=rule.tool) for rule in self.methods.values()]
+        return WrittenSchema(
+            server=self.surface.name,
+            offers=tuple(offers),
+            loaders=self.compiling.terms.loaders.types,
+            claims=self.compiling.terms.claims,
+        )
 
     async def refresh(self) -> None:
         """Learn what came since, if anything did."""
@@ -225,27 +234,14 @@ class Rulebook:
     def _learn(self, fresh: Mapping[tuple[Offer, str], _Entry]) -> Exception | None:
         """Learn *fresh*, or return why that cannot be."""
         entries = {**self._entries, **fresh}
-        try:
-            policies = self._compile(entries)
-        except (PolicyError, ConfigurationError) as error:
-            return error
-        self.adopt(policies)
-        self._entries = entries
-        return None
 
-    def _compile(self, entries: Mapping[tuple[Offer, str], _Entry]) -> PolicySet:
-        terms = self._terms
-        try:
-            return compile_policies(
-                terms.source,
-                [entry.rule.tool for entry in entries.values()] + [rule.tool for rule in self.methods.values()],
-                loaders=terms.loaders.types,
-                claims=terms.claims,
-                limits=terms.limits,
-                label=terms.label,
-            )
-        except PolicyError as error:
-            raise error.within(terms.folder) from None
+        def taken() -> None:
+            self._entries = entries
+
+        return self.compiling.learn(self._tools(entries), taken)
+
+    def _tools(self, entries: Mapping[tuple[Offer, str], _Entry]) -> list[GuardedTool]:
+        return [entry.rule.tool for entry in entries.values()] + [rule.tool for rule in self.methods.values()]
 
     def _settle(self, registered: Registered) -> _Entry | None:
         """Return how something is judged, or None if nothing guards it.

@@ -22,6 +22,7 @@ from agentguard.evidence.ledger import Ledger, MemoryLedger
 from agentguard.lifecycle.sqlite import SQLiteStore
 from agentguard.lifecycle.store import MemoryStore, Store
 from agentguard.private import private_bytes, private_folder, write_whole
+from agentguard.unkept import UNKEPT
 
 if TYPE_CHECKING:
     from agentguard.evidence.durable import Durability
@@ -96,6 +97,8 @@ def open_state(
     Raises:
         ConfigurationError: The folder cannot be used; the message says what to do.
     """
+    if UNKEPT.get():
+        return _unkept(store)
     path = Path(folder).absolute()
     private_folder(path)
     # Where a folder lies in a checkout, its keys are not to be committed with the rest.
@@ -141,4 +144,9 @@ def UnsafeMemoryState() -> State:  # noqa: N802  named like the weaker choice th
     tests, demonstrations and development.
     """
     _LOG.warning("state is kept in memory: revocations and evidence are lost when this process ends")
-    return State(store=MemoryStore(clock=time.time), ledger=MemoryLedger(), key=os.urandom(32))
+    return _unkept(None)
+
+
+def _unkept(store: Store | None) -> State:
+    kept = MemoryStore(clock=time.time) if store is None else store
+    return State(store=kept, ledger=MemoryLedger(), key=os.urandom(_KEY_BYTES))

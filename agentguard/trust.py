@@ -1,12 +1,16 @@
-"""Whose tokens a guard believes: its options, read as one verifier."""
+"""Whose tokens a guard believes: its options, read as one verifier, and what is made of that."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agentguard.adapters.bearer import BearerVerifier, auth_settings
+from agentguard.call import ACTING
 from agentguard.errors import ConfigurationError
 from agentguard.identity.issuers import TrustedIssuer
+from agentguard.identity.sources import STDIO_AUDIENCE
 from agentguard.identity.verifier import InvocationVerifier
+from agentguard.lifecycle.ended import run_of
 from agentguard.lifecycle.local import ISSUER as LOCAL
 from agentguard.lifecycle.local import UnsafeLocalIssuer, require_local_audience
 from agentguard.state import State
@@ -14,7 +18,9 @@ from agentguard.state import State
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentguard.lifecycle.sqlite import SQLiteStore
+    from agentguard.adapters.bearer import HttpAuth
+    from agentguard.errors import Refusal
+    from agentguard.lifecycle.store import Store
     from agentguard.limits import Limits
 
 
@@ -86,7 +92,7 @@ def authorization_server(verifier: InvocationVerifier, resource: str) -> str:
     return resource if first == LOCAL else first
 
 
-def own_store(issuer: object) -> SQLiteStore | None:
+def own_store(issuer: object) -> Store | None:
     """Return the store in which the local issuer's runs are ended; None for any other issuer."""
     return issuer.store if isinstance(issuer, UnsafeLocalIssuer) else None
 
@@ -97,7 +103,46 @@ def _require_store(local: UnsafeLocalIssuer, state: object) -> None:
     if not isinstance(state, State) or local.has(state.store):
         return
     message = (
-        f"a guard that trusts the local issuer wants its store `{local.store.path}`, where its runs are ended, "
+        f"a guard that trusts the local issuer wants its store `{local.path}`, where its runs are ended, "
         "got another one: pass state=FOLDER, which takes that store, or open_state(FOLDER, store=local.store)"
     )
     raise ConfigurationError(message)
+
+
+def http_auth(verifier: InvocationVerifier, resource_url: str | None, refused: Callable[[Refusal], None]) -> HttpAuth:
+    """Return what lets an `MCPServer` take the tokens that *verifier* verifies.
+
+    Args:
+        verifier: The guard's.
+        resource_url: The server's own address, where the audience is not a URL.
+        refused: Told of each token that is refused.
+
+    Raises:
+        ConfigurationError: If there is no audience, or it is not a URL.
+    """
+    audience = verifier.audience
+    if audience is None:
+        message = "http_auth() wants the audience of tokens over HTTP: pass Guard(audience=…)"
+        raise ConfigurationError(message)
+    if audience.startswith(STDIO_AUDIENCE):
+        message = f"audience `{audience}` is that of a local process: pass the server's URL, stdio finds its own"
+        raise ConfigurationError(message)
+    resource = resource_url or audience
+    return {
+        "auth": auth_settings(authorization_server(verifier, resource), resource),
+        "token_verifier": BearerVerifier(verifier, resource, refused),
+    }
+
+
+def named_run(verifier: InvocationVerifier, run_id: str, issuer: str | None) -> tuple[str, str]:
+    """Return the issuer of a run as evidence names it, and its id there.
+
+    Raises:
+        ConfigurationError: If no such run can be one of a trusted issuer.
+    """
+    acting = ACTING.get()
+    acted = [link for link in acting.chain if link.run_id == run_id] if acting is not None else []
+    if acted and issuer in {None, acted[0].issuer}:
+        # A test acts as this run right here; no issuer that is trusted has to know of it.
+        return run_of(acted[0])
+    return verifier.issuer_of(run_id, issuer)

@@ -342,7 +342,7 @@ async def test_call_is_judged_by_one_version_from_start_to_end(tmp_path: Path) -
         async def file(_: str) -> Entity:
             assert world.guard._enforcer is not None
             assert other.guard._enforcer is not None
-            world.guard._enforcer._policies = other.guard._enforcer._policies
+            world.guard._enforcer.in_force.policies = other.guard._enforcer.in_force.policies
             return Entity()
 
         @world.server.tool()

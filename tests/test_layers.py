@@ -20,7 +20,7 @@ PACKAGE = ROOT / "agentguard"
 # The longest name that fits a module counts. A module imports from rows above its own, or
 # from its own package in the same row.
 ROWS: tuple[tuple[str, ...], ...] = (
-    ("errors", "limits", "model"),
+    ("errors", "limits", "model", "policy.problem"),
     (
         "denial",
         "evidence.record",
@@ -43,11 +43,11 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "policy.values",
     ),
     ("approval", "request"),
-    ("atend", "cancelled", "private"),
+    ("atend", "cancelled", "private", "unkept"),
     ("evidence", "identity", "lifecycle", "policy"),
-    ("call", "evidence.ends", "evidence.followed", "evidence.runs"),
-    ("attending", "stepping"),
-    ("judging",),
+    ("call", "compiling", "evidence.ends", "evidence.followed", "evidence.runs", "watching"),
+    ("attending", "inforce", "prompting", "shadowing", "stepping"),
+    ("judging", "reloading"),
     ("asking", "previewing"),
     ("approvers", "enforce", "state"),
     ("adapters", "testing"),
@@ -67,6 +67,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ),
     ("decorating", "gate", "rulebook", "trust"),
     ("adapters.changes", "adapters.listing", "adapters.mcp", "adapters.reading", "adapters.serving"),
+    ("offering",),
     ("guard",),
     ("analysis",),
     ("cli",),
@@ -96,7 +97,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "starlette": ("lifecycle.app",),
     "typer": ("cli",),
     "uvicorn": ("cli",),
-    "watchfiles": ("reloading",),
+    "watchfiles": ("watching",),
     "yaml": ("analysis",),
 }
 

@@ -1,4 +1,5 @@
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.lifecycle.store import MemoryStore
 from agentguard.state import State, UnsafeMemoryState, open_state
+from agentguard.unkept import UNKEPT
 
 STORE = MemoryStore(clock=lambda: 0.0)
 
@@ -120,3 +122,17 @@ def test_a_store_that_was_given_stays_open_where_the_folder_cannot_be_used(tmp_p
         open_state(tmp_path, store=Given(clock=lambda: 0.0))
 
     assert closed == []
+
+
+def test_state_of_a_server_that_is_only_looked_at_is_in_memory(tmp_path: Path) -> None:
+    """Its folder is not made, and a store that it has stays its own."""
+    store = MemoryStore(clock=time.time)
+    unkept = UNKEPT.set(True)
+    try:
+        states = [open_state(tmp_path / "state"), open_state(tmp_path / "state", store=store)]
+    finally:
+        UNKEPT.reset(unkept)
+
+    assert all(isinstance(state.store, MemoryStore) and isinstance(state.ledger, MemoryLedger) for state in states)
+    assert states[1].store is store
+    assert not (tmp_path / "state").exists()

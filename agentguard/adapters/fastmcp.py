@@ -25,7 +25,7 @@ from typing_extensions import TypeIs
 from agentguard.adapters.fastmcp_answers import FastMCPAnswers
 from agentguard.adapters.fastmcp_gate import Gate, place_of
 from agentguard.adapters.fastmcp_leaf import says_of
-from agentguard.adapters.mcpserver import groups_of
+from agentguard.adapters.mcpserver import groups_of, is_annotated
 from agentguard.adapters.surface import Offer, Registered
 from agentguard.errors import ConfigurationError, raised
 
@@ -271,6 +271,7 @@ def _registered(offer: Offer, name: str, key: str, leaf: Leaf, shown: Any) -> Re
         name=_versioned(shown.name, None if key == name else component.version) if resource else key,
         function=leaf.function,
         groups=groups_of(shown.annotations) if tool else frozenset(),
+        annotated=not tool or is_annotated(shown.annotations),
         # The arguments are judged where they arrive, by the names that they have there.
         schema=component.parameters if tool and leaf.function is None else None,
         template=isinstance(component, ResourceTemplate),

@@ -27,7 +27,7 @@ from mcp_types import INVALID_PARAMS, CallToolRequestParams, CallToolResult, Inp
 from typing_extensions import TypeIs
 
 from agentguard.adapters.answers import ANSWERS
-from agentguard.adapters.mcpserver import groups_of
+from agentguard.adapters.mcpserver import groups_of, is_annotated
 from agentguard.adapters.misfit import hear, unfit
 from agentguard.adapters.surface import Offer, Registered
 from agentguard.errors import ConfigurationError, Refusal, raised
@@ -172,6 +172,7 @@ class LowLevelSurface:
                 name=name,
                 function=self._function(name),
                 groups=groups_of(tool.annotations),
+                annotated=is_annotated(tool.annotations),
                 schema=tool.input_schema,
             )
             for name, tool in self._tools.items()

@@ -90,7 +90,7 @@ class Adapter:
         self._audience = stdio_audience(book.surface.name)
         self._reading = Reading(book, enforcer, current=current, limits=limits)
         self._changes = Changes(enforcer.store)
-        enforcer.adopted.append(self._changes.policies)
+        enforcer.in_force.tell(self._changes.policies)
         reading, listing = self._reading.handlers, Listing(book, enforcer, self._changes, self._is_nobodys).handlers
         listening = self._changes.listening(reading[LISTEN])
         self._handlers: dict[str, Handler] = {Offer.TOOL: self._call_tool, **reading, **listing, LISTEN: listening}

@@ -47,6 +47,13 @@ def groups_of(annotations: ToolAnnotations | None) -> frozenset[str]:
     return frozenset(groups)
 
 
+def is_annotated(annotations: ToolAnnotations | None) -> bool:
+    """Return whether a server gives any hint of what a tool does."""
+    hints = annotations or ToolAnnotations()
+    given = (hints.read_only_hint, hints.destructive_hint, hints.open_world_hint, hints.idempotent_hint)
+    return any(hint is not None for hint in given)
+
+
 def is_mcpserver(candidate: object) -> TypeIs[MCPServer[Any]]:
     """Return whether *candidate* is one."""
     return isinstance(candidate, MCPServer)
@@ -88,6 +95,7 @@ class MCPServerSurface:
                 name=tool.name,
                 function=tool.fn,
                 groups=groups_of(tool.annotations),
+                annotated=is_annotated(tool.annotations),
             )
             for tool in self._tools.list_tools()
         ]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
+from agentguard.adapters.again import while_allowed
 from agentguard.adapters.answers import ErrorAnswers, protocol_denial
 from agentguard.adapters.misfit import UNFIT, has_no_escapes, hearing, unfit
 from agentguard.adapters.surface import Offer
@@ -185,15 +186,22 @@ class Reading:
         return await self._attend(ctx, call, call_next)
 
     async def _listen(self, ctx: Context, call: Call, call_next: CallNext) -> HandlerResult:
-        """Let those listen for a resource who may read it, and for as long as their run lasts."""
+        """Let those listen for a resource who may read it, for as long as they may, and as their run lasts."""
         notifications = (ctx.params or {}).get("notifications")
         uris = notifications.get("resourceSubscriptions") if isinstance(notifications, dict) else None
         uris = [] if uris is None else uris
         if not isinstance(uris, list) or len(uris) > self._limits.entities_per_request:
             raise protocol_denial(await self._enforcer.refuse(call, ctx.method, UNFIT))
-        for uri in uris:
-            await self._rehearse(ctx, call, uri, call_next)
-        return await self._attend(ctx, call, call_next)
+        if not uris:
+            return await self._attend(ctx, call, call_next)
+
+        async def judge() -> None:
+            # All by one version, and each time by the one that is in force then.
+            judging = replace(call, policies=self._enforcer.in_force.policies)
+            for uri in uris:
+                await self._rehearse(ctx, judging, uri, call_next)
+
+        return await while_allowed(self._enforcer.in_force, judge, lambda: self._attend(ctx, call, call_next))
 
     async def _rehearse(self, ctx: Context, call: Call, uri: object, call_next: CallNext) -> None:
         """Decide as if *uri* were read, by the way that this goes, and run nothing.

@@ -52,7 +52,8 @@ class Registered:
         function: What would run; None where only the framework can run it.
         groups: A tool's groups of actions.
         schema: The JSON Schema of its arguments, where there is no function to read them from.
-        shown: Whether its arguments come from the URI: a template.
+        template: Whether its arguments come from the URI.
+        annotated: Whether the server says of a tool what it does.
     """
 
     offer: Offer
@@ -62,6 +63,7 @@ class Registered:
     groups: frozenset[str] = frozenset()
     schema: Mapping[str, Any] | None = None
     template: bool = False
+    annotated: bool = True
 
 
 class Check(Protocol):

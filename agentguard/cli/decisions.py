@@ -82,13 +82,13 @@ class Teller:
     Attributes:
         places: Where each policy stands, ``file:line``, by its id.
         folder: The folder of policies, as it is shown.
-        evidence: The command that shows the evidence, up to the decision's id.
+        explain: The command that says why, with `ID` where the decision's id is to stand.
         console: Where to.
     """
 
     places: Mapping[str, str]
     folder: str
-    evidence: str
+    explain: str
     console: Console
 
     def __call__(self, record: Kept) -> None:
@@ -101,7 +101,7 @@ class Teller:
         if record.kind == RecordKind.DECISION:
             return self._decision(record)
         if record.kind == RecordKind.REFUSED_TOKEN:
-            return [_line(record, "DENY", "a token", "", by(record))]
+            return [_line(record, "DENY", "a token was refused", "", by(record).removeprefix("1 of "))]
         if record.kind == RecordKind.OUTCOME and record.text("agentguard.execution.outcome") in _OUTCOMES:
             outcome = record.text("agentguard.execution.outcome")
             return [_line(record, outcome, record.text("gen_ai.tool.name"), _who(record), by(record))]
@@ -116,7 +116,7 @@ class Teller:
         if detail := record.text("agentguard.decision.detail"):
             named += f": {detail}"
         lines = [_line(record, "ASK" if asked else "DENY", _what(record), _who(record), named)]
-        hints = [f"why: {self.evidence} {record.text('agentguard.decision.id')}"]
+        hints = [f"why: {self.explain.replace('ID', record.text('agentguard.decision.id'), 1)}"]
         if (place := self._change(record, reason)) and not asked:
             hints.append(f"change it: {place}")
         return [*lines, *([] if asked else [Text(f"{_INDENT}→ {'   '.join(hints)}", style="dim")])]

@@ -9,7 +9,7 @@ import os
 import secrets
 import shlex
 import shutil
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from agentguard.atend import call_at_end
 from agentguard.cli.decisions import Teller, TellingLedger, on_stderr
 from agentguard.cli.loading import load_server, streams_kept
 from agentguard.cli.output import say
+from agentguard.cli.saving import Saving
 from agentguard.cli.serving import LOOPBACK, http_server, listening, logging_shown, prints_aside, url_of
 from agentguard.cli.starter import write_starter
 from agentguard.cli.wrap import OURS, own_folder, require_no_auth, safe_name, tell_open_routes
@@ -36,13 +37,14 @@ from agentguard.identity.sources import stdio_audience
 from agentguard.identity.verifier import InvocationVerifier
 from agentguard.lifecycle.issuer import Issuer
 from agentguard.limits import Limits
-from agentguard.policy.folder import read_files
+from agentguard.policy.folder import WRITTEN, read_files
 from agentguard.policy.source import read_folder
 from agentguard.private import private_folder
 from agentguard.state import State, open_state
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from agentguard.evidence.kept import Kept
     from agentguard.lifecycle.runs import Run
@@ -56,7 +58,9 @@ _LASTS: Final = 7 * 86_400
 _BEGINS: Final = "dev-"
 _STALE: Final = "a request came with the secret of another start: copy the line above again"
 _BARE: Final = "a request came without the secret: copy the line above as a whole"
-_CHANGED: Final = "the policies have changed, and those of the start still decide: start `agentguard dev` again"
+_CHANGED: Final = (
+    "the policies have changed, and those of the start still decide: start `agentguard dev` again, or with --watch"
+)
 
 ServerArgument = Annotated[
     str, typer.Argument(metavar="SERVER", help="path/to/server.py, path/to/server.py:name, or module:server.")
@@ -75,6 +79,9 @@ def dev(
     agent: AgentOption = "developer",
     policies: PoliciesOption = None,
     port: Annotated[int, typer.Option("--port", metavar="N", help="The port on loopback.", min=0, max=65_535)] = 8000,
+    watch: Annotated[
+        bool, typer.Option("--watch", metavar="", help="Take the policies that you save, by locking their folder.")
+    ] = False,
 ) -> None:
     """Serve your server guarded on this machine, with nothing to configure.
 
@@ -99,20 +106,29 @@ def dev(
     if (written := write_starter(folder)) is not None:
         say(f"agentguard: wrote {written}, to begin with: read it, and make it yours")
     source = _source(folder)
+    places: dict[str, str] = {}
+
+    def taken(source: PolicySource) -> None:
+        places.clear()
+        places.update({policy.id: f"{_shown(folder)}/{policy.file}:{policy.line}" for policy in source.policies})
+
+    taken(source)
+    saving = Saving(folder, Limits(), taken) if watch else None
     # Each decision is told by its line.
     with logging_shown(logging.WARNING, sdk=logging.WARNING), _state(known.name) as (state, kept):
         teller = Teller(
-            places={policy.id: f"{_shown(folder)}/{policy.file}:{policy.line}" for policy in source.policies},
+            places=places,
             folder=_shown(folder),
-            evidence=f"agentguard evidence show {_shown(kept)} --decision",
+            explain=_explaining(folder, kept),
             console=on_stderr(),
         )
         session = Session(
             known=known,
             server=loaded.server,
             folder=folder,
-            state=replace(state, ledger=TellingLedger(state.ledger, _telling(teller, source))),
+            state=replace(state, ledger=TellingLedger(state.ledger, teller if watch else _telling(teller, source))),
             agent=agent,
+            saving=saving,
         )
         anyio.run(session.over_stdio if stdio else partial(session.over_http, port))
 
@@ -127,6 +143,7 @@ class Session:
         folder: Its policies.
         state: Where its evidence is kept for that time.
         agent: Who calls.
+        saving: Takes the policies that are saved meanwhile; None if nobody does.
     """
 
     known: Served
@@ -134,6 +151,7 @@ class Session:
     folder: Path
     state: State
     agent: str
+    saving: Saving | None = None
 
     async def over_stdio(self) -> None:
         """Serve whoever started this."""
@@ -142,10 +160,11 @@ class Session:
         with _running(issuer, self.agent, stdio_audience(self.known.name)) as run:
             # The guard takes it out again, before a line of the server runs.
             os.environ.update(run.environment())
-            self._guarded(issuer, None, tools)
-            self._tell("on stdio")
-            with prints_aside():
-                await self.known.speak()
+            with self._locked():
+                guard = self._guarded(issuer, None, tools)
+                self._tell("on stdio")
+                with prints_aside():
+                    await self._while_saving(guard, self.known.speak)
 
     async def over_http(self, port: int) -> None:
         """Serve whoever has the secret, on loopback."""
@@ -154,7 +173,7 @@ class Session:
         with listening(LOOPBACK, port, option="--port") as listens:
             url = url_of(listens, LOOPBACK, _PATH)
             issuer = Issuer(issuer=url.removesuffix(_PATH), store=self.state.store)
-            with _running(issuer, self.agent, url) as run:
+            with _running(issuer, self.agent, url) as run, self._locked():
                 guard = self._guarded(issuer, url, tools)
                 secret = f"{_BEGINS}{secrets.token_urlsafe(16)}"
                 app = StandIn(self.known.app(guard, path=_PATH, host=LOOPBACK), secret=secret, token=run.token)
@@ -164,7 +183,20 @@ class Session:
                 say("in another terminal, for your client (the Inspector wants Node 22.19 or later):")
                 say(f"  npx @modelcontextprotocol/inspector@2 --transport http --server-url {url} {header}")
                 say(f"  claude mcp add --transport http {shlex.quote(self.known.name)} {url} {header}")
-                await http_server(app, lifespan=True).serve(sockets=[listens])
+                await self._while_saving(guard, partial(http_server(app, lifespan=True).serve, sockets=[listens]))
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.saving is None else self.saving.locked()
+
+    async def _while_saving(self, guard: Guard, serve: Callable[[], Awaitable[None]]) -> None:
+        """Serve, and take meanwhile what is saved."""
+        if self.saving is None:
+            await serve()
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.saving.take, guard.reload)
+            await serve()
+            tasks.cancel_scope.cancel()
 
     async def _tools(self) -> list[Any] | None:
         with streams_kept():
@@ -296,6 +328,14 @@ def _source(folder: Path) -> PolicySource:
         return read_folder(folder, Limits())
     except PolicyError as error:
         raise error.within(folder) from None
+
+
+def _explaining(folder: Path, evidence: Path) -> str:
+    """Return the command that says why something was decided, with `ID` for the decision's id."""
+    if (folder / WRITTEN).is_file():
+        return f"agentguard explain ID {_shown(folder)} --evidence {_shown(evidence)}"
+    # To judge the call again takes what the server offers, written down.
+    return f"agentguard evidence show {_shown(evidence)} --decision ID"
 
 
 def _telling(teller: Teller, source: PolicySource) -> Callable[[Kept], None]:

@@ -47,9 +47,9 @@ app = typer.Typer(no_args_is_help=True, help="Verify the evidence, look at it, a
 
 Sources = Annotated[
     list[Path],
-    typer.Argument(metavar="SOURCE...", help="State folders, their chains, or a collector's OTLP JSON lines."),
+    typer.Argument(metavar="SOURCE", help="State folders, their chains, or a collector's OTLP JSON lines."),
 ]
-Folders = Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="State folders, or the evidence in them.")]
+Folders = Annotated[list[Path], typer.Argument(metavar="FOLDER", help="State folders, or the evidence in them.")]
 Against = Annotated[
     Path | None, typer.Option("--against", metavar="FILE", help="Compare with a collector's OTLP JSON lines.")
 ]
@@ -70,7 +70,7 @@ def verify(folders: Folders, *, against: Against = None, key: Key = None, as_jso
 
     Example: `agentguard evidence verify state --against export.jsonl`
     """
-    with _telling() as told:
+    with telling() as told:
         proof = prove(folders, told.append, key=key, against=against)
     if proof is None:
         message = (
@@ -143,7 +143,7 @@ def show(
         until=None if until is None else point_in_time(until, now=now),
     )
     wanted: Literal["table", "json", "ocsf"] = "json" if as_json else form
-    with _telling() as told:
+    with telling() as told:
         taken = filter(selection.takes, read_sources(sources, told.append))
         if wanted == "table":
             _draw(taken, limit or _ROWS, quiet=not kind, explain=bool(decision))
@@ -246,7 +246,7 @@ def report(
         since=None if since is None else point_in_time(since, now=now),
         until=None if until is None else point_in_time(until, now=now),
     )
-    with _telling() as told:
+    with telling() as told:
         story = story_of(part_of(read_sources(sources, told.append), selection), owners)
         proof = prove(sources, told.append, key=key, against=against)
     page = report_page(
@@ -364,7 +364,7 @@ def _described(proof: Proof) -> dict[str, object]:
 
 
 @contextmanager
-def _telling() -> Iterator[list[str]]:
+def telling() -> Iterator[list[str]]:
     """Give a list for what cannot be read, and say what is in it at the end."""
     told: list[str] = []
     yield told

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -12,7 +14,7 @@ from agentguard.evidence.words import moment
 from agentguard.model import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentguard.evidence.kept import Kept
 
@@ -28,10 +30,14 @@ _STYLES: Final = {
     "failed": "yellow",
 }
 _SHORT: Final = 8
-# The time, what it says and the run, and the gaps between six columns.
-_FIXED: Final = 8 + 9 + _SHORT + 2 * 5
-_SHARES: Final = {"tool": 33, "agent": 29, "by": 38}
-_SHARES_WIDE: Final = {"tool": 20, "agent": 18, "user": 17, "task": 17, "by": 28}
+_GAP: Final = 2
+# The time and what it says, and the run. Behind each column but the last is a gap.
+_FIXED: Final = 8 + _GAP + 9 + _GAP + _SHORT
+_VERSION: Final = _SHORT + _GAP
+# Of a name, so much always stays.
+_LEAST: Final = 6
+_NAMES: Final = ("tool", "agent", "by")
+_NAMES_WIDE: Final = ("tool", "agent", "user", "task", "by")
 # Where there is room, for whom and under which policies too.
 _WIDE: Final = 120
 
@@ -44,35 +50,51 @@ def table(records: Sequence[Kept], *, width: int) -> Table:
         width: The columns that there are.
     """
     wide = width >= _WIDE
-    shares = _SHARES_WIDE if wide else _SHARES
-    # What is named by whoever calls has the room that the rest leaves; nothing wraps.
-    room = width - _FIXED - (_SHORT + 2 * 3 if wide else 0)
-    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    rows = [_row(record, _NAMES_WIDE if wide else _NAMES) for record in records]
+    # What no record says takes no room from what they say.
+    wanted = {
+        name: max(map(cell_len, (name, *values)))
+        for name in (_NAMES_WIDE if wide else _NAMES)
+        if any(values := [row[name] for row in rows])
+    }
+    room = width - _FIXED - (_VERSION if wide else 0) - _GAP * len(wanted)
+    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
     drawn.add_column("UTC", no_wrap=True)
     drawn.add_column("what", no_wrap=True)
-    for name, share in shares.items():
-        drawn.add_column(name, no_wrap=True, overflow="ellipsis", max_width=max(6, room * share // 100))
+    widths = _shared(wanted, room)
+    for name in wanted:
+        drawn.add_column(name, no_wrap=True, overflow="ellipsis", max_width=widths[name])
     if wide:
         drawn.add_column("policies", no_wrap=True)
     drawn.add_column("run", no_wrap=True)
     day = ""
-    for record in records:
+    for record, row in zip(records, rows, strict=True):
         if day != (day := moment(record.at, "%d %b")):
             drawn.add_row(Text(day, style="dim"))
         what = verdict(record)
-        facts = ["agentguard.agent.id"]
-        if wide:
-            facts += ["agentguard.user.id", "agentguard.task.id"]
         drawn.add_row(
             moment(record.at, "%H:%M:%S"),
             Text(printable(what), style=_STYLES.get(what, "")),
-            Text(printable(acted(record))),
-            *(Text(printable(record.text(name))) for name in facts),
-            Text(printable(by(record))),
+            *(Text(row[name]) for name in wanted),
             *([Text(printable(_version(record)))] if wide else []),
             Text(printable(record.text("agentguard.run.id")[:_SHORT])),
         )
     return drawn
+
+
+def _row(record: Kept, names: Sequence[str]) -> dict[str, str]:
+    """Return what is named by whoever calls, or by policies."""
+    said = {"tool": acted(record), "by": by(record)}
+    return {name: printable(said[name] if name in said else record.text(f"agentguard.{name}.id")) for name in names}
+
+
+def _shared(wanted: Mapping[str, int], room: int) -> dict[str, int]:
+    """Return how wide each column may be: as it wants, or an equal share of what those leave that want less."""
+    widths = {}
+    for number, (name, wants) in enumerate(sorted(wanted.items(), key=itemgetter(1))):
+        widths[name] = max(_LEAST, min(wants, room // (len(wanted) - number)))
+        room -= widths[name]
+    return widths
 
 
 def _version(record: Kept) -> str:

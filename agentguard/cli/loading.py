@@ -10,8 +10,9 @@ import sys
 import traceback
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
+from inspect import Parameter, isfunction, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import uvicorn
 
@@ -19,12 +20,19 @@ from agentguard.errors import ConfigurationError, PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from threading import Thread
     from types import ModuleType
 
+T = TypeVar("T")
+
+_VARIADIC: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _FORMS: Final = "write module:server, path/to/server.py, or path/to/server.py:name"
 _SERVERS: Final = "an MCPServer, a FastMCP or a low-level Server"
 _SUFFIX: Final = ".py"
 _OLD: Final = "mcp.server.fastmcp"
+
+LEFT: Final[set[Thread]] = set()
+"""Threads of a server that was only looked at, for whose end nobody has to wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +48,7 @@ class Loaded:
     folder: Path
 
 
-def load_server(target: str, *, is_server: Callable[[object], bool]) -> Loaded:
+def load_server(target: str, *, is_server: Callable[[object], bool], factories: bool = False) -> Loaded:
     """Return the server that *target* names; its own start, below ``__main__``, is not run.
 
     What the module prints while it is loaded goes to standard error.
@@ -49,6 +57,7 @@ def load_server(target: str, *, is_server: Callable[[object], bool]) -> Loaded:
         target: ``module:server``, ``path/to/server.py`` or ``path/to/server.py:name``. Without
             a name, the module has one server.
         is_server: Whether an object is one.
+        factories: Whether the name may be that of a function that returns one.
 
     Raises:
         ConfigurationError: It cannot be loaded, or it is not said which server is meant.
@@ -63,8 +72,11 @@ def load_server(target: str, *, is_server: Callable[[object], bool]) -> Loaded:
         folder, run = Path.cwd(), lambda: importlib.import_module(place)
         sys.path.insert(0, str(folder))
         sys.argv = [place]
-    module = _loaded(place, run, folder)
-    return Loaded(server=_named(place, name, vars(module), is_server), folder=folder)
+    module = _loaded(place, run, folder, factories=factories)
+    names = vars(module)
+    if factories and isfunction(made := names.get(name)):
+        return Loaded(server=_made(place, name, made, is_server, folder), folder=folder)
+    return Loaded(server=_named(place, name, names, is_server, factories=factories), folder=folder)
 
 
 def _split(target: str) -> tuple[str, str]:
@@ -105,13 +117,13 @@ def _run_file(file: Path) -> ModuleType:
     return module
 
 
-def _loaded(place: str, run: Callable[[], ModuleType], folder: Path) -> ModuleType:
-    """Return the module; what its code raises is told in one line.
+def _loaded(place: str, run: Callable[[], T], folder: Path, *, factories: bool) -> T:
+    """Return the module, or the server that a function of it makes; what its code raises is told in one line.
 
     Raises:
         ConfigurationError: It raised, or it started its server by itself.
     """
-    module: ModuleType | None = None
+    module: T | None = None
     with _unserved() as started, streams_kept():
         try:
             module = run()
@@ -119,7 +131,7 @@ def _loaded(place: str, run: Callable[[], ModuleType], folder: Path) -> ModuleTy
             raise
         except BaseException as error:  # noqa: BLE001  a module may raise anything, `exit()` included
             if not started:
-                raise _mistake(place, error, folder) from None
+                raise _mistake(place, error, folder, factories=factories) from None
     if started or module is None:
         message = (
             f"`{place}` starts its server when it is loaded, which nobody would guard: "
@@ -168,7 +180,7 @@ def streams_kept() -> Iterator[None]:
             os.close(copy)
 
 
-def _mistake(place: str, error: BaseException, folder: Path) -> ConfigurationError:
+def _mistake(place: str, error: BaseException, folder: Path, *, factories: bool) -> ConfigurationError:
     """Return the one line that says what a module raised, and where."""
     if isinstance(error, PolicyError | ConfigurationError):
         return ConfigurationError(str(error))
@@ -180,7 +192,7 @@ def _mistake(place: str, error: BaseException, folder: Path) -> ConfigurationErr
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_below(frame.filename, folder)]
         where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else place
     if isinstance(error, SystemExit):
-        fix = f"put that below `if __name__ …`, or {_as_command(place)}"
+        fix = f"put that below `if __name__ …`, or {_as_command(place, factories=factories)}"
         return ConfigurationError(f"{where}: ends the process when it is loaded: {fix}")
     if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(_OLD):
         fix = "write `from mcp.server import MCPServer`, which took its place"
@@ -198,7 +210,14 @@ def _is_below(filename: str, folder: Path) -> bool:
     return path.is_relative_to(folder) and "site-packages" not in path.parts
 
 
-def _named(place: str, name: str, names: Mapping[str, object], is_server: Callable[[object], bool]) -> object:
+def _named(
+    place: str,
+    name: str,
+    names: Mapping[str, object],
+    is_server: Callable[[object], bool],
+    *,
+    factories: bool,
+) -> object:
     """Return the object of that name, or the one server that there is."""
     servers = {id(value): called for called, value in reversed(list(names.items())) if is_server(value)}
     if name:
@@ -206,23 +225,51 @@ def _named(place: str, name: str, names: Mapping[str, object], is_server: Callab
         if is_server(found):
             return found
         got = f"`{type(found).__qualname__}`" if name in names else "no such name"
-        message = f"`{place}:{name}` wants to be {_SERVERS}, got {got}: {_which(place, servers)}"
+        message = f"`{place}:{name}` wants to be {_SERVERS}, got {got}: {_which(place, servers, factories=factories)}"
         raise ConfigurationError(message)
     if len(servers) != 1:
         got = f"{len(servers)}" if servers else "none"
-        message = f"`{place}` wants one server, {_SERVERS}, got {got}: {_which(place, servers)}"
+        message = f"`{place}` wants one server, {_SERVERS}, got {got}: {_which(place, servers, factories=factories)}"
         raise ConfigurationError(message)
     (called,) = servers.values()
     return names[called]
 
 
-def _which(place: str, servers: Mapping[int, str]) -> str:
+def _made(
+    place: str, name: str, make: Callable[..., object], is_server: Callable[[object], bool], folder: Path
+) -> object:
+    """Return the server that a function makes."""
+    needed = [
+        parameter.name
+        for parameter in signature(make).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind not in _VARIADIC
+    ]
+    if needed:
+        message = (
+            f"`{place}:{name}` wants to be called without arguments, and needs `{needed[0]}`: "
+            "name a function that needs none"
+        )
+        raise ConfigurationError(message)
+    server = _loaded(f"{place}:{name}", make, folder, factories=True)
+    if not is_server(server):
+        message = (
+            f"`{place}:{name}` wants to return {_SERVERS}, got `{type(server).__qualname__}`: name a function that does"
+        )
+        raise ConfigurationError(message)
+    return server
+
+
+def _which(place: str, servers: Mapping[int, str], *, factories: bool) -> str:
     if servers:
         return "name it, " + " or ".join(f"{place}:{name}" for name in sorted(servers.values()))
-    return f"assign the server to a name at the top of the module, or {_as_command(place)}"
+    made = f"name a function that returns it, {place}:FUNCTION, " if factories else ""
+    return f"assign the server to a name at the top of the module, {made}or {_as_command(place, factories=factories)}"
 
 
-def _as_command(place: str) -> str:
-    """Return how a server is served that cannot be loaded."""
+def _as_command(place: str, *, factories: bool) -> str:
+    """Return how a server is reached that cannot be loaded."""
     module = "" if place.endswith(_SUFFIX) or os.sep in place else "-m "
-    return f"serve its command: agentguard wrap --policies FOLDER -- python {module}{shlex.quote(place)}"
+    command = f"-- python {module}{shlex.quote(place)}"
+    # What is only looked at is not served.
+    how = "give its command:" if factories else "serve its command: agentguard wrap --policies FOLDER"
+    return f"{how} {command}"

@@ -36,7 +36,7 @@ from agentguard.cli.options import (
     read_grant,
     seconds,
 )
-from agentguard.cli.output import fail, refused, say
+from agentguard.cli.output import fail, mistyped, refused, say
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.identity.sources import TOKEN_VARIABLE
 from agentguard.lifecycle.child import (
@@ -90,8 +90,7 @@ class RunCommand(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except TyperException as error:
-            text = error.format_message()
-            fail(f"{text[0].lower()}{text[1:].rstrip('.')}: see `agentguard run --help`", OURS)
+            fail(f"{mistyped(error.format_message())} (see `agentguard run --help`)", OURS)
 
 
 def _without_dashes(args: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from agentguard.private import cannot_write
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 NAME: Final = "10-starter.cedar"
@@ -55,16 +56,38 @@ def write_starter(folder: Path) -> Path | None:
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         if any(entry.name.lower().endswith(".cedar") for entry in entries):
             return None
-    file = folder / NAME
+    write_new(folder, {NAME: STARTER})
+    return folder / NAME
+
+
+def write_new(folder: Path, files: Mapping[str, str]) -> None:
+    """Write files that are not there yet: all of them, or none.
+
+    Args:
+        folder: Where; it is made if it is not there.
+        files: Their texts, by their names relative to it.
+
+    Raises:
+        ConfigurationError: One of them is there, or the folder cannot be written to.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Never over a file that is there, whoever was faster.
-        with file.open("x", encoding="utf-8") as opened, ExitStack() as unfinished:
-            # Half of it would pass for somebody's own.
-            unfinished.callback(file.unlink)
-            opened.write(STARTER)
-            opened.flush()
+        with ExitStack() as unfinished:
+            for name, text in files.items():
+                file = folder / name
+                for above in reversed([one for one in file.parents if not one.exists()]):
+                    above.mkdir()
+                    # Whoever begins again is not told that something is there.
+                    unfinished.callback(_remove_empty, above)
+                # Never over a file that is there, whoever was faster.
+                with file.open("x", encoding="utf-8") as opened:
+                    # Half of it would pass for somebody's own.
+                    unfinished.callback(file.unlink)
+                    opened.write(text)
             unfinished.pop_all()
     except OSError as error:
         raise cannot_write(folder, error) from error
-    return file
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -29,9 +29,9 @@ from agentguard.identity.sources import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
 from agentguard.lifecycle.local import UnsafeLocalIssuer, local_folder, require_local_audience
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
-_COMMAND: Final = "agentguard.command"
+COMMAND: Final = "agentguard.command"
 _NAME: Final = 100
 _TOKENS: Final = frozenset((TOKEN_VARIABLE, TOKEN_FILE_VARIABLE))
 # What neither the module of a server nor the program behind it has any business with.
@@ -68,6 +68,15 @@ ForwardOption = Annotated[
 LabelOption = Annotated[
     str | None, typer.Option("--label", metavar="NAME", help="A name for people, beside the policies' version.")
 ]
+WatchOption = Annotated[
+    bool, typer.Option("--watch", metavar="", help="Take changed policies without a restart, once they arrived whole.")
+]
+ShadowOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--shadow", metavar="FOLDER", help="Policies that decide nothing: the evidence has where they differ."
+    ),
+]
 ServerArgument = Annotated[
     str | None, typer.Argument(metavar="SERVER", help="module:server, path/to/server.py, or path/to/server.py:name.")
 ]
@@ -78,7 +87,7 @@ class WrapCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: D102
         own = args[: args.index("--")] if "--" in args else args
-        ctx.meta[_COMMAND] = None if own is args else args[len(own) + 1 :]
+        ctx.meta[COMMAND] = None if own is args else args[len(own) + 1 :]
         return super().parse_args(ctx, own)
 
 
@@ -95,6 +104,8 @@ def wrap(
     environment: EnvironmentOption = "production",
     time_zone: ZoneOption = "UTC",
     label: LabelOption = None,
+    watch: WatchOption = False,
+    shadow: ShadowOption = None,
     forward: ForwardOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -109,7 +120,7 @@ def wrap(
 
     Example: `agentguard wrap path/to/server.py --policies policies`
     """
-    command = ctx.meta[_COMMAND]
+    command = ctx.meta[COMMAND]
     if (server is None) is (not command) or (server is not None and command is not None):
         got = "neither" if server is None else "both"
         message = f"`agentguard wrap` wants a server, or a command after `--`, got {got}: give one of them"
@@ -122,7 +133,13 @@ def wrap(
         message = f"--path wants a path, got `{path}`: begin it with /"
         raise ConfigurationError(message)
     address = None if http is None else read_address(http, option="--http")
-    options = {"environment": environment, "time_zone": time_zone, "label": label, "forward": forward or False}
+    options: dict[str, Any] = {
+        "environment": environment,
+        "time_zone": time_zone,
+        "label": label,
+        "forward": forward or False,
+    }
+    options |= {"watch": watch, "shadow": shadow}
     with logging_shown():
         own = {name: value for name in OURS if (value := os.environ.pop(name, None)) is not None}
         wrapped = None if server is None else load_server(server, is_server=is_server).server
@@ -130,6 +147,17 @@ def wrap(
             policies=policies, state=state, issuer=issuer, audience=audience, options=options, as_json=as_json
         )
         anyio.run(partial(wrapping.serve, wrapped, command, own=own, address=address, path=path))
+
+
+@contextmanager
+def _closing(guard: Guard) -> Iterator[None]:
+    """Close what a guard holds when the block ends."""
+    try:
+        yield
+    finally:
+        # Before: what came into force after that could not be recorded.
+        guard.stop_watching()
+        guard.state.close()
 
 
 @asynccontextmanager
@@ -179,7 +207,7 @@ class Wrapping:
             # The guard takes these out again; what else is ours, its tools have no business with either.
             os.environ.update({name: own[name] for name in _TOKENS & own.keys()})
             if address is None:
-                with closing(self._attach(wrapped, known, None, tools).state):
+                with _closing(self._attach(wrapped, known, None, tools)):
                     if not own.keys() & _TOKENS:
                         say(f"agentguard: no token in the environment, so every call is denied: {_run(known.name)}")
                     with prints_aside():
@@ -193,7 +221,7 @@ class Wrapping:
                     # Whatever the audience says: it is where it listens that others reach.
                     require_local_audience(url)
                 guard = self._attach(wrapped, known, self.audience or url, tools)
-                with closing(guard.state):
+                with _closing(guard):
                     app = known.app(guard, path=path, host=host)
                     self._tell(known, url)
                     await http_server(app, lifespan=True).serve(sockets=[listens])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from agentguard.model import Reason, printable
+from agentguard.model import Reason, naming, printable
 
 if TYPE_CHECKING:
     from agentguard.model import Decision, Invocation
@@ -50,8 +50,9 @@ def denied(decision: Decision, *, tool: str | None, invocation: Invocation | Non
     """
     what = "a call" if tool is None else f"`{tool}`"
     whose = "" if invocation is None else f" to {_named(invocation)}"
-    # Errors name policies and types, never a value.
-    errors, policies = "; ".join(decision.errors), ", ".join(decision.policy_ids)
+    # Errors name policies and types, never a value; an entity that has to be listed is named, or by its digest.
+    errors = "; ".join(naming(error, decision.missing) for error in decision.errors)
+    policies = ", ".join(decision.policy_ids)
     both = "; ".join(filter(None, (policies, errors))) if decision.reason in _OF_BOTH else ""
     why = both or errors or policies or _WHY.get(decision.reason, "nothing more")
     above = ""

@@ -46,6 +46,8 @@ class Kept:
         hash: Its hash, hex; empty if its source does not say.
         prev_hash: The hash before it.
         source: Where it was read: a file, and in it a line or a place.
+        inputs: The arguments that the developer named for the record, as they were judged, in
+            Cedar JSON; None for one that the call did not have.
     """
 
     kind: str
@@ -58,11 +60,13 @@ class Kept:
     hash: str = ""
     prev_hash: str = ""
     source: str = ""
+    inputs: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def at(self) -> float:
         """When, unix seconds."""
-        return self.time_unix_nano / 1e9
+        # By a whole number: a float of so many nanoseconds is off before it is divided.
+        return self.time_unix_nano / 1_000_000_000
 
     def text(self, name: str) -> str:
         """Return an attribute that is text; empty if it is absent."""
@@ -77,7 +81,15 @@ class Kept:
     @property
     def policy_ids(self) -> tuple[str, ...]:
         """The ids of the policies that determined a decision."""
-        value = self.attributes.get("agentguard.policy.ids", ())
+        return self._names("agentguard.policy.ids")
+
+    @property
+    def shadow_policy_ids(self) -> tuple[str, ...]:
+        """The ids of the policies that would have determined it in the shadow."""
+        return self._names("agentguard.shadow.policy.ids")
+
+    def _names(self, name: str) -> tuple[str, ...]:
+        value = self.attributes.get(name, ())
         return value if isinstance(value, tuple) else ()
 
 
@@ -118,6 +130,7 @@ def kept_of(entry: Entry, source: str = "") -> Kept:
         hash=entry.hash,
         prev_hash=entry.prev_hash,
         source=source,
+        inputs=_inputs(found.get("inputs", {})),
     )
 
 
@@ -161,6 +174,13 @@ def _typed(found: object, read: Callable[[object], object]) -> dict[str, Attribu
         message = "has no attributes"
         raise UnfitRecordError(message)
     return {name: typed(name, read(value)) for name, value in found.items()}
+
+
+def _inputs(found: object) -> Mapping[str, object]:
+    if not isinstance(found, dict):
+        message = f"`inputs` wants an object, got {type(found).__name__}"
+        raise UnfitRecordError(message)
+    return found
 
 
 def _plain(value: object) -> object:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry.metrics import Observation, get_meter
 
-from agentguard.evidence.vocabulary import APPEND_DURATION, BACKLOG, DECISION_DURATION, DECISIONS, STALENESS
+from agentguard.evidence.vocabulary import (
+    APPEND_DURATION,
+    BACKLOG,
+    DECISION_DURATION,
+    DECISIONS,
+    POLICY_AGE,
+    RELOADS,
+    STALENESS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,6 +42,7 @@ class Metrics:
         meter_provider: Where they go; None for the process's own, whatever it is by then.
         backlog: Gives the number of records that are not yet delivered elsewhere.
         staleness: Gives the age of what is known of revocations, in seconds.
+        policy_age: Gives how long ago the policies in force were last confirmed, in seconds.
     """
 
     def __init__(
@@ -42,12 +51,14 @@ class Metrics:
         *,
         backlog: Callable[[], float] | None = None,
         staleness: Callable[[], float] | None = None,
+        policy_age: Callable[[], float] | None = None,
     ) -> None:
         meter = get_meter("agentguard", version("agentguard"), meter_provider)
         self._decisions = meter.create_counter(DECISIONS.name, DECISIONS.unit, DECISIONS.description)
         self._duration = _histogram(meter, DECISION_DURATION)
         self._append = _histogram(meter, APPEND_DURATION)
-        for metric, read in ((BACKLOG, backlog), (STALENESS, staleness)):
+        self._reloads = meter.create_counter(RELOADS.name, RELOADS.unit, RELOADS.description)
+        for metric, read in ((BACKLOG, backlog), (STALENESS, staleness), (POLICY_AGE, policy_age)):
             if read is not None:
                 meter.create_observable_gauge(metric.name, [_observe(read)], metric.unit, metric.description)
 
@@ -67,6 +78,10 @@ class Metrics:
         }
         self._decisions.add(1, attributes)
         self._duration.record(seconds, attributes)
+
+    def reloaded(self, outcome: str) -> None:
+        """Count one change of the policy folder, by what it came to."""
+        self._reloads.add(1, {"agentguard.policy.outcome": outcome})
 
     def appended(self, seconds: float) -> None:
         """Measure what one record took until it was kept."""

@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentguard.errors import ConfigurationError
-from agentguard.model import EntityUid, Reason, canonical_json
+from agentguard.model import EntityUid, Reason, canonical_json, naming, not_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,6 +126,19 @@ def approval_attributes(question: str, channel: str, approver: str | None = None
     return found
 
 
+def arrival_attributes(transport: str, now: float) -> dict[str, AttributeValue]:
+    """Return what is kept of the way by which a call came, and of the moment, as policies see them.
+
+    A record is made later than its call is judged, by minutes if a person thinks it over.
+    """
+    return {"agentguard.transport": transport, "agentguard.now": float(now)}
+
+
+def setting_attributes(*, environment: str, time_zone: str) -> dict[str, AttributeValue]:
+    """Return what a guard keeps, when it starts, of the context that all its calls share."""
+    return {"agentguard.environment": environment, "agentguard.time_zone": time_zone}
+
+
 def decision_attributes(
     *,
     decision: Decision,
@@ -159,7 +172,7 @@ def decision_attributes(
         "agentguard.policy.version": decision.policy_version,
         "agentguard.action.id": wire_text(action),
     }
-    found.update(_detail(decision))
+    found.update(_detail(decision, invocation, resource))
     if decision.policy_ids:
         found["agentguard.policy.ids"] = decision.policy_ids
         found["agentguard.policy.id"] = decision.policy_ids[0]
@@ -185,12 +198,46 @@ def decision_attributes(
     return found
 
 
-def _detail(decision: Decision) -> dict[str, AttributeValue]:
+_SHADOWED: Final = (
+    "agentguard.decision.id",
+    "agentguard.decision.effect",
+    "agentguard.decision.reason",
+    "agentguard.policy.version",
+    "agentguard.action.id",
+    "agentguard.resource.type",
+    "agentguard.resource.id",
+    "agentguard.run.id",
+    "agentguard.invocation.issuer",
+    "agentguard.agent.id",
+    "agentguard.user.id",
+    "agentguard.task.id",
+    "mcp.method.name",
+    "gen_ai.tool.name",
+)
+UNCONFIRMED: Final = "the policies in force were not confirmed in time"
+"""Why every call is denied while `Guard(max_policy_age=…)` is passed."""
+
+
+def _detail(decision: Decision, invocation: Invocation | None, resource: EntityUid | None) -> dict[str, AttributeValue]:
+    if (missing := decision.missing) is not None and invocation is not None:
+        # By its id only if the record has that already; what else a loader knows of is nobody's to read here.
+        named = {"Agent": invocation.agent, "User": invocation.user, "Task": invocation.task}
+        known = {resource, *(EntityUid(type_, id_) for type_, id_ in named.items() if id_ is not None)}
+        text = not_there(missing)
+        return {"agentguard.decision.detail": wire_text(naming(text, missing) if missing in known else text)}
     # They hold names that tools declare, kinds of values, and why no person said yes. The errors of other reasons are
     # for the log alone.
-    if decision.reason not in {Reason.INVALID_ARGUMENT, Reason.APPROVAL_UNAVAILABLE} or not decision.errors:
+    told = decision.reason in {Reason.INVALID_ARGUMENT, Reason.APPROVAL_UNAVAILABLE} or decision.errors == (
+        UNCONFIRMED,
+    )
+    if not told or not decision.errors:
         return {}
     return {"agentguard.decision.detail": wire_text("; ".join(decision.errors))}
+
+
+def shadowed_attributes(decision: Mapping[str, AttributeValue]) -> dict[str, AttributeValue]:
+    """Return what of a decision stands again beside what would have been decided instead."""
+    return {name: decision[name] for name in _SHADOWED if name in decision}
 
 
 def _who(invocation: Invocation) -> dict[str, AttributeValue]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from agentguard.evidence.kept import visible
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.evidence.words import iso
-from agentguard.model import Reason
+from agentguard.model import Reason, canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -47,6 +48,11 @@ NAMES: Final[Mapping[str, str]] = {
     "policy_label": "agentguard.policy.label",
     "policy_ids": "agentguard.policy.ids",
     "policy_refused": "agentguard.policy.refused",
+    "shadow_effect": "agentguard.shadow.effect",
+    "shadow_reason": "agentguard.shadow.reason",
+    "shadow_policy_ids": "agentguard.shadow.policy.ids",
+    "shadow_policy_version": "agentguard.shadow.policy.version",
+    "shadow_policy_refused": "agentguard.shadow.policy.refused",
     "approval_id": "agentguard.approval.id",
     "approval_channel": "agentguard.approval.channel",
     "approver": "agentguard.approval.approver",
@@ -70,6 +76,7 @@ def row_of(record: Kept) -> dict[str, object]:
         "kind": record.kind,
         **{name: record.attributes.get(attribute) for name, attribute in NAMES.items()},
     }
+    row["inputs"] = dict(record.inputs) or None
     row["chain_id"] = record.chain_id or None
     row["seq"] = record.seq or None
     row["hash"] = record.hash or None
@@ -93,7 +100,7 @@ class Selection:
         kinds: One of these kinds.
         effect: This effect.
         reasons: One of these reasons: of a decision, of a stopped call, of a refused token.
-        policy_ids: A decision that one of these policies determined.
+        policy_ids: A decision that one of these policies determined, or would have in the shadow.
         decisions: What belongs to a decision whose id begins so.
         versions: Under a policy version that begins so, with or without its ``sha256:``.
         since: No earlier, unix seconds.
@@ -127,7 +134,7 @@ class Selection:
                 not self.kinds or record.kind in self.kinds,
                 not self.effect or record.text("agentguard.decision.effect") == self.effect,
                 not self.reasons or not self.reasons.isdisjoint(map(record.text, _REASONS)),
-                not self.policy_ids or not self.policy_ids.isdisjoint(record.policy_ids),
+                not self.policy_ids or not self.policy_ids.isdisjoint((*record.policy_ids, *record.shadow_policy_ids)),
                 not self.decisions or record.text("agentguard.decision.id").startswith(self.decisions),
                 not self.versions or version.startswith(self.versions) or _digest(version).startswith(self.versions),
                 self.since is None or record.at >= self.since,
@@ -166,6 +173,9 @@ def _run(record: Kept) -> tuple[str, str]:
     return record.text("agentguard.invocation.issuer"), record.text("agentguard.run.id")
 
 
+# Of the arguments that are kept; --json shows all.
+_INPUTS: Final = 1_000
+_REFUSED: Final = ("agentguard.policy.refused", "agentguard.shadow.policy.refused")
 _REASONS: Final = ("agentguard.decision.reason", "agentguard.execution.reason")
 
 
@@ -186,7 +196,19 @@ def by(record: Kept) -> str:
     if record.kind == RecordKind.REFUSED_TOKEN:
         refused = int(record.number("agentguard.tokens.refused") or 1)
         return f"{refused:,} of {record.text('agentguard.decision.reason')}"
-    return record.text("agentguard.policy.refused") or record.text("agentguard.policy.label")
+    if record.kind == RecordKind.SHADOW:
+        return _shadow_by(record)
+    return next(filter(None, map(record.text, (*_REFUSED, "agentguard.policy.label"))), "")
+
+
+def _shadow_by(record: Kept) -> str:
+    """Return what would have been decided otherwise, and by which policies, and in place of what."""
+    ids = record.attributes.get("agentguard.shadow.policy.ids")
+    named = [id_ for id_ in ids if ":" not in id_] if isinstance(ids, tuple) else []
+    would, was = record.text("agentguard.shadow.effect"), record.text("agentguard.decision.effect")
+    why = ", ".join(named) or record.text("agentguard.shadow.reason")
+    instead = was if would != was else record.text("agentguard.decision.reason")
+    return f"{would}{f': {why}' if why else ''}, not {instead}"
 
 
 def acted(record: Kept) -> str:
@@ -196,15 +218,20 @@ def acted(record: Kept) -> str:
 
 
 def explained(record: Kept) -> str:
-    """Return a decision in a line: its id and reason, the policies, and what did not fit."""
+    """Return a decision in a line: its id and reason, the policies, what did not fit, the arguments that are kept."""
     policies = ", ".join(record.policy_ids)
     return "".join(
         (
             f"{record.text('agentguard.decision.id')}: {record.text('agentguard.decision.reason')}",
             f", by {policies}" if policies else "",
             f": {detail}" if (detail := record.text("agentguard.decision.detail")) else "",
+            f"; {inputs}" if (inputs := _shown(record.inputs)) else "",
         )
     )
+
+
+def _shown(inputs: Mapping[str, object]) -> str:
+    return visible(", ".join(f"{name}={canonical_json(value)}" for name, value in sorted(inputs.items())), _INPUTS)
 
 
 def verdict(record: Kept) -> str:
@@ -217,7 +244,7 @@ def verdict(record: Kept) -> str:
         return record.text("agentguard.run.state")
     if record.kind == RecordKind.REFUSED_TOKEN:
         return "refused"
-    return "refused" if record.text("agentguard.policy.refused") else record.kind
+    return "refused" if any(map(record.text, _REFUSED)) else record.kind
 
 
 def is_quiet(record: Kept) -> bool:

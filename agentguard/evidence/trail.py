@@ -17,10 +17,12 @@ from agentguard.evidence.ledger import evidence_attributes
 from agentguard.evidence.record import (
     approval_attributes,
     arguments_digest,
+    arrival_attributes,
     decision_attributes,
     execution_attributes,
     private_resource,
     record,
+    shadowed_attributes,
 )
 from agentguard.evidence.vocabulary import Outcome, RecordKind
 from agentguard.model import Decision, EntityUid
@@ -143,6 +145,7 @@ class Trail:
         *,
         trace: SpanOf | tuple[str, str] | None = None,
         at: float | None = None,
+        inputs: Mapping[str, object] | None = None,
     ) -> Entry:
         """Append one record, of something that happened now, or at another time *at*.
 
@@ -150,7 +153,8 @@ class Trail:
             Refusal: EVIDENCE_UNAVAILABLE.
         """
         began = perf_counter()
-        entry = self.ledger.append(record(kind, attributes, at=self.clock() if at is None else at, trace=trace))
+        at = self.clock() if at is None else at
+        entry = self.ledger.append(record(kind, attributes, at=at, trace=trace, inputs=inputs))
         self.metrics.appended(perf_counter() - began)
         return entry
 
@@ -167,6 +171,7 @@ class Trace:
         policies: By what it is judged.
         resource: What is acted on, as soon as it is known.
         input: The judged arguments, as Cedar JSON.
+        inputs: Those of them whose values are kept; None where none are.
         decision: What was decided and recorded; None before that.
     """
 
@@ -177,6 +182,7 @@ class Trace:
         "_attributes",
         "_began",
         "_call",
+        "_came_by",
         "_entry",
         "_execution",
         "_known",
@@ -187,6 +193,7 @@ class Trace:
         "_tried",
         "decision",
         "input",
+        "inputs",
         "invocation",
         "policies",
         "resource",
@@ -207,10 +214,12 @@ class Trace:
         self._entry: Entry | None = None
         self._attributes: Mapping[str, AttributeValue] = {}
         self._approval: Mapping[str, AttributeValue] = {}
+        self._came_by: Mapping[str, AttributeValue] = {}
         self.invocation: Invocation | None = None
         self.policies: PolicyFacts | None = None
         self.resource: EntityUid | None = None
         self.input: object = None
+        self.inputs: Mapping[str, object] | None = None
         self.decision: Decision | None = None
 
     def asked(self, question: str, channel: str, approver: str | None = None) -> None:
@@ -224,6 +233,15 @@ class Trace:
         if approver is not None and "User" in self._trail.private:
             approver = private_resource(self._trail.key, EntityUid("User", approver)).id
         self._approval = approval_attributes(question, channel, approver)
+
+    def came_by(self, transport: str, now: float) -> None:
+        """Take how policies name the way by which the call came, and the moment at which they judge it."""
+        self._came_by = arrival_attributes(transport, now)
+
+    @property
+    def private(self) -> frozenset[str]:
+        """The entity types whose ids are kept as digests alone."""
+        return self._trail.private
 
     @property
     def is_asked(self) -> bool:
@@ -249,27 +267,42 @@ class Trace:
             advice=decision.advice,
             link=decision.link,
             scopes=decision.scopes,
+            missing=self._shown(decision.missing),
             id=decision_id(now, trail.entropy(10)),
         )
-        shown = resource = self.resource
-        if resource is not None and resource.type in trail.private:
-            shown = private_resource(trail.key, resource)
         attributes = decision_attributes(
             decision=named,
             invocation=self.invocation,
             action=self._action,
-            resource=shown,
+            resource=self._shown(self.resource),
             now=now,
             digest=None if self.input is None else arguments_digest(trail.key, self.input),
             policy_label=policies.label if policies is not None else None,
             policy_activated_at=policies.activated_at if policies is not None else None,
-            call={**self._call, **self._approval},
+            call={**self._call, **self._approval, **self._came_by},
         )
         self._tried = True
         shows = self._span.kept(started_at=min(self._arrived, now))
-        entry = self._entry = trail.keep(RecordKind.DECISION, attributes, trace=shows)
+        entry = self._entry = trail.keep(RecordKind.DECISION, attributes, trace=shows, inputs=self.inputs)
         self._attributes = {**attributes, **evidence_attributes(entry)}
         return self._take(named)
+
+    def _shown(self, entity: EntityUid | None) -> EntityUid | None:
+        """Return an entity as it may be named: with a digest for the id where its type is private."""
+        if entity is None or entity.type not in self._trail.private:
+            return entity
+        return private_resource(self._trail.key, entity)
+
+    def shadowed(self, found: Mapping[str, AttributeValue]) -> None:
+        """Record what other policies would have decided, beside the decision, and show it in its span.
+
+        Raises:
+            Refusal: EVIDENCE_UNAVAILABLE.
+        """
+        self._trail.keep(
+            RecordKind.SHADOW, {**shadowed_attributes(self._attributes), **found}, trace=self._span.trace_ids
+        )
+        self._attributes = {**self._attributes, **found}
 
     def _begin_another(self) -> None:
         """Put another span in the place of one that a record may have by now."""

@@ -29,6 +29,7 @@ class RecordKind(StrEnum):
     START = "start"
     STOP = "stop"
     HEAD = "head"
+    SHADOW = "shadow"
 
 
 class Outcome(StrEnum):
@@ -97,7 +98,8 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
         "string",
         _JUDGED,
         "Of `invalid_argument`: which declared argument did not fit, and its kind. Of `approval_unavailable`: why. "
-        "Never a value.",
+        "Of `policy_error`: that the policies were not confirmed in time. Of `missing_entity`: of which type, and "
+        "which one if the record names it anyway. Never a value.",
     ),
     _row("agentguard.policy.version", "string", _JUDGED, "Digest of everything that decides; empty: nothing asked."),
     _row("agentguard.policy.label", "string", _JUDGED, "A name for people, beside the version."),
@@ -110,7 +112,34 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.policy.id", "string", _JUDGED, "The first of them, to group by."),
     _row("agentguard.policy.activated_at", "int", _JUDGED, "When these policies came into force, unix time.", unit="s"),
     _row("agentguard.policy.previous", "string", ("record",), "The version that this one replaced, while it ran."),
-    _row("agentguard.policy.refused", "string", ("record",), "Why a change of them was not taken: file, line and fix."),
+    _row(
+        "agentguard.policy.refused",
+        "string",
+        ("record",),
+        "Why a change of them was not taken: `incomplete`, `invalid` or `unreadable`; the log has file, line and fix.",
+    ),
+    _row(
+        "agentguard.policy.outcome",
+        "string",
+        ("metric",),
+        "What a change of them came to: `loaded`, why it was refused, or `unrecorded` if no evidence could be kept.",
+    ),
+    _row(
+        "agentguard.shadow.effect",
+        "string",
+        _JUDGED,
+        "What the policies in the shadow would have done instead: `allow`, `deny`, or `possible` for a call that was "
+        "denied before its arguments were looked at.",
+    ),
+    _row("agentguard.shadow.reason", "string", _JUDGED, "Why they would have, one of the closed list of reasons."),
+    _row("agentguard.shadow.policy.version", "string", _JUDGED, "Digest of everything that decides there."),
+    _row("agentguard.shadow.policy.ids", "string[]", _JUDGED, "Those of their policies that would have decided."),
+    _row(
+        "agentguard.shadow.policy.refused",
+        "string",
+        ("record",),
+        "Why a change of them was not taken, as of the others.",
+    ),
     _row(
         "agentguard.scopes.missing", "string[]", _JUDGED, "The scopes that the token lacked, if that alone stopped it."
     ),
@@ -137,6 +166,10 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.resource.type", "string", _JUDGED, "The resource's Cedar type."),
     _row("agentguard.resource.id", "string", _JUDGED, "Its id; for a type declared private, a keyed digest."),
     _row("agentguard.arguments.digest", "string", _JUDGED, "Keyed HMAC-SHA-256 over what was judged."),
+    _row("agentguard.transport", "string", _JUDGED, "`context.transport` of a call that was judged."),
+    _row("agentguard.now", "double", _JUDGED, "`context.now` of a call that was judged, unix time.", unit="s"),
+    _row("agentguard.environment", "string", ("record",), "`context.environment` of all that this guard judges."),
+    _row("agentguard.time_zone", "string", ("record",), "Where `context.local` holds, for the same."),
     _row("agentguard.approval.id", "string", _JUDGED, "The question that a person was asked, in each of its records."),
     _row("agentguard.approval.channel", "string", _JUDGED, "Where: `client`, or the name of the guard's own approver."),
     _row(
@@ -198,4 +231,17 @@ STALENESS: Final = Metric(
     unit="s",
     description="The age of what this process knows of revocations.",
 )
-METRICS: Final = (DECISIONS, DECISION_DURATION, APPEND_DURATION, BACKLOG, STALENESS)
+RELOADS: Final = Metric(
+    name="agentguard.policy.reloads",
+    kind="counter",
+    unit="{reload}",
+    description="Changes of the policy folder, taken or not.",
+    attributes=("agentguard.policy.outcome",),
+)
+POLICY_AGE: Final = Metric(
+    name="agentguard.policy.age",
+    kind="gauge",
+    unit="s",
+    description="How long ago the policies in force were last found to be those of their folder, whole and valid.",
+)
+METRICS: Final = (DECISIONS, DECISION_DURATION, APPEND_DURATION, BACKLOG, STALENESS, RELOADS, POLICY_AGE)

@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import os
 import stat
+import time
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,8 @@ from agentguard.identity.sources import STDIO_AUDIENCE
 from agentguard.identity.token import LOCAL_ISSUER
 from agentguard.lifecycle.issuer import Issuer
 from agentguard.lifecycle.sqlite import SQLiteStore
+from agentguard.lifecycle.store import MemoryStore
+from agentguard.unkept import UNKEPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,7 +84,7 @@ def local_issuer(folder: Path | None = None, *, audience: str | None = None, sto
     require_local_audience(audience)
     folder = folder or local_folder()
     key = _read_key(folder)
-    kept = SQLiteStore(folder / _STORE) if store is None else store
+    kept = _opened_store(folder) if store is None else store
     return Issuer(issuer=ISSUER, key=key, audience=audience, store=kept)
 
 
@@ -112,7 +115,7 @@ class UnsafeLocalIssuer:
         issuer = Issuer(issuer=ISSUER, key=_read_key(self.folder))
         self.trusted = TrustedIssuer(issuer=ISSUER)
         self.keys = FixedKeys(issuer.jwks())
-        self.store = SQLiteStore(self.folder / _STORE)
+        self.store = _opened_store(self.folder)
         _LOG.warning("the local issuer is trusted: whoever can read `%s` can be any agent", self.folder / _KEY)
 
     def issuer(self, *, audience: str | None = None) -> Issuer:
@@ -128,7 +131,14 @@ class UnsafeLocalIssuer:
 
     def has(self, store: object) -> bool:
         """Return whether *store* is the file that this issuer's runs are ended in."""
-        return isinstance(store, SQLiteStore) and store.path.resolve() == self.store.path.resolve()
+        if store is self.store:
+            return True
+        return isinstance(store, SQLiteStore) and store.path.resolve() == self.path.resolve()
+
+    @property
+    def path(self) -> Path:
+        """The file that its runs are on record in."""
+        return self.folder / _STORE
 
 
 def require_local_audience(audience: str | None) -> None:
@@ -156,8 +166,20 @@ def _is_loopback(url: str) -> bool:
         return False
 
 
+def _opened_store(folder: Path) -> SQLiteStore | MemoryStore:
+    return MemoryStore(clock=time.time) if UNKEPT.get() else SQLiteStore(folder / _STORE)
+
+
+def _new_key() -> bytes:
+    key = generate_private_key(SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
 def _read_key(folder: Path) -> bytes:
     """Return the PEM text of the key, and make one if there is none."""
+    if UNKEPT.get():
+        # Nobody has to believe what it signs, and the one in the folder stays unread.
+        return _new_key()
     try:
         with _opened(folder) as place:
             with suppress(FileNotFoundError):
@@ -196,7 +218,7 @@ def _read(folder: Path, place: int) -> bytes:
 
 def _make(place: int) -> None:
     """Make a key that appears whole, or not at all where another process was first."""
-    text = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    text = _new_key()
     new = f".{uuid.uuid4().hex}"
     file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=place)
     try:

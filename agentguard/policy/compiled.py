@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import cedarpy
@@ -49,6 +50,10 @@ _KEPT_GRANTS: Final = 1_000
 _KEPT_POLICIES: Final = 50_000
 _SLICE_POLICIES: Final = 10
 
+# Schemas by their text: 100 KB each or more. Policies change more often than the tools that they
+# are compiled for, and a schema is the dear part of that.
+_KEPT_SCHEMAS: Final = 128
+
 _NUMBERED: Final = re.compile(r"^for policy `policy[0-9]+`, ")
 _NO_ACTION: Final = re.compile(r'unrecognized action `Action::"(?P<action>[^`"]*)"`')
 
@@ -70,6 +75,7 @@ class Policy:
         owner: Its ``@owner``: who answers for it.
         file: The file that it stands in, relative to the folder.
         line: Its first line there.
+        column: Where in that line it begins.
     """
 
     id: str
@@ -84,6 +90,7 @@ class Policy:
     owner: str | None = None
     file: str = ""
     line: int = 0
+    column: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +189,7 @@ class PolicySet:
         self.policies: Mapping[str, Policy] = {policy.id: policy for policy in policies}
         self.static_uids = frozenset(EntityUid(*uid_of(entity["uid"])) for entity in entities)
         self.limits = limits
-        self._schema = cedarpy.Schema.from_str(schema.full)
+        self._schema = schema_of_text(schema.full)
         self.plain = plain
         self.known = KnownEntities(entities, self.plain)
         # Types whose entities have attributes, tags or parents: one that is missing
@@ -215,6 +222,11 @@ class PolicySet:
         if action is None:
             raise Refusal(Reason.UNGUARDED, f"nothing of the action `{name}` is guarded by these policies")
         return action
+
+    def knows(self, tool: GuardedTool) -> bool:
+        """Return whether they were compiled for *tool* as it is."""
+        action = self.actions.get(tool.name)
+        return action is not None and action.tool is tool
 
     def link(self, invocation: Invocation, action: Action, *, supposing: frozenset[str] | None = None) -> Link:
         """Return *invocation* ready for *action*, from the cache if it was there before.
@@ -333,10 +345,20 @@ def _misfit(message: str, tools: Iterable[str]) -> str:
     return f"the grant names `{found['action']}`, which is no tool here: {fix}"
 
 
+@lru_cache(maxsize=_KEPT_SCHEMAS)
+def schema_of_text(text: str) -> cedarpy.Schema:
+    """Return a schema, parsed.
+
+    Raises:
+        ValueError: If Cedar does not take it.
+    """
+    return cedarpy.Schema.from_str(text)
+
+
 def _action(tool: GuardedTool, schema: SchemaTexts, known: Sequence[Mapping[str, object]]) -> Action:
     # The types and this one action: a schema of all tools costs each call some
     # microseconds a tool.
-    own = cedarpy.Schema.from_str(schema.alone(tool.name))
+    own = schema_of_text(schema.alone(tool.name))
     server = {"type": "Server", "id": tool.server}
     itself = tool.itself.as_json()
     entities: tuple[dict[str, object], ...] = ({"uid": server, "attrs": {}, "parents": []},)
@@ -355,7 +377,7 @@ def _anything(schema: SchemaTexts, actions: Iterable[Action]) -> Action:
     """Return an action of which nothing is known, not even what it could act on."""
     tool = GuardedTool(name="", server="", input=record_of({}, where=""))
     resources = {uid: text for action in actions for uid, text in action.resources.items()}
-    return Action(tool, {}, cedarpy.Schema.from_str(schema.types), (), resources)
+    return Action(tool, {}, schema_of_text(schema.types), (), resources)
 
 
 def _with_grant(organisation: Slice, grant: Grant) -> Slice:

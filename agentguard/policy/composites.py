@@ -92,7 +92,11 @@ def pairs_of(key: Shape, item: Shape, where: str) -> Shape:
         budget.take(PART_BYTES + _PAIR_BYTES * len(value))
         return [{"key": key.convert(k, budget), "value": item.convert(v, budget)} for k, v in value.items()]
 
-    pair = record_from((Member("key", key, False, False), Member("value", item, False, False)), dict, where, closed=True)
+    members = (
+        Member("key", key, optional=False, nullable=False),
+        Member("value", item, optional=False, nullable=False),
+    )
+    pair = record_from(members, dict, where, closed=True)
     return Shape(f"Set<{pair.cedar}>", depth=pair.depth + 1, element=pair, convert=convert)
 
 

@@ -30,10 +30,10 @@ from agentguard.policy.reach import Uid, add_references, json_text, parents_of, 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from agentguard.model import AccessRequest, Invocation
+    from agentguard.model import AccessRequest, EntityUid, Invocation
     from agentguard.policy.compiled import Action, Link, Slice
 
-__all__ = ["Policy", "PolicySet", "bearing", "decide", "denial_of", "may_ever", "never"]
+__all__ = ["Policy", "PolicySet", "bearing", "context_text", "decide", "denial_of", "may_ever", "never"]
 
 # The parts of the context whose schema has no entity type in it, so that nothing in them
 # can refer to one. Cedar itself refuses a context that is not as its schema says.
@@ -67,7 +67,7 @@ def decide(request: AccessRequest, policies: PolicySet, *, supposing: frozenset[
     try:
         action = policies.action(request.action)
         start = {(resource.type, resource.id)}
-        context = _context(request.context, start)
+        context = context_text(request.context, start)
         given = Given(request.entities, policies)
         for depth, invocation in enumerate(request.invocation.chain):
             link = policies.link(invocation, action, supposing=supposing)
@@ -87,7 +87,7 @@ def decide(request: AccessRequest, policies: PolicySet, *, supposing: frozenset[
                 return answer
             answers.append(answer)
     except Refusal as refusal:
-        return _deny(policies, refusal.reason, len(answers), errors=(refusal.detail,))
+        return _deny(policies, refusal.reason, len(answers), errors=(refusal.detail,), missing=refusal.missing)
     if len(answers) == 1:
         return answers[0]
     denied = [answer for answer in answers if not answer.allowed]
@@ -95,7 +95,7 @@ def decide(request: AccessRequest, policies: PolicySet, *, supposing: frozenset[
     return replace(decided, policy_ids=_sorted(id_ for answer in denied or answers for id_ in answer.policy_ids))
 
 
-def _context(context: Mapping[str, object], start: set[Uid]) -> str:
+def context_text(context: Mapping[str, object], start: set[Uid]) -> str:
     """Return the context as Cedar gets it, and add to *start* what it refers to.
 
     Raises:
@@ -177,7 +177,13 @@ def _objector(policies: PolicySet, forbids: Sequence[str], chosen: Slice) -> Rea
 
 
 def _deny(
-    policies: PolicySet, reason: Reason, depth: int, *, ids: tuple[str, ...] = (), errors: tuple[str, ...] = ()
+    policies: PolicySet,
+    reason: Reason,
+    depth: int,
+    *,
+    ids: tuple[str, ...] = (),
+    errors: tuple[str, ...] = (),
+    missing: EntityUid | None = None,
 ) -> Decision:
     deciding = [policies.policies[id_] for id_ in ids if id_ in policies.policies]
     if reason is Reason.POLICY:
@@ -191,6 +197,7 @@ def _deny(
         errors=errors,
         advice=next((policy.advice for policy in deciding if policy.advice), None),
         link=depth,
+        missing=missing,
     )
 
 
@@ -266,7 +273,7 @@ def never(
                 return denial
     except Refusal as refusal:
         # No such action, or a grant that is not valid: `decide` denies every call too.
-        return _deny(policies, refusal.reason, depth, errors=(refusal.detail,))
+        return _deny(policies, refusal.reason, depth, errors=(refusal.detail,), missing=refusal.missing)
     return None
 
 

@@ -7,11 +7,11 @@ and what a fragment may not declare, with its line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from agentguard.errors import PolicyError
 from agentguard.policy.lexer import Kind, LexError, check_schema_bounds, position, tokens
+from agentguard.policy.problem import Problem, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +25,7 @@ OURS: Final = frozenset({"Invocation", "Server", "Tool"})
 VOCABULARY: Final = frozenset({"Agent", "Group", "Task", "User"})
 """Entity types that a fragment may declare in place of the generated ones."""
 
+_RESERVED: Final = "reserved-type"
 # Cedar lets a schema shadow these, and the generated types would then mean others.
 _BUILT_IN: Final = frozenset({"Bool", "Boolean", "Long", "Set", "String", "datetime", "decimal", "duration", "ipaddr"})
 
@@ -39,6 +40,7 @@ class EntityType:
         attributes: Whether its entities have attributes.
         tags: Whether its entities have tags.
         line: Where it is declared; 0 for a generated one.
+        at: The column and the length of its name there.
     """
 
     name: str
@@ -46,6 +48,7 @@ class EntityType:
     attributes: bool = False
     tags: bool = False
     line: int = 0
+    at: tuple[int, int] = field(default=(0, 1), compare=False, repr=False)
 
     @property
     def bare(self) -> bool:
@@ -81,7 +84,7 @@ def read_fragment(path: str, text: str, limits: Limits) -> Fragment:
         found = tokens(text)
         check_schema_bounds(text, found, limits)
     except LexError as error:
-        raise PolicyError([f"{path}:{error.line}: {error.what}"]) from error
+        raise refused([error.within(path)]) from error
     reader = _Reader(path, text, found)
     reader.read()
     return Fragment(path=path, text=text, entities=tuple(reader.entities), namespaces=tuple(reader.namespaces))
@@ -104,7 +107,7 @@ class _Reader:
     def _declaration(self, namespace: str) -> None:
         self._annotations()
         keyword = self._next
-        line = self._line
+        line, _ = self._place
         if self._skip("entity"):
             self._entity(namespace, line)
         elif self._skip("type"):
@@ -116,7 +119,7 @@ class _Reader:
             while not self._skip("}"):
                 self._declaration(name)
         elif keyword == "action":
-            self._refuse("actions are made from the guarded tools: remove this one")
+            self._refuse("actions are made from the guarded tools: remove this one", _RESERVED)
         else:
             self._refuse(f"wants `entity`, `type` or `namespace`, got `{keyword}`: see Cedar's schema grammar")
 
@@ -128,8 +131,10 @@ class _Reader:
                 self._expect(")")
 
     def _entity(self, namespace: str, line: int) -> None:
-        names = [self._declared(namespace)]
-        while self._skip(","):
+        names: list[str] = []
+        places: list[tuple[int, int, int]] = []
+        while not names or self._skip(","):
+            places.append((*self._place, len(self._next)))
             names.append(self._declared(namespace))
         parents: list[str] = []
         attributes = False
@@ -143,11 +148,15 @@ class _Reader:
         if tags or self._next == "enum":
             self._skip_to_semicolon()
         self._expect(";")
-        self.entities += [EntityType(name, tuple(parents), attributes, tags, line) for name in names]
+        self.entities += [
+            # The line of the declaration is told, which may not be that of the name.
+            EntityType(name, tuple(parents), attributes, tags, line, (column, length) if there == line else (0, 1))
+            for name, (there, column, length) in zip(names, places, strict=True)
+        ]
 
     def _type(self, namespace: str) -> None:
         if self._next in VOCABULARY:
-            self._refuse(f"`{self._next}` is an entity type: declare it with `entity`, or rename this type")
+            self._refuse(f"`{self._next}` is an entity type: declare it with `entity`, or rename this type", _RESERVED)
         self._declared(namespace)
         self._skip_to_semicolon()
         self._expect(";")
@@ -178,11 +187,11 @@ class _Reader:
         """Return the name that is declared here, if a fragment may declare it."""
         name = self._next
         if name in OURS:
-            self._refuse(f"`{name}` is a type that the guard makes: rename this one")
+            self._refuse(f"`{name}` is a type that the guard makes: rename this one", _RESERVED)
         if name in _BUILT_IN:
-            self._refuse(f"`{name}` is a type that Cedar has: rename this one")
+            self._refuse(f"`{name}` is a type that Cedar has: rename this one", _RESERVED)
         if namespace and name in VOCABULARY:
-            self._refuse(f"`{name}` has no namespace here: declare it outside of `{namespace}`")
+            self._refuse(f"`{name}` has no namespace here: declare it outside of `{namespace}`", _RESERVED)
         return "::".join(filter(None, (namespace, self._name())))
 
     def _name_with_namespace(self) -> str:
@@ -214,8 +223,10 @@ class _Reader:
         return self._rest[-1].text if self._rest else "the end of the file"
 
     @property
-    def _line(self) -> int:
-        return position(self._text, self._rest[-1].offset if self._rest else len(self._text))[0]
+    def _place(self) -> tuple[int, int]:
+        return position(self._text, self._rest[-1].offset if self._rest else len(self._text))
 
-    def _refuse(self, what: str) -> NoReturn:
-        raise PolicyError([f"{self._path}:{self._line}: {what}"])
+    def _refuse(self, what: str, name: str = "syntax") -> NoReturn:
+        line, column = self._place
+        length = len(self._rest[-1].text) if self._rest else 1
+        raise refused([Problem(self._path, line, what, column=column, length=length, name=name)])

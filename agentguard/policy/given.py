@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentguard.errors import Refusal
-from agentguard.model import Reason
+from agentguard.model import EntityUid, Reason, not_there
 from agentguard.policy.reach import Uid, ancestors, json_text, parents_of, references_of, resolve, uid_of
 
 if TYPE_CHECKING:
@@ -49,9 +49,10 @@ class Given:
         """
         known = self._policies.known
         used, absent = self._reached(link, start)
-        for type_ in self._policies.missing(absent):
-            # Its id stays out of this: the type may be declared private.
-            raise Refusal(Reason.MISSING_ENTITY, f"an entity of type `{type_}` is not there")
+        if solid := self._policies.missing(absent):
+            # Always the same one of them. Its id stays out of the text: the type may be declared private.
+            missing = EntityUid(*min(uid for uid in absent if uid[0] in solid))
+            raise Refusal(Reason.MISSING_ENTITY, not_there(missing), missing=missing)
         if used:
             texts = (action.resources.get(uid, known.text[uid]) if uid == resource else known.text[uid] for uid in used)
             delta = ",".join([*filter(None, (self._text,)), *texts])

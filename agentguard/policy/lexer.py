@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from agentguard.policy.problem import Problem
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -65,13 +67,26 @@ class LexError(ValueError):
         offset: Where, in characters from the start of the text.
         line: Where, from 1.
         column: Where, from 1.
+        length: How many characters are at fault.
+        name: What kind of mistake it is.
     """
 
-    def __init__(self, text: str, offset: int, what: str) -> None:
+    def __init__(self, text: str, offset: int, what: str, *, length: int = 1, name: str = "syntax") -> None:
         self.what = what
         self.offset = offset
+        self.length = length
+        self.name = name
         self.line, self.column = position(text, offset)
         super().__init__(f"{self.line}:{self.column}: {what}")
+
+    @classmethod
+    def at(cls, text: str, token: Token, what: str, name: str = "syntax") -> LexError:
+        """Return the error at a token."""
+        return cls(text, token.offset, what, length=len(token.text), name=name)
+
+    def within(self, file: str) -> Problem:
+        """Return the same, of a file."""
+        return Problem(file, self.line, self.what, column=self.column, length=self.length, name=self.name)
 
 
 # Possessive quantifiers: an unterminated string fails at once instead of backtracking.
@@ -94,11 +109,19 @@ _CLOSING: Final = frozenset(")]}")
 _OPERATORS: Final = frozenset(
     (".", "+", "-", "*", "/", "%", "!", "&&", "||", "==", "!=", "<", "<=", ">", ">=", "in", "like", "has", "is", "if")
 )
+_PAST_LIMIT: Final = "past-limit"
 _CHAINED: Final = frozenset((Kind.NAME, Kind.STRING))
 _SURROGATES: Final = (0xD800, 0xDFFF)
 _ESCAPE: Final = re.compile(
     r"""\\(?:(?P<plain>[nrt0'"\\])|x(?P<hex>[0-7][0-9a-fA-F])|u\{(?P<code>[0-9a-fA-F]{1,6})\}|.?)""", re.DOTALL
 )
+# What other languages have for it.
+_FOREIGN: Final = {
+    "'": 'write text in `"`',
+    "#": "write `//` before a comment",
+    "&": "write `&&`",
+    "|": "write `||`",
+}
 _PLAIN: Final = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "'": "'", '"': '"', "\\": "\\"}
 
 
@@ -127,6 +150,8 @@ def _unreadable(text: str, offset: int) -> str:
         return 'this string never ends: close it with `"`'
     if character == "\ufeff":
         return "the file starts with a byte order mark: save it as UTF-8 without one"
+    if character in _FOREIGN:
+        return f"`{character}` is not part of Cedar: {_FOREIGN[character]}"
     shown = character if character.isprintable() else f"U+{ord(character):04X}"
     return f"`{shown}` is not part of Cedar: remove it"
 
@@ -179,13 +204,13 @@ def check_bounds(text: str, found: Sequence[Token], limits: Limits) -> None:
     size = len(text[start:end].encode("utf-8", "surrogatepass"))
     if size > limits.policy_bytes:
         what = f"a policy holds at most {limits.policy_bytes} bytes, this one {size}: split it in several"
-        raise LexError(text, start, what)
+        raise LexError.at(text, found[0], what, _PAST_LIMIT)
     for token, depth, operators in _measured(found):
         if depth > limits.policy_nesting:
-            raise LexError(text, token.offset, _too_deep(limits))
+            raise LexError.at(text, token, _too_deep(limits), _PAST_LIMIT)
         if operators > limits.policy_operators:
             what = f"a policy holds at most {limits.policy_operators} operators: split it in several"
-            raise LexError(text, token.offset, what)
+            raise LexError.at(text, token, what, _PAST_LIMIT)
 
 
 def _measured(found: Iterable[Token]) -> Iterator[tuple[Token, int, int]]:
@@ -228,7 +253,7 @@ def check_schema_bounds(text: str, found: Iterable[Token], limits: Limits) -> No
         if token.text in _OPENING or token.text == "<":
             depth += 1
             if depth > limits.policy_nesting:
-                raise LexError(text, token.offset, _too_deep(limits))
+                raise LexError.at(text, token, _too_deep(limits), _PAST_LIMIT)
         elif token.text in _CLOSING or token.text == ">":
             depth -= 1
 

@@ -7,11 +7,11 @@ kinder to say so when the server starts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agentguard.policy.declarations import closure, read_declarations
 from agentguard.policy.fragments import VOCABULARY
-from agentguard.policy.reader import Problem
+from agentguard.policy.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from agentguard.policy.entityfile import StaticEntity
     from agentguard.policy.fragments import EntityType, Fragment
     from agentguard.policy.schema import GuardedTool, SchemaTexts
+
+_UNSOURCED: Final = "unsourced-type"
 
 
 def unsourced_types(
@@ -61,11 +63,12 @@ def twice_sourced(entities: Iterable[StaticEntity], loaders: Collection[str], fi
     for entity in entities:
         first.setdefault(entity.uid.type, entity)
     return [
-        Problem(
+        first[name].problem(
             file,
-            first[name].line,
             f"`{name}` has a loader too, which would not be asked for `{first[name].uid}`: "
             "remove its entities here, or the loader",
+            "twice-sourced",
+            name,
         )
         for name in first.keys() & (set(loaders) - VOCABULARY)
     ]
@@ -79,5 +82,6 @@ def _made_whole(entity: EntityType, ours: frozenset[str]) -> bool:
 def _problem(entity: EntityType, fragments: Sequence[Fragment], resources: dict[str, str], what: str) -> Problem:
     for fragment in fragments:
         if entity in fragment.entities:
-            return Problem(fragment.path, entity.line, what)
-    return Problem(resources.get(entity.name, "schema"), 0, what)
+            column, length = entity.at
+            return Problem(fragment.path, entity.line, what, column=column, length=length, name=_UNSOURCED)
+    return Problem(resources.get(entity.name, "schema"), 0, what, name=_UNSOURCED)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from agentguard.errors import ConfigurationError, PolicyError
+from agentguard.errors import ConfigurationError
 from agentguard.model import EntityUid
 from agentguard.policy.fragments import OURS, EntityType, Fragment, read_fragment
 from agentguard.policy.grants import GROUPS, METHODS
+from agentguard.policy.problem import Problem, refused
 from agentguard.policy.values import Field, quoted, record_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from agentguard.policy.values import Shape
 
 __all__ = [
+    "ATTRIBUTES",
+    "CLAIMS",
     "CONTEXT",
     "GROUPS",
     "METHODS",
@@ -37,7 +40,9 @@ __all__ = [
     "schema_texts",
 ]
 
-_ATTRIBUTES: Final = {
+_UNDECLARED_PARENT: Final = "undeclared-parent"
+
+ATTRIBUTES: Final = {
     "agent": "Agent",
     "user?": "User",
     "task?": "Task",
@@ -50,8 +55,11 @@ _ATTRIBUTES: Final = {
     "lifetime": "duration",
     "delegation_depth": "Long",
 }
-_NAMES: Final = frozenset(name.rstrip("?") for name in _ATTRIBUTES)
-_CLAIMS: Final[Mapping[type, str]] = {str: "String", int: "Long", bool: "Bool", frozenset: "Set<String>"}
+"""What every invocation has, as Cedar schema text."""
+
+CLAIMS: Final[Mapping[type, str]] = {str: "String", int: "Long", bool: "Bool", frozenset: "Set<String>"}
+"""The Cedar types of mapped claims."""
+
 CONTEXT: Final[Mapping[str, str]] = {
     "now": "datetime",
     "local": "{ weekday: Long, minute: Long }",
@@ -233,27 +241,33 @@ def _within(kinds: Collection[OwnType]) -> str:
 def _declared(
     fragments: Iterable[Fragment], acted_on: Mapping[str, Collection[OwnType]], ours: frozenset[str]
 ) -> dict[str, EntityType]:
-    problems = []
+    problems: list[Problem] = []
+
+    def tell(fragment: Fragment, entity: EntityType, what: str, name: str) -> None:
+        column, length = entity.at
+        problems.append(Problem(fragment.path, entity.line, what, column=column, length=length, name=name))
+
     declared: dict[str, EntityType] = {}
     namespaces: dict[str, str] = {}
     for fragment in fragments:
         for name, line in fragment.namespaces:
             if name in namespaces:
-                where = f"{fragment.path}:{line}"
-                problems.append(f"{where}: namespace `{name}` is in {namespaces[name]} too: put it in one place")
+                what = f"namespace `{name}` is in {namespaces[name]} too: put it in one place"
+                problems.append(Problem(fragment.path, line, what, name="duplicate-type"))
             namespaces[name] = fragment.path
         for entity in fragment.entities:
-            where = f"{fragment.path}:{entity.line}"
             if entity.name in declared:
-                problems.append(f"{where}: `{entity.name}` is declared twice: remove one")
+                tell(fragment, entity, f"`{entity.name}` is declared twice: remove one", "duplicate-type")
             if entity.name.rpartition("::")[2] in ours:
-                problems.append(f"{where}: `{entity.name}` is a type that the guard makes here: rename this one")
+                what = f"`{entity.name}` is a type that the guard makes here: rename this one"
+                tell(fragment, entity, what, "reserved-type")
             kinds = acted_on.get(entity.name, ())
             if not {*kinds} <= {*entity.parents}:
-                problems.append(f"{where}: `{entity.name}` is what {_acts_on(kinds)}: declare it {_within(kinds)}")
+                what = f"`{entity.name}` is what {_acts_on(kinds)}: declare it {_within(kinds)}"
+                tell(fragment, entity, what, _UNDECLARED_PARENT)
             declared[entity.name] = entity
     if problems:
-        raise PolicyError(problems)
+        raise refused(problems)
     return declared
 
 
@@ -285,11 +299,8 @@ def _entity_texts(
         text = f"entity {name}{above};"
         if namespace in opened:
             kinds = acted_on[entity.name]
-            problem = (
-                f"{opened[namespace]}: {_acts_on(kinds)} `{entity.name}`, which is not declared: "
-                f"declare it {_within(kinds)}"
-            )
-            raise PolicyError([problem])
+            what = f"{_acts_on(kinds)} `{entity.name}`, which is not declared: declare it {_within(kinds)}"
+            raise refused([Problem(opened[namespace], 0, what, name=_UNDECLARED_PARENT)])
         if namespace:
             namespaces.setdefault(namespace, []).append(text)
         else:
@@ -298,16 +309,16 @@ def _entity_texts(
 
 
 def _invocation(claims: Mapping[str, type]) -> str:
-    attributes = [f"{name}: {type_}" for name, type_ in _ATTRIBUTES.items()]
+    attributes = [f"{name}: {type_}" for name, type_ in ATTRIBUTES.items()]
     for name, kind in sorted(claims.items()):
-        if name in _NAMES:
+        if name in ATTRIBUTES or f"{name}?" in ATTRIBUTES:
             message = f"claim `{name}` has the name of an attribute that every invocation has: map it to another name"
             raise ConfigurationError(message)
-        if kind not in _CLAIMS:
+        if kind not in CLAIMS:
             message = f"claim `{name}` wants type str, int, bool or frozenset, got `{kind}`: name one of these"
             raise ConfigurationError(message)
         # A token may lack a mapped claim.
-        attributes.append(f"{quoted(name)}?: {_CLAIMS[kind]}")
+        attributes.append(f"{quoted(name)}?: {CLAIMS[kind]}")
     return f"entity Invocation in [Agent, Task] = {{ {', '.join(attributes)} }};"
 
 

@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import cedarpy
-
 from agentguard.errors import ConfigurationError, PolicyError
-from agentguard.policy.checks import invalid_policies, invalid_schema
-from agentguard.policy.compiled import Policy, PolicySet
+from agentguard.policy.checks import invalid_policies, invalid_schema, invalid_types
+from agentguard.policy.compiled import Policy, PolicySet, schema_of_text
 from agentguard.policy.declarations import plain_attributes, read_declarations
-from agentguard.policy.entityfile import StaticEntity, read_entities, unfit_entities
-from agentguard.policy.folder import ENTITIES, SCHEMA_SUFFIX, read_files
+from agentguard.policy.entityfile import StaticEntity, listed_twice, read_entities, unfit_entities
+from agentguard.policy.folder import ENTITIES, SCHEMA_SUFFIX, read_snapshot
 from agentguard.policy.fragments import Fragment, read_fragment
+from agentguard.policy.lexer import LexError
+from agentguard.policy.problem import Problem, did_you_mean, refused
 from agentguard.policy.reachable import twice_sourced, unsourced_types
-from agentguard.policy.reader import Problem, did_you_mean, duplicates, read_policies
+from agentguard.policy.reader import duplicates, read_policies
 from agentguard.policy.schema import SchemaTexts, schema_texts
+from agentguard.policy.several import COMMON, of_one_server, split
+from agentguard.policy.types import read_types
 from agentguard.policy.vain import (
     impossible_values,
     possible_groups,
@@ -38,9 +40,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agentguard.limits import Limits
+    from agentguard.policy.folder import Snapshot
     from agentguard.policy.schema import GuardedTool
 
-__all__ = ["Policy", "PolicySet", "PolicySource", "compile_policies", "read_folder"]
+__all__ = ["Policy", "PolicySet", "PolicySource", "compile_policies", "read_folder", "survey_folder"]
 
 # Whose entities may be in a group, as soon as somebody says so.
 _GROUPABLE = frozenset(("Agent", "User", "Task"))
@@ -65,44 +68,72 @@ class PolicySource:
     entities: tuple[StaticEntity, ...]
 
 
-def read_folder(folder: Path, limits: Limits) -> PolicySource:
+def read_folder(folder: Path, limits: Limits, server: str | None = None) -> PolicySource:
     """Read a policy folder: ``*.cedar``, ``types/*.cedarschema``, ``cedarentities.json``.
+
+    Args:
+        folder: The folder; where it is for several servers, that or the part of one.
+        limits: The bounds.
+        server: The server, where the folder is for several.
 
     Raises:
         PolicyError: If it cannot be read, is empty, or holds text that is no policy.
     """
-    files = read_files(folder)
+    source, problems = survey_folder(folder, limits, server)
+    if problems:
+        raise refused(problems)
+    return source
+
+
+def survey_folder(folder: Path, limits: Limits, server: str | None = None) -> tuple[PolicySource, list[Problem]]:
+    """Read what can be read of a policy folder; return it, and what is wrong with the rest.
+
+    Raises:
+        PolicyError: If the folder itself cannot be read.
+    """
+    return survey_snapshot(read_snapshot(folder), limits, server)
+
+
+def survey_snapshot(
+    snapshot: Snapshot, limits: Limits, server: str | None = None
+) -> tuple[PolicySource, list[Problem]]:
+    """Return what was read of a policy folder, as policies, and what is wrong with the rest.
+
+    Args:
+        snapshot: What was read.
+        limits: The bounds.
+        server: The server, where the folder is for several.
+    """
+    files, problems = snapshot.part(server)
     policies: list[Policy] = []
     fragments: list[Fragment] = []
     entities: list[StaticEntity] = []
-    problems: list[Problem] = []
-    refused: list[str] = []
     for name, text in files.items():
-        if name == ENTITIES:
-            entities, found = read_entities(name, text)
+        if name.rpartition("/")[2] == ENTITIES:
+            read, found = read_entities(name, text)
+            entities += read
             problems += found
         elif name.lower().endswith(SCHEMA_SUFFIX):
             try:
                 fragments.append(read_fragment(name, text, limits))
             except PolicyError as error:
-                refused += error.problems
+                problems += error.found
         else:
-            read, found = read_policies(name, text, limits)
-            policies += read
+            statements, found = read_policies(name, text, limits)
+            policies += statements
             problems += found
-    problems += duplicates(policies)
-    if problems or refused:
-        raise PolicyError([*map(str, sorted(problems)), *refused])
-    if not policies:
-        message = f"policy folder `{folder.absolute()}` holds no policy, so nothing could be allowed: write a permit"
-        raise PolicyError([message])
-    return PolicySource(
-        folder=str(folder.absolute()),
+    problems += [*duplicates(policies), *of_one_server(policies), *listed_twice(entities)]
+    if not (problems or policies):
+        what = f"policy folder `{snapshot.folder}` holds no policy, so nothing could be allowed: write a permit"
+        problems.append(Problem("", 0, what, name="no-policies"))
+    source = PolicySource(
+        folder=str(snapshot.folder),
         files=tuple(files.items()),
         policies=tuple(policies),
         fragments=tuple(fragments),
         entities=tuple(entities),
     )
+    return source, sorted(problems)
 
 
 def compile_policies(
@@ -129,7 +160,7 @@ def compile_policies(
         ConfigurationError: If the tools or claims themselves cannot be.
     """
     sourced = loaders | {entity.uid.type for entity in source.entities}
-    schema = schema_texts(tools, source.fragments, grouped=_GROUPABLE & sourced, claims=claims)
+    schema = schema_of(source, tools, loaders=loaders, claims=claims, limits=limits)
     if taken := loaders & schema.ours:
         message = f"entity type `{min(taken)}` is made by the guard: give the loader a type of yours"
         raise ConfigurationError(message)
@@ -140,16 +171,17 @@ def compile_policies(
         )
         raise ConfigurationError(message)
     try:
-        full = cedarpy.Schema.from_str(schema.full)
+        full = schema_of_text(schema.full)
     except ValueError as error:
-        raise PolicyError([invalid_schema(source.fragments, str(error))]) from None
+        raise refused([invalid_schema(source.fragments, str(error))]) from None
     declared = read_declarations(schema.types)
     plain = plain_attributes(declared, frozenset(schema.entities))
     solid = frozenset(name for name, entity in schema.entities.items() if not entity.bare)
     attributes = {name: declared[name].attributes.keys() for name in schema.entities}
+    tagged = frozenset(name for name, entity in schema.entities.items() if entity.tags)
     groups = possible_groups(source.entities, plain, declared, schema.entities, loaders)
     problems = [
-        *invalid_policies(source.policies, full, tools, attributes),
+        *invalid_policies(source.policies, full, tools, attributes, tagged),
         *vain_comparisons(source.policies, tools),
         *unknown_entities(source.policies, source.entities, solid, ENTITIES),
         *unlisted_entities(
@@ -162,7 +194,7 @@ def compile_policies(
         *twice_sourced(source.entities, loaders, ENTITIES),
     ]
     if problems:
-        raise PolicyError([str(problem) for problem in sorted(problems)])
+        raise refused(sorted(problems))
     return PolicySet(
         version=_version(source, schema),
         policies=source.policies,
@@ -175,6 +207,25 @@ def compile_policies(
     )
 
 
+def schema_of(
+    source: PolicySource,
+    tools: Sequence[GuardedTool],
+    *,
+    loaders: frozenset[str],
+    claims: Mapping[str, type],
+    limits: Limits,
+) -> SchemaTexts:
+    """Return the schema that *source* is checked against; arguments and errors as for `compile_policies`."""
+    sourced = loaders | {entity.uid.type for entity in source.entities}
+    texts = schema_texts(tools, source.fragments, grouped=_GROUPABLE & sourced, claims=claims)
+    try:
+        # Before Cedar sees it: types that name each other twice would keep it busy for ever.
+        read_types(texts.types, limits)
+    except LexError as error:
+        raise refused([invalid_types(source.fragments, error)]) from None
+    return texts
+
+
 def _version(source: PolicySource, schema: SchemaTexts) -> str:
     """Return the digest of everything that decides.
 
@@ -182,7 +233,11 @@ def _version(source: PolicySource, schema: SchemaTexts) -> str:
     """
     digest = hashlib.sha256()
     engine = ("cedarpy", version("cedarpy"))
-    for name, content in (*source.files, ("", schema.full), engine):
+    files = source.files
+    if not any(split(name)[0] == COMMON for name, _ in files):
+        # One server's part alone is the same folder, whether it is read by itself or from above.
+        files = tuple((split(name)[1], content) for name, content in files)
+    for name, content in (*files, ("", schema.full), engine):
         for part in (name, content):
             data = part.encode("utf-8", "surrogateescape")
             digest.update(len(data).to_bytes(8, "big"))

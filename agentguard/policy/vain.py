@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 from agentguard.model import Grade
 from agentguard.policy.declarations import closure
 from agentguard.policy.lexer import Kind, tokens, unquote
+from agentguard.policy.placing import entity_at, problem_at
+from agentguard.policy.problem import did_you_mean
 from agentguard.policy.reach import UnsafeValueError, references_of
-from agentguard.policy.reader import Problem, did_you_mean, line_of
 from agentguard.policy.schema import OwnType
 from agentguard.policy.unseen import asked_unseen
 
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from agentguard.policy.entityfile import StaticEntity
     from agentguard.policy.lexer import Token
     from agentguard.policy.literals import Literal
+    from agentguard.policy.problem import Problem
     from agentguard.policy.schema import GuardedTool
 
+_UNKNOWN: Final = "unknown-entity"
 _COMPARES: Final = frozenset(("==", "!="))
 # Who acts, and may be listed by name.
 _LISTED: Final = frozenset(("Agent", "User", "Task"))
@@ -45,7 +48,7 @@ def vain_comparisons(policies: Iterable[Policy], tools: Iterable[GuardedTool]) -
     """
     made = {(tool.itself.type, tool.itself.id): tool for tool in tools if tool.kind is not OwnType.SERVER}
     return [
-        Problem(policy.file, line_of(policy, literal.offset), what)
+        entity_at(policy, literal.offset, what, "impossible-comparison")
         for policy in policies
         for literal in policy.literals
         if (what := never_the_run(literal) or _never_the_tool(literal, made))
@@ -86,10 +89,11 @@ def unknown_entities(
         return literal.asked and literal.uid.type in solid and literal.uid not in known
 
     return [
-        Problem(
-            policy.file,
-            line_of(policy, literal.offset),
+        entity_at(
+            policy,
+            literal.offset,
             f"asks about `{literal.uid}`, which {file} does not have: add it there, or compare with `==`",
+            _UNKNOWN,
         )
         for policy in policies
         for literal in policy.literals
@@ -128,7 +132,7 @@ def unlisted_entities(
     if groups is not None:
         possible["Group"] = groups
     return [
-        Problem(policy.file, line_of(policy, literal.offset), _unlisted(literal, possible[literal.uid.type], file))
+        entity_at(policy, literal.offset, _unlisted(literal, possible[literal.uid.type], file), _UNKNOWN)
         for policy in policies
         for literal in policy.literals
         # What is asked about and not there is told by `unknown_entities`.
@@ -184,7 +188,7 @@ def impossible_values(policies: Iterable[Policy]) -> list[Problem]:
             value, known = unquote(token.text), _CLOSED[path]
             if value not in known:
                 what = f"`{'.'.join(path)}` is never `{value}`: {did_you_mean(value, known)}"
-                problems.append(Problem(policy.file, line_of(policy, token.offset), what))
+                problems.append(problem_at(policy, token.offset, len(token.text), what, "impossible-value"))
     return problems
 
 
@@ -202,7 +206,7 @@ def unseen_arguments(policies: Iterable[Policy], tools: Iterable[GuardedTool]) -
                 f"policies do not see argument `{name}` of `{tool.name}`, so this says nothing of it: "
                 "name the actions that it is for in its head"
             )
-            problems.append(Problem(policy.file, line_of(policy, token.offset), what))
+            problems.append(problem_at(policy, token.offset, len(token.text), what, "unseen-argument"))
     return problems
 
 

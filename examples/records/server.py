@@ -162,6 +162,11 @@ def build(
     return server
 
 
+def described() -> MCPServer:
+    """Make the server as `agentguard schema examples.records.server:described` reads it: it serves nobody."""
+    return build(issuer="http://127.0.0.1:8900", audience="http://127.0.0.1:8000/mcp")
+
+
 def main(
     *,
     issuer: Annotated[str, typer.Option(help="Whose tokens are believed: its URL, whose metadata names its keys.")],

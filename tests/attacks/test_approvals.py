@@ -305,9 +305,9 @@ async def test_other_policy_version_runs_nothing(era: Era, tmp_path: Path) -> No
     assert enforcer is not None
 
     def change() -> None:
-        other = copy.copy(enforcer._policies)
+        other = copy.copy(enforcer.in_force.policies)
         other.version = "sha256:other"
-        enforcer.adopt(other)
+        enforcer.in_force.adopt(other)
 
     result = await call(world, era, Person(meanwhile=change))
 

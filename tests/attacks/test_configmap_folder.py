@@ -6,6 +6,9 @@ begins with a dot. Read twice, every `@id` would be taken.
 
 from pathlib import Path
 
+import pytest
+
+from agentguard.errors import PolicyError
 from agentguard.policy.folder import read_files
 from agentguard.policy.source import read_folder
 from tests.policy.records import LIMITS
@@ -47,3 +50,24 @@ def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "current").symlink_to("real")
 
     assert set(read_files(tmp_path / "current")) == {"a.cedar", "types/a.cedarschema"}
+
+
+def test_file_beside_the_data_folder_is_refused(tmp_path: Path) -> None:
+    """Nothing replaces it together with the others, so it would be new policies in old company."""
+    root = config_map(tmp_path / "mounted")
+    (root / "b.cedar").write_text(POLICY.replace('"a"', '"b"'))
+
+    with pytest.raises(PolicyError, match=r"b\.cedar: stands beside `\.\.data`, which alone is read"):
+        read_files(root)
+
+
+def test_links_that_are_not_there_yet_or_still_there_make_no_difference(tmp_path: Path) -> None:
+    """The system swaps `..data` first; the links that people see follow, and go, a moment later."""
+    root = config_map(tmp_path / "mounted")
+    data = root / "..2026_11_24_10_05_00.2"
+    data.mkdir()
+    (data / "b.cedar").write_text(POLICY)
+    (root / "..data_tmp").symlink_to(data.name)
+    (root / "..data_tmp").replace(root / "..data")
+
+    assert read_files(root) == {"b.cedar": POLICY}

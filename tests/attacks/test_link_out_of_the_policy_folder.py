@@ -31,7 +31,8 @@ def folder(tmp_path: Path) -> Path:
     [
         ("b.cedar", "../outside/b.cedar", "b.cedar"),
         ("b.cedar", "hop", "b.cedar"),
-        ("types", "../outside/types", "types/a.cedarschema"),
+        ("types", "../outside/types", "types"),
+        ("anything", "/", "anything"),
         ("cedarentities.json", "/etc/hostname", "cedarentities.json"),
     ],
 )

@@ -74,3 +74,22 @@ def test_what_a_record_refers_to_and_is_not_there_denies() -> None:
 
     assert decide(reads(None, record(owner=reference("User", "mallory"))), policies).reason is Reason.POLICY
     assert decide(reads(None, record(owner=reference("User", "carol"))), policies).reason is Reason.MISSING_ENTITY
+
+
+@pytest.mark.parametrize("user", ["bob", "zoe"])
+def test_the_same_one_of_several_is_named_each_time(user: str) -> None:
+    """By its type in the text, since the log must not have the id of a private one."""
+    policies = policy_set(ALL, SUSPENDED, SECRET, entities=ENTITIES)
+    request = AccessRequest(
+        invocation=unsafe_invocation("a", user=user),
+        action="read",
+        resource=EntityUid("Record", "r1"),
+        context=context(id="r1"),
+    )
+
+    found = decide(request, policies)
+
+    assert found.missing == EntityUid("Record", "r1")
+    assert found.errors == (
+        "an entity of type `Record` is not there: list it in cedarentities.json, or give its type a loader",
+    )

@@ -15,7 +15,7 @@ import anyio
 import pytest
 from mcp_types import Tool, ToolAnnotations
 
-from agentguard import rulebook
+from agentguard import compiling, rulebook
 from agentguard.policy.source import compile_policies
 from tests.attacks.test_tools_that_change_in_flight import ANY, READS, WIPE, Program, behind, tidy
 from tests.world import connected, make_world, meta, text
@@ -36,7 +36,7 @@ def reading(name: str, **properties: Any) -> Tool:
 def counting(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """Return what counts how often policies are compiled, and for what."""
     spy = Mock(wraps=compile_policies)
-    monkeypatch.setattr(rulebook, "compile_policies", spy)
+    monkeypatch.setattr(compiling, "compile_policies", spy)
     return spy
 
 

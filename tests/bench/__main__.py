@@ -10,7 +10,7 @@ import sys
 
 import anyio
 
-from tests.bench import ending, evidence, listing, parts, policies, transports
+from tests.bench import ending, evidence, listing, parts, policies, reloading, transports
 
 
 async def call() -> None:
@@ -26,6 +26,7 @@ SECTIONS = {
     "transports": transports.measure,
     "ending": ending.measure,
     "evidence": evidence.measure,
+    "reloading": reloading.measure,
 }
 
 

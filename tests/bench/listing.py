@@ -107,7 +107,7 @@ async def measure() -> None:
             )
             world = make_world(Path(folder), policies=text, extend=extend)
             assert world.guard._enforcer is not None
-            policies = world.guard._enforcer._policies
+            policies = world.guard._enforcer.in_force.policies
             async with Client(bare) as plain, Client(world.server) as client:
 
                 async def floor(client: Client = plain) -> object:

@@ -110,7 +110,7 @@ def bare_parts(world: World, recorded: Recorded) -> dict[str, Callable[[], objec
     guard = world.guard
     enforcer = guard._enforcer
     assert enforcer is not None
-    policies = enforcer._policies
+    policies = enforcer.in_force.policies
     request = recorded.request
     action = policies.action(request.action)
     link = policies.link(request.invocation, action)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.analysis.ledgered import clinic
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -15,3 +17,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     return tmp_path / "agentguard"
+
+
+@pytest.fixture(scope="session")
+def in_use(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a server's policies in `policies` and what its guard kept in `state`: twelve decisions."""
+    return clinic(tmp_path_factory.mktemp("in-use"))

@@ -35,7 +35,7 @@ def told(kind: RecordKind, **changes: AttributeValue | None) -> list[str]:
     attributes = {**DECIDED, **{f"agentguard.{name.replace('_', '.')}": value for name, value in changes.items()}}
     written = io.StringIO()
     console = Console(file=written, highlight=False, markup=False)
-    teller = Teller(places={"limit": "policies/a.cedar:3"}, folder="policies", evidence="look at", console=console)
+    teller = Teller(places={"limit": "policies/a.cedar:3"}, folder="policies", explain="look at ID", console=console)
     teller(
         Kept(
             kind=kind.value,
@@ -110,10 +110,11 @@ def test_tool_that_acts_on_nothing_else_is_its_name(kind: str | None) -> None:
     assert lines == ["allow read limit, other"]
 
 
-def test_refused_tokens_are_told() -> None:
-    """With their number."""
-    assert told(RecordKind.REFUSED_TOKEN, decision_reason="expired", tokens_refused=3, agent_id=None) == [
-        "DENY a token 3 of expired"
+@pytest.mark.parametrize(("number", "why"), [(1, "expired"), (3, "3 of expired")])
+def test_refused_tokens_are_told(number: int, why: str) -> None:
+    """With their number, where it is more than one."""
+    assert told(RecordKind.REFUSED_TOKEN, decision_reason="expired", tokens_refused=number, agent_id=None) == [
+        f"DENY a token was refused {why}"
     ]
 
 

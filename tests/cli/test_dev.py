@@ -19,6 +19,7 @@ from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult
 
 from agentguard import Issuer, Run
 from agentguard.cli.dev import StandIn, _claimed, _state
+from agentguard.cli.starter import write_starter
 from tests.cli.commands import Ran, agentguard
 from tests.cli.serving import FAST, LOW, RECORDS, on_http, on_stdio, written
 from tests.world import ERAS, Era, free_socket, http_client, meta, text
@@ -116,7 +117,7 @@ def test_dev_over_http_takes_the_secret_that_it_tells(era: Era) -> None:
     assert "\n  npx @modelcontextprotocol/inspector@2 --transport http --server-url http://127.0.0.1:" in shown[0]
     assert "\n  claude mcp add --transport http records http://127.0.0.1:" in shown[0]
     assert ran.stderr.count("inspector · run ") == 2
-    assert re.search(r"DENY   a token +\d of invalid_token", ran.stderr)
+    assert re.search(r"DENY   a token was refused +(\d of )?invalid_token", ran.stderr)
 
 
 def test_secret_is_worth_nothing_once_the_run_is_over() -> None:
@@ -188,7 +189,10 @@ def test_change_of_the_policies_is_told_once_at_the_next_call(place: Path, text:
 
     ran = on_stdio(session, "2026-07-28", "dev", "server_of_dev.py", "--stdio")
 
-    said = "agentguard: the policies have changed, and those of the start still decide: start `agentguard dev` again"
+    said = (
+        "agentguard: the policies have changed, and those of the start still decide: "
+        "start `agentguard dev` again, or with --watch"
+    )
     assert ran.stderr.splitlines().count(said) == 1
     assert ran.stderr.count("allow  read_record") == 3
 
@@ -260,6 +264,24 @@ def test_decision_can_be_looked_up_while_dev_runs(folder: Path) -> None:
     (row,) = looked[0].json
     assert (looked[0].status, row["effect"], row["tool"]) == (0, "deny", "delete_record")
     assert row["policy_ids"] == ["starter-ask-a-person"]
+
+
+def test_decision_is_explained_where_the_schema_is_written_down(folder: Path) -> None:
+    """By the command of its line too: then there is what it takes to judge the call again."""
+    looked: list[Ran] = []
+    folder_of_policies = Path("policies")
+    write_starter(folder_of_policies)
+    assert agentguard("schema", "server_of_dev.py", "--write", str(folder_of_policies)).status == 0
+
+    async def session(client: Client) -> None:
+        await client.call_tool("delete_record", {"record_id": "r1"})
+        (command,) = re.findall(r"why: agentguard (explain .*?)   change", written())
+        looked.append(agentguard(*shlex.split(command)))
+
+    on_stdio(session, "2026-07-28", "dev", "server_of_dev.py", "--stdio")
+
+    assert (looked[0].status, looked[0].stderr) == (0, "")
+    assert "starter-ask-a-person" in looked[0].stdout
 
 
 @each_era

@@ -195,6 +195,18 @@ def test_server_that_cannot_be_loaded_is_wrapped_by_its_command(
     assert said.endswith(f", or serve its command: agentguard wrap --policies FOLDER -- {command.format(name=name)}")
 
 
+def test_server_that_is_only_looked_at_may_be_made_by_a_function(place: Path) -> None:
+    """Which is said where none is found; and a command is given, not served."""
+    Path(f"{(name := named())}.py").write_text("def main():\n    server = 7\n")
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_server(f"{name}.py", is_server=is_server, factories=True)
+
+    assert str(refused.value).endswith(
+        f"name a function that returns it, {name}.py:FUNCTION, or give its command: -- python {name}.py"
+    )
+
+
 def test_servers_to_choose_from_are_named(place: Path) -> None:
     """As they are typed."""
     said = mistake(f"{SERVER}b = MCPServer('b')\n", "{name}:c")
@@ -244,7 +256,7 @@ def _load_with_an_error_elsewhere() -> None:
     def run() -> None:
         raise OSError
 
-    loading._loaded("this", run, Path("/nowhere"))  # type: ignore[arg-type]
+    loading._loaded("this", run, Path("/nowhere"), factories=False)
 
 
 def test_interrupt_is_no_mistake(place: Path) -> None:
@@ -258,3 +270,54 @@ def test_no_loader_for_a_file_is_a_mistake(place: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("importlib.util.spec_from_file_location", lambda *_: None)
 
     assert "ImportError: served_" in mistake(SERVER)
+
+
+def made(text: str) -> Loaded:
+    """Write a module, and load the server that its function makes."""
+    name = named()
+    Path(f"{name}.py").write_text(text)
+    return load_server(f"{name}.py:build", is_server=is_server, factories=True)
+
+
+def test_server_is_made_by_the_function_that_is_named(place: Path) -> None:
+    """Whatever it takes besides has defaults; what it prints goes to standard error."""
+    loaded = made(f"{SERVER}\ndef build(*rest, name='made', **more):\n    print(name)\n    return MCPServer(name)\n")
+
+    assert (loaded.server.name, loaded.folder) == ("made", place)
+
+
+def test_server_that_is_named_is_no_function(place: Path) -> None:
+    """Where functions are taken too."""
+    assert made(f"{SERVER}\nbuild = server\n").server.name == "records"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "def build(url, key): ...",
+            "wants to be called without arguments, and needs `url`: name a function that needs none",
+        ),
+        (
+            "def build(): return 1",
+            "wants to return an MCPServer, a FastMCP or a low-level Server, got `int`: name a function that does",
+        ),
+        ("def build(): raise ValueError('no key')", "ValueError: no key: mend it there"),
+        (
+            "def build(): import anyio, uvicorn; anyio.run(uvicorn.Server(uvicorn.Config(None)).serve)",
+            "starts its server when it is loaded, which nobody would guard",
+        ),
+    ],
+)
+def test_function_that_makes_no_server_is_told(place: Path, text: str, said: str) -> None:
+    """In one line, whatever it does."""
+    with pytest.raises(ConfigurationError) as refused:
+        made(f"{SERVER}\n{text}\n")
+
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_function_is_no_server_where_none_is_taken(place: Path) -> None:
+    """Who serves what a command line names has the server itself."""
+    assert "got `function`: name it" in mistake(f"{SERVER}\ndef build(): return server\n", "{name}.py:build")

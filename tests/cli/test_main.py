@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any, Final
@@ -17,8 +18,8 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from agentguard import ConfigurationError, Reason, Refusal
+from agentguard.cli import loading, runs
 from agentguard.cli import main as command_line
-from agentguard.cli import runs
 from agentguard.cli.output import result_json, say
 from tests.cli.commands import agentguard
 
@@ -72,6 +73,27 @@ def test_help_of_a_command_teaches_by_one_example_that_parses(words: tuple[str, 
     assert EVERY[words].make_context(words[-1], arguments[len(words) :]) is not None
 
 
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("agentguard expl", ["explain"]),
+        ("agentguard doctor --e", ["--evidence"]),
+        ("agentguard check --format s", ["sarif"]),
+    ],
+)
+def test_shell_completes_commands_options_and_values(
+    typed: str, completed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it asks for it, by the environment."""
+    monkeypatch.setenv("_AGENTGUARD_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+
+    ran = agentguard()
+
+    assert (ran.status, ran.stdout.split(), ran.stderr) == (0, completed, "")
+
+
 @pytest.mark.parametrize("command", ["run", "token"])
 def test_help_says_which_options_are_needed_though_none_is_by_itself(command: str) -> None:
     """One of two is: each of them says so."""
@@ -94,10 +116,10 @@ def test_command_without_arguments_shows_its_help() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("rvoke",), "agentguard: no such command 'rvoke'. Did you mean 'revoke'"),
-        (("run-s",), "agentguard: no such command 'run-s'"),
+        (("rvoke",), "agentguard: no such command `rvoke`. Did you mean `revoke`"),
+        (("run-s",), "agentguard: no such command `run-s`"),
         (("token", "--agnt", "a"), "agentguard: no such option: --agnt"),
-        (("token",), "agentguard: missing option '--agent' (see `agentguard token --help`)"),
+        (("token",), "agentguard: missing option `--agent` (see `agentguard token --help`)"),
         (("runs", "--store", "nowhere.db"), "agentguard: --store wants a file that is there, got `nowhere.db`"),
     ],
 )
@@ -217,3 +239,25 @@ def test_json_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     result_json({"user": "\x9b31m\u202e\x1b[0m"})
 
     assert capsys.readouterr().out == '{\n  "user": "\\u009b31m\\u202e\\u001b[0m"\n}\n'
+
+
+def test_status_is_kept_where_a_server_that_was_looked_at_runs_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The process ends with it at once: Python would wait for the server's threads."""
+    ends = threading.Event()
+    thread = threading.Thread(target=ends.wait)
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    loading.LEFT.add(thread)
+    thread.start()
+    try:
+        with pytest.raises(SystemExit):
+            command_line.main(["--version"])
+    finally:
+        ends.set()
+        thread.join()
+        loading.LEFT.discard(thread)
+
+    assert left == [0]
+    assert capsys.readouterr().out.startswith("agentguard ")

@@ -149,8 +149,8 @@ def test_run_says_all_that_was_asked_for(watching: Watching, folder: Path, tmp_p
             (*LEAST[1:], "--"),
             "`agentguard run` wants a command after `--`, got none: add the program and its arguments",
         ),
-        (("--tool", "read", "--server", "s", "--", "true"), "missing option '--agent': see `agentguard run --help`"),
-        ((*LEAST[1:], "--nothing", "--", "true"), "no such option: --nothing: see `agentguard run --help`"),
+        (("--tool", "read", "--server", "s", "--", "true"), "missing option `--agent` (see `agentguard run --help`)"),
+        ((*LEAST[1:], "--nothing", "--", "true"), "no such option: --nothing (see `agentguard run --help`)"),
         (
             ("--agent", "a", "--tool", "read", "--", "true"),
             "a run is for one server; wants --audience URL or --server NAME, got neither: give one of them",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentguard import ConfigurationError
-from agentguard.cli.starter import NAME, STARTER, write_starter
+from agentguard.cli.starter import NAME, STARTER, write_new, write_starter
 from agentguard.limits import Limits
 from agentguard.policy.schema import METHODS, GuardedTool, method_tool
 from agentguard.policy.source import compile_policies, read_folder
@@ -90,3 +90,19 @@ def test_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"`.*/policies` cannot be written to: .*: name a folder, not a file"):
         write_starter(tmp_path / "policies")
+
+
+def test_folders_that_were_made_on_the_way_are_not_left(tmp_path: Path) -> None:
+    """Whoever begins again would be told that something is there; what was there before stays."""
+    (tmp_path / "mine").write_text("mine")
+
+    with pytest.raises(ConfigurationError, match="cannot be written to"):
+        write_new(tmp_path, {"a/b/first": "1", "a/second": "2", "mine": "3"})
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ConfigurationError, match="cannot be written to"):
+        write_new(tmp_path, {"a/b/first": "1", "mine": "3"})
+    assert [path.name for path in (tmp_path / "a").rglob("*")] == []
+    write_new(tmp_path, {"a/b/first": "1"})
+    assert (tmp_path / "a/b/first").read_text() == "1"

@@ -246,7 +246,7 @@ def test_program_is_wrapped_by_its_command(place: Path, monkeypatch: pytest.Monk
         (["--policies", "policies", "--"], "wants a server, or a command after `--`, got neither"),
         (["x.py", "--policies", "policies", "--", "x"], "wants a server, or a command after `--`, got both"),
         (["x.py", "--policies", "policies", "--"], "wants a server, or a command after `--`, got both"),
-        (["server_of_wrap.py"], "missing option '--policies'"),
+        (["server_of_wrap.py"], "missing option `--policies`"),
         (wrap("--json")[1:], "--json is for HTTP, got stdio, where the protocol has its own: leave it out, or"),
         (wrap("--audience", "urn:x")[1:], "--audience is for HTTP, got stdio"),
         (wrap("--http", "80", "--path", "mcp")[1:], "--path wants a path, got `mcp`: begin it with /"),

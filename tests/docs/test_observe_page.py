@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from agentguard.evidence import sender
 from agentguard.evidence.forwarding import read_forwarding

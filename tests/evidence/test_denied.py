@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agentguard import Decision, Effect, Invocation, Reason
+from agentguard import Decision, Effect, EntityUid, Invocation, Reason
 from agentguard.evidence.denied import denied
+from agentguard.model import not_there
 from agentguard.testing import unsafe_invocation
 
 PARENT = unsafe_invocation("planner", run_id="aaaaaaaaaaaa")
@@ -99,3 +100,12 @@ def test_issuers_alias_stays_before_the_short_id() -> None:
 def test_id_cannot_begin_a_line() -> None:
     """Whoever chooses an agent's name does not write the log."""
     assert "\n" not in line(Reason.REVOKED, unsafe_invocation("x\ndenied `y`"))
+
+
+def test_entity_that_has_to_be_listed_is_named() -> None:
+    """Whoever runs the server has to know which; what nobody could read is cut."""
+    user, long = EntityUid("User", "zoe"), EntityUid("User", "x" * 1_000)
+    said = line(Reason.MISSING_ENTITY, errors=(not_there(user),), missing=user)
+
+    assert said.endswith('`User::"zoe"` is not there: list it in cedarentities.json, or give its type a loader')
+    assert len(line(Reason.MISSING_ENTITY, errors=(not_there(long),), missing=long)) < 500

@@ -13,9 +13,10 @@ ALLOWED = Decision(effect=Effect.ALLOW, reason=Reason.PERMIT)
 def test_every_metric_of_the_table_is_made() -> None:
     """With its name, its unit and its description."""
     provider, reader = metering()
-    metrics = Metrics(provider, backlog=lambda: 7, staleness=lambda: 0.5)
+    metrics = Metrics(provider, backlog=lambda: 7, staleness=lambda: 0.5, policy_age=lambda: 1.5)
     metrics.decided(ALLOWED, tool="read_record", seconds=0.000_184)
     metrics.appended(0.000_02)
+    metrics.reloaded("loaded")
 
     made = metrics_of(reader)
 

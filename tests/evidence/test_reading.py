@@ -445,3 +445,9 @@ async def test_the_spans_of_a_real_guard_read_as_its_records(tmp_path: Path) -> 
     assert exported.text("agentguard.run.reason") == "seen enough"
     assert {name: value for name, value in exported.attributes.items() if name not in VIEW_ALONE} == ended.attributes
     assert (exported.trace_id, exported.span_id) == (ended.trace_id, ended.span_id)
+
+
+def test_a_moment_is_read_as_it_was_written() -> None:
+    """To the millisecond that policies see: a quarter of a second is one."""
+    for milliseconds in (1_764_000_001_250, 1_764_000_001_500, 1_795_654_246_626):
+        assert Kept(kind="decision", time_unix_nano=milliseconds * 1_000_000).at == milliseconds / 1_000

@@ -10,6 +10,7 @@ from agentguard.evidence.record import (
     SpanOf,
     approval_attributes,
     arguments_digest,
+    arrival_attributes,
     call_attributes,
     decision_attributes,
     error_type,
@@ -58,6 +59,7 @@ def decided(
                 method="tools/call", tool="export_records", request_id=17, session_id="s-1", traceparent=TRACEPARENT
             ),
             **approval_attributes("Q1", "url", "carol"),
+            **arrival_attributes("http", 1_100.25),
         },
     )
 
@@ -80,7 +82,8 @@ def test_a_decision_shows_everything_that_the_design_asks_for() -> None:
     shown = {**decided(complete(), decision=misfit), **decided(complete())}
 
     assert_in_table(shown, "decision", "record")
-    added_later = {name for name in TABLE if name.startswith("agentguard.evidence.")} | {"openinference.span.kind"}
+    later = ("agentguard.evidence.", "agentguard.shadow.")
+    added_later = {name for name in TABLE if name.startswith(later)} | {"openinference.span.kind"}
     assert {name for name, row in TABLE.items() if "decision" in row.on} - added_later == set(shown)
     assert shown["agentguard.policy.ids"] == ("export-row-limit", "other-limit")
     assert shown["agentguard.policy.id"] == "export-row-limit"

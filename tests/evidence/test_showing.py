@@ -105,6 +105,14 @@ def test_a_selection_takes_what_it_names(wanted: dict[str, Any], number: int) ->
     assert len(selected(**wanted)) == number
 
 
+def test_a_policy_selects_what_it_would_have_determined_in_the_shadow() -> None:
+    """A record of kind `shadow` names those policies, and none that decided."""
+    shadow = Kept(kind="shadow", time_unix_nano=0, attributes={"agentguard.shadow.policy.ids": ("a", "b")})
+
+    assert Selection(policy_ids=frozenset({"b"})).takes(shadow)
+    assert not Selection(policy_ids=frozenset({"c"})).takes(shadow)
+
+
 def test_a_part_has_what_became_of_its_calls_and_runs() -> None:
     """A call that was decided at its edge is not one without an outcome, nor the other way round."""
     at = NINE_THIRTY + 24.2 * 60

@@ -18,6 +18,7 @@ from agentguard.evidence.metrics import Metrics
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail, decision_id
 from agentguard.evidence.vocabulary import Outcome
+from agentguard.model import not_there
 from agentguard.testing import unsafe_invocation
 
 ALLOW = Decision(effect=Effect.ALLOW, reason=Reason.PERMIT, policy_ids=("p",), policy_version="sha256:1")
@@ -340,3 +341,28 @@ def test_what_became_of_a_call_that_never_ran_has_no_span_of_its_own() -> None:
     decision, outcome = (entry.record for entry in world.ledger)
     assert (outcome["trace_id"], outcome["span_id"]) == (decision["trace_id"], decision["span_id"])
     assert "span_name" not in outcome
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [
+        (EntityUid("User", "zoe"), True),
+        (EntityUid("Agent", "a"), True),
+        (EntityUid("User", "ann"), False),
+        (EntityUid("Patient", "zoe"), False),
+    ],
+)
+def test_missing_entity_is_named_where_the_record_has_it_anyway(missing: EntityUid, named: bool) -> None:
+    """Of any other only the type is told: what loaders refer to is nobody's to read here."""
+    world = World()
+    denial = Decision(effect=Effect.DENY, reason=Reason.MISSING_ENTITY, errors=(not_there(missing),), missing=missing)
+    trace = world.trail.begin("read", {})
+    trace.invocation = unsafe_invocation("a", user="zoe")
+
+    decided = trace.decided(denial)
+
+    (entry,) = world.ledger
+    assert f"an entity of type `{missing.type}`" in entry.text or named
+    assert (f"{missing.type}::" in entry.text) is named
+    assert decided.missing is not None
+    assert (decided.missing == missing) is (missing.type != "Patient")

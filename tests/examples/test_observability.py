@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from agentguard.evidence.vocabulary import ATTRIBUTES, METRICS, STALENESS, Metric, RunEnd
 from agentguard.model import Effect, Reason
@@ -110,6 +110,8 @@ def test_each_alert_that_was_promised_is_there() -> None:
         "AgentguardFailingClosed",
         "AgentguardDenialsJumped",
         "AgentguardEvidenceBehind",
+        "AgentguardPoliciesNotTaken",
+        "AgentguardPoliciesOld",
     }
 
 

@@ -59,6 +59,7 @@ def test_folder_of_this_process_is_found_in_its_environment(tmp_path: Path, monk
 
     assert trusted.folder == tmp_path / "agentguard" == local_folder()
     assert isinstance(issuer.store, SQLiteStore)
+    assert isinstance(trusted.store, SQLiteStore)
     assert issuer.store.path == trusted.store.path
     issuer.store.close()
     trusted.store.close()
@@ -117,6 +118,7 @@ async def test_stdio_server_acts_as_a_run_of_the_local_issuer(
         async with Client(server) as client:
             allowed = await client.call_tool("read", {})
             run.end()
+            assert isinstance(local.store, SQLiteStore)
             local.store.sync()
             denied = await client.call_tool("read", {})
 
@@ -159,6 +161,7 @@ async def test_program_begins_runs_with_the_local_issuer_in_code(
         async with Client(server) as client:
             allowed = await client.call_tool("read", {})
             run.end()
+            assert isinstance(trusting.store, SQLiteStore)
             trusting.store.sync()
             denied = await client.call_tool("read", {})
 

@@ -1,13 +1,16 @@
 from typing import TypedDict
 
+import cedarpy
 import pytest
 
-from agentguard.policy.checks import invalid_schema
+from agentguard.policy.checks import invalid_policies, invalid_schema, invalid_types
 from agentguard.policy.fragments import read_fragment
-from agentguard.policy.reader import did_you_mean
-from agentguard.policy.schema import GuardedTool
+from agentguard.policy.lexer import LexError
+from agentguard.policy.problem import did_you_mean
+from agentguard.policy.reader import read_policies
+from agentguard.policy.schema import GuardedTool, schema_texts
 from agentguard.policy.values import Field, record_of
-from tests.policy.records import ALL, ENTITIES, LIMITS, SEARCH, forbid, problems, tool
+from tests.policy.records import ALL, ENTITIES, LIMITS, SEARCH, TOOLS, forbid, problems, tool
 
 
 class Order(TypedDict):
@@ -111,7 +114,7 @@ def test_a_close_word_is_offered_and_else_all_of_them() -> None:
             ),
         ),
         *(
-            (forbid(f"context.input has price && {condition}", SEARCH_ONLY), f"a.cedar:1: {what}")
+            (forbid(f"context.input has price && {condition}", SEARCH_ONLY), f"a.cedar:2: {what}")
             for condition, what in {
                 "context.input.price > 100": "Cedar compares decimals by name, not with `<` or `>`: write `….greater",
                 'context.input.price <= decimal("1.0")': "Cedar compares decimals by name, not with `<` or `>`: write",
@@ -121,16 +124,27 @@ def test_a_close_word_is_offered_and_else_all_of_them() -> None:
             }.items()
         ),
         *(
-            (forbid(condition, SEARCH_ONLY), 'a.cedar:1: a set equals no single value: write `….contains("x")`')
+            (forbid(condition, SEARCH_ONLY), 'a.cedar:2: a set equals no single value: write `….contains("x")`')
             for condition in ('principal.scopes == "a"', '"a" != principal.scopes')
         ),
         (
-            forbid('context.input.rows < "a"', SEARCH_ONLY),
-            "a.cedar:1: does not fit the tools: unexpected type: expected Long but saw String: change one of the two",
+            forbid("true", 'principal, action == Action::"read-only", resource'),
+            'a.cedar:1: `read-only` is a group of actions, and no call is one: write `action in Action::"read-only"`',
         ),
         (
-            forbid('context.input.rows == "a"', SEARCH_ONLY),
-            "a.cedar:1: does not fit the tools: the types Long and String are not compatible: change one of the two",
+            forbid("true", 'principal, action in Action::"destructive", resource'),
+            'a.cedar:1: no tool here is in `Action::"destructive"`: annotate those that are, or remove this policy',
+        ),
+        (
+            forbid("true", "principal is Agent, action, resource"),
+            "a.cedar:1: `principal` is a run, and never of type `Agent`: leave `is Agent` out",
+        ),
+        (
+            forbid("true", 'principal in Group::"staff", action, resource'),
+            (
+                "a.cedar:1: a run is never in a group of users: leave `principal` alone in the head, and write "
+                '`when { principal has user && principal.user in Group::"staff" }`'
+            ),
         ),
     ],
 )
@@ -152,6 +166,7 @@ def test_facts_and_deeper_records_are_told_with_their_tools() -> None:
         "context.facts.totl > 1": "the context of `buy` has no `facts.totl`: did you mean `total`?",
         "context.facts.x > 1": "the context of `buy` has no `facts.x`: give the tool facts=, or name",
         "context.input.order.sum > 1": "the context of `buy` has no `input.order.sum`: correct the name",
+        "context.input.order.totl > 1": "the context of `buy` has no `input.order.totl`: did you mean `total`?",
     }.items():
         (found,) = problems(forbid(condition, head), tools=[buy], types="", loaders=[])
         assert found.startswith(f"a.cedar:2: {what}")
@@ -244,10 +259,40 @@ def test_a_schema_that_cedar_refuses_is_told_where_it_can_be() -> None:
     """By the word that Cedar names, or else by the files that were joined."""
     fragments = [read_fragment(f"types/{name}.cedarschema", f"\nentity {name};", LIMITS) for name in ("A", "B")]
 
-    assert invalid_schema(fragments, "`B` is declared twice") == (
+    assert str(invalid_schema(fragments, "`B` is declared twice")) == (
         "types/B.cedarschema:2: `B` is declared twice: correct or declare it"
     )
-    assert invalid_schema(fragments, "failed to resolve type: C").startswith(
+    assert str(invalid_schema(fragments, "failed to resolve type: C")).startswith(
         "types/A.cedarschema, types/B.cedarschema: "
     )
-    assert invalid_schema([], "failed to resolve type: C").startswith("the generated schema: failed to resolve")
+    assert str(invalid_schema([], "failed to resolve type: C")).startswith("the generated schema: failed to resolve")
+
+
+def test_what_is_wrong_with_types_is_told_in_their_file() -> None:
+    """They are read one after the other, before what is generated."""
+    fragments = [read_fragment(f"types/{name}.cedarschema", f"\nentity {name};", LIMITS) for name in ("A", "B")]
+    text = "\n".join(fragment.text for fragment in fragments) + "\nentity C;"
+
+    def told(word: str) -> tuple[str, int, int]:
+        problem = invalid_types(fragments, LexError(text, text.index(word), "wrong: mend it"))
+        assert problem.what.endswith("wrong: mend it")
+        return str(problem), problem.column, problem.length
+
+    assert told("A") == ("types/A.cedarschema:2: wrong: mend it", 8, 1)
+    assert told("entity B") == ("types/B.cedarschema:2: wrong: mend it", 1, 6)
+    assert told(";\nentity C") == ("types/B.cedarschema:2: wrong: mend it", 9, 1)
+    assert told("C;") == ("the generated schema: wrong: mend it", 0, 1)
+
+
+def test_common_policy_about_a_group_need_not_have_a_tool_in_it() -> None:
+    """A baseline that forbids what is destructive is for servers without such a tool too, unless it can be for none."""
+    schema = cedarpy.Schema.from_str(schema_texts(TOOLS, [], grouped=frozenset(), claims={}).full)
+
+    def told(action: str, file: str) -> list[str]:
+        (policy,), _ = read_policies(file, f'@id("a") forbid (principal, {action}, resource);', LIMITS)
+        return [problem.name for problem in invalid_policies([policy], schema, TOOLS, {}, ())]
+
+    assert told('action in Action::"destructive"', "common/a.cedar") == []
+    assert told('action in [Action::"destructive", Action::"idempotent"]', "common/a.cedar") == []
+    assert told('action in Action::"destructive"', "a.cedar") == ["impossible-head"]
+    assert told('action == Action::"destructive"', "common/a.cedar") == ["impossible-head"]

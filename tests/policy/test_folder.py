@@ -113,6 +113,16 @@ def test_a_pipe_is_refused_and_not_waited_for(folder: Path) -> None:
     assert refused(folder) == ["b.cedar: is no regular file: put a file here"]
 
 
+def test_a_link_to_a_folder_further_down_is_refused(folder: Path) -> None:
+    """Nobody walks through it, so that what is behind it would be missed."""
+    (folder / "next").mkdir()
+    for name in ("servers", "scenarios"):
+        (folder / name).mkdir()
+        (folder / name / "records").symlink_to(folder / "next")
+
+    assert refused(folder) == [f"servers/records: is a link to `{folder}/next`: put the folder itself here"]
+
+
 def test_a_link_that_leads_nowhere_is_refused(folder: Path) -> None:
     """A policy that is gone is not the same as none."""
     (folder / "b.cedar").symlink_to(folder / "gone.cedar")
@@ -138,3 +148,41 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
     assert refused(folder) == [
         f"b.cedar: is a link out of the policy folder, to `{folder.parent}/b.cedar`: put the file itself here"
     ]
+
+
+def test_more_files_than_anybody_writes_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be read again every few seconds."""
+    monkeypatch.setattr("agentguard.policy.folder._MOST_FILES", 2)
+    for name in ("b.cedar", "c.cedar"):
+        (folder / name).write_text(POLICY)
+
+    assert refused(folder) == [
+        f"policy folder `{folder}` has more than 2 files that decide: put several policies into one file"
+    ]
+
+
+def test_larger_files_than_anybody_writes_are_refused(folder: Path) -> None:
+    """Whatever is in them: they are not even read to their end."""
+    with (folder / "b.cedar").open("wb") as file:
+        file.truncate(200 * 1024 * 1024)
+
+    assert refused(folder) == ["b.cedar: is larger than 32 MiB: split it, or take out what no policy needs"]
+
+
+@pytest.mark.parametrize("what", ["pipe", "bytes", "folder", "link"])
+def test_manifest_that_cannot_be_read_is_refused(folder: Path, what: str) -> None:
+    """As if it were not there, anything would be whole."""
+    manifest = folder / "agentguard.lock"
+    if what == "pipe":
+        os.mkfifo(manifest)
+    elif what == "bytes":
+        manifest.write_bytes(b"\xff")
+    elif what == "folder":
+        manifest.mkdir()
+    else:
+        (folder.parent / "outside").write_text("")
+        manifest.symlink_to("../outside")
+
+    (told,) = refused(folder)
+
+    assert told.startswith("agentguard.lock")

@@ -50,7 +50,7 @@ def test_a_token_knows_where_it_stands() -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("permit #", "`#` is not part of Cedar: remove it"),
+        ("permit #", "`#` is not part of Cedar: write `//` before a comment"),
         ('permit "abc', 'this string never ends: close it with `"`'),
         ('permit "ab\\\nc"', 'this string never ends: close it with `"`'),
         ("\ufeffpermit", "the file starts with a byte order mark: save it as UTF-8 without one"),

@@ -4,7 +4,9 @@ from agentguard.limits import Limits
 from agentguard.model import EntityUid
 from agentguard.policy import reader
 from agentguard.policy.lexer import Statement, tokens
-from agentguard.policy.reader import Problem, duplicates, line_of, read_policies
+from agentguard.policy.placing import line_of
+from agentguard.policy.problem import Problem
+from agentguard.policy.reader import duplicates, read_policies
 from agentguard.policy.slicing import Scope
 
 GOOD = """// What each agent is for.
@@ -105,6 +107,13 @@ def test_slip_of_the_pen_in_scopes_is_refused() -> None:
     ]
 
 
+def test_slip_of_the_pen_in_owner_is_refused() -> None:
+    """Nobody would answer for the policy."""
+    assert problems(f'@id("x") @owners("a") {HEAD};') == [
+        "a.cedar:1: @owners would be without effect: did you mean @owner?"
+    ]
+
+
 def test_a_file_of_comments_holds_no_policies() -> None:
     """And nothing is wrong with it."""
     assert read_policies("a.cedar", "// later\n", Limits()) == ([], [])
@@ -113,7 +122,7 @@ def test_a_file_of_comments_holds_no_policies() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (f'@id("a")\n{HEAD} #;', "a.cedar:2: `#` is not part of Cedar: remove it"),
+        (f'@id("a")\n{HEAD} #;', "a.cedar:2: `#` is not part of Cedar: write `//` before a comment"),
         (f"\n{HEAD};", 'a.cedar:2: this policy has no @id: write @id("its-name") above it'),
         (
             f'@id("a b") {HEAD};',
@@ -127,7 +136,7 @@ def test_a_file_of_comments_holds_no_policies() -> None:
         ),
         (
             '@id("a") allow (principal, action, resource);',
-            "a.cedar:1: a policy starts with `permit` or `forbid`, got `allow`: did you mean `permit`?",
+            "a.cedar:1: a policy starts with `permit` or `forbid`, got `allow`: write `permit`",
         ),
         (
             '@id("a") forbit (principal, action, resource);',
@@ -158,12 +167,12 @@ def test_a_file_of_comments_holds_no_policies() -> None:
         (f'@ID("a") {HEAD};', "a.cedar:1: @ID would be without effect: did you mean @id?"),
         (
             f'@id("a") {HEAD} when {{ true &&\nfoo(1) }};',
-            "a.cedar:2: Cedar cannot read this policy: `foo` is not a valid function",
+            "a.cedar:2: Cedar has no function `foo`: there is `datetime`, `decimal`, `duration`, `ip`",
         ),
-        (f'@id("a") {HEAD} when\n{{ zed == 1 }};', "a.cedar:2: Cedar cannot read this policy: invalid variable: zed"),
+        (f'@id("a") {HEAD} when\n{{ zed == 1 }};', "a.cedar:2: `zed` is no variable: there is `principal`"),
         (
             f'@id("a") {HEAD} when\n{{ 1 / 2 == 0 }};',
-            "a.cedar:1: Cedar cannot read this policy: division is not supported",
+            "a.cedar:2: Cedar does not divide: multiply the other side",
         ),
         (
             '@id("a") permit (principal,\naction == "get_order", resource);',

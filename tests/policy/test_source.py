@@ -10,6 +10,7 @@ from agentguard.policy.schema import GuardedTool
 from agentguard.policy.source import PolicySet, compile_policies, read_folder
 from agentguard.policy.values import Field, record_of
 from tests.policy.records import ALL, ENTITIES, LIMITS, READ, SEARCH, TOOLS, TYPES, policy_set, problems, tool
+from tests.world import write_policies
 
 PATIENT = "entity Patient = { name: String };"
 
@@ -135,12 +136,10 @@ def test_a_loader_of_an_unknown_type_is_refused() -> None:
 
 
 def test_types_that_cedar_cannot_join_are_refused_with_their_line() -> None:
-    """Cedar names the type, and the line is found by it."""
+    """They are read before Cedar reads them, which names no line."""
     types = f"{TYPES}\nentity Other = {{\n  a: Missing }};"
 
-    assert problems(ALL, types=types) == [
-        "types/a.cedarschema:3: failed to resolve type: Missing: correct or declare it"
-    ]
+    assert problems(ALL, types=types) == ["types/a.cedarschema:3: there is no type `Missing`: declare it"]
 
 
 def test_types_that_cedar_cannot_join_are_refused_when_no_line_is_found() -> None:
@@ -150,6 +149,37 @@ def test_types_that_cedar_cannot_join_are_refused_when_no_line_is_found() -> Non
     (problem,) = problems(ALL, types=types)
 
     assert problem.startswith("types/a.cedarschema:2: ")
+
+
+def test_types_that_cedar_alone_refuses_are_told_with_their_line() -> None:
+    """A name that hides another one is Cedar's to refuse."""
+    types = f"{TYPES}\nentity Other;\nnamespace A {{ entity Other; }}"
+
+    (problem,) = problems(ALL, types=types)
+
+    assert problem.startswith("types/a.cedarschema:2: definition of `A::Other` illegally shadows")
+
+
+def test_types_that_no_two_readers_read_alike_are_refused() -> None:
+    """Cedar takes the second of two members of one name, and a command for policies would take the first."""
+    types = f"{TYPES}\nentity Other = {{ a: Long, a: String }};"
+
+    assert problems(ALL, types=types) == [
+        "types/a.cedarschema:2: `a` is declared twice in one record: remove one",
+    ]
+
+
+def test_version_is_that_of_the_part_that_a_server_has_alone(tmp_path: Path) -> None:
+    """Where servers have nothing in common, a guard of the whole folder and a command for the part agree."""
+    part = write_policies(tmp_path / "servers" / "records", ALL, types=TYPES)
+
+    alone, whole = (read_folder(part, LIMITS), read_folder(tmp_path, LIMITS, "records"))
+
+    versions = [
+        compile_policies(source, TOOLS, loaders=frozenset({"Record"}), claims={}, limits=LIMITS).version
+        for source in (alone, whole)
+    ]
+    assert versions[0] == versions[1]
 
 
 def test_policies_past_a_bound_are_refused(folder: Path) -> None:

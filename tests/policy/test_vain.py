@@ -176,14 +176,37 @@ def test_an_entity_that_is_refused_itself_is_not_searched_for_groups() -> None:
 def test_a_group_counts_wherever_the_entity_file_names_it() -> None:
     """As an entity, as what another is in, or in an attribute."""
     types = TYPES + "entity Task in [Group] = { team: Group }; entity Group;"
-    entities = """[
-      { "uid": { "type": "Group", "id": "one" }, "attrs": {}, "parents": [] },
-      { "uid": { "type": "Task", "id": "t" }, "parents": [{ "type": "Group", "id": "two" }],
-        "attrs": { "team": { "__entity": { "type": "Group", "id": "three" } } } }
+    listed = '[{ "uid": { "type": "Group", "id": "one" }, "attrs": {}, "parents": [] }]'
+    task = """[
+      { "uid": { "type": "Task", "id": "t" }, "parents": [{ "type": "Group", "id": "one" }],
+        "attrs": { "team": { "__entity": { "type": "Group", "id": "two" } } } }
     ]"""
-    named = [f'principal in Group::"{name}"' for name in ("one", "two", "three")]
 
-    assert "a" in policy_set(forbid(" || ".join(named)), types=types, entities=entities).policies
+    assert (
+        "a"
+        in policy_set(
+            forbid('Group::"one" in Group::"one"'), types=f"{TYPES} entity Group in [Group];", entities=listed
+        ).policies
+    )
+    named = [f'principal in Group::"{name}"' for name in ("one", "two")]
+    assert "a" in policy_set(forbid(" || ".join(named)), types=types, entities=task).policies
+
+
+def test_a_group_that_others_are_in_is_listed_where_groups_are() -> None:
+    """Mistyped, it would suspend nobody."""
+    entities = """[
+  { "uid": { "type": "Group", "id": "suspended" }, "attrs": {}, "parents": [] },
+  { "uid": { "type": "Agent", "id": "a" }, "attrs": {}, "parents": [{ "type": "Group", "id": "suspendd" }] },
+  { "uid": { "type": "Agent", "id": "b" }, "attrs": {}, "parents": [{ "type": "Group", "id": "other" }] }
+]"""
+
+    assert problems(forbid('principal in Group::"suspended"'), entities=entities) == [
+        f"cedarentities.json:{line}: {what}"
+        for line, what in (
+            (3, '`Agent::"a"` refers to `Group::"suspendd"`, which is not here: did you mean `suspended`?'),
+            (4, '`Agent::"b"` refers to `Group::"other"`, which is not here: add it'),
+        )
+    ]
 
 
 HIDING = replace(SEARCH, name="hiding", unseen=("path", "odd name"))

@@ -1,0 +1,214 @@
+"""Who and what a file of scenarios supposes: its identities and its entities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, cast
+
+from agentguard.analysis.loaded import check_loadable
+from agentguard.analysis.scenarios.fields import Fields, id_of, record_of, typed, typed_members
+from agentguard.analysis.scenarios.yamltext import Listed, Text, mistake, shown
+from agentguard.analysis.supposed import ISSUER, LIFETIME, Identity
+from agentguard.errors import ConfigurationError, Refusal
+from agentguard.model import EntityUid, Grade
+from agentguard.policy.grants import check_grant
+from agentguard.policy.problem import did_you_mean
+from agentguard.policy.types import CedarType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentguard.analysis.scenarios.yamltext import Node, Place
+    from agentguard.analysis.workspace import Workspace
+    from agentguard.model import Claim
+    from agentguard.policy.scalars import CedarJson
+
+IDENTITY: Final = (
+    "agent",
+    "user",
+    "task",
+    "purpose",
+    "grade",
+    "scopes",
+    "claims",
+    "issuer",
+    "lifetime",
+    "age",
+    "grant",
+    "delegated_by",
+)
+"""The keys of an identity."""
+
+PARENTS: Final = "in"
+"""The key of an entity that is no attribute."""
+
+
+class Identities:
+    """The identities of one file, by name, each read when it is first wanted.
+
+    Args:
+        nodes: What the file has.
+        workspace: What knows the claims, and whether a grant is valid.
+    """
+
+    def __init__(self, nodes: Mapping[str, Node], workspace: Workspace) -> None:
+        self._nodes = nodes
+        self._workspace = workspace
+        self._read: dict[str, Identity] = {}
+
+    def called(self, node: Text) -> Identity:
+        """Return the identity that a text names.
+
+        Raises:
+            MistakeError: There is none, or something is wrong with it.
+        """
+        if node.text not in self._read:
+            self._read[node.text] = self.read(self._named(node))
+        return self._read[node.text]
+
+    def read(self, node: Node) -> Identity:
+        """Return the identity that a node describes, with all that delegated to it.
+
+        Raises:
+            MistakeError: Something is wrong with it.
+        """
+        most = self._workspace.limits.ancestors
+        links = [_Link(node, self._workspace)]
+        while (above := links[0].delegated_by) is not None:
+            if len(links) > most:
+                mistake(f"a run has at most {most} runs above it, and this one more: delegate less often", above.place)
+            links.insert(0, _Link(self._named(above), self._workspace))
+        done: list[Identity] = []
+        for link in links:
+            done.append(link.identity(tuple(done)))
+        _check_use(done[-1], self._workspace, node.place)
+        return done[-1]
+
+    def _named(self, node: Text) -> Node:
+        if node.text not in self._nodes:
+            mistake(f"no identity is called {shown(node.text)}: {did_you_mean(node.text, self._nodes)}", node.place)
+        return self._nodes[node.text]
+
+
+class _Link:
+    """One identity, as it stands in the file."""
+
+    def __init__(self, node: Node, workspace: Workspace) -> None:
+        self._fields = Fields(node, IDENTITY, "an identity")
+        self._workspace = workspace
+        self.delegated_by: Text | None = None
+        if self._fields.id("delegated_by") is not None:
+            self.delegated_by = cast("Text", self._fields.members["delegated_by"])
+
+    def identity(self, above: tuple[Identity, ...]) -> Identity:
+        """Return it with all that delegated to it, root first."""
+        fields = self._fields
+        grade = fields.choice("grade", Grade) or Grade.RUN
+        if above and not all(link.grade is Grade.RUN for link in above):
+            mistake("only a run delegates: give the identity that this one is delegated by `grade: run`", fields.place)
+        age = fields.seconds("age") or 0
+        ends = min([link.lifetime - link.age for link in above], default=LIFETIME)
+        lifetime = fields.seconds("lifetime")
+        if lifetime is None:
+            lifetime = age + min(ends, LIFETIME - age) if above else LIFETIME
+        if not age < lifetime:
+            mistake("the run is over before the call: make `lifetime` longer than `age`", fields.place)
+        if above and lifetime - age > ends:
+            mistake("the run ends after the one that it is delegated by: shorten its `lifetime`", fields.place)
+        return Identity(
+            agent=id_of(fields.needed("agent", "its-name"), "`agent`"),
+            user=fields.id("user"),
+            task=fields.id("task"),
+            purpose=fields.id("purpose"),
+            grade=grade,
+            scopes=frozenset(scope.text for scope in fields.texts("scopes") or ()),
+            claims=self._claims(),
+            issuer=fields.id("issuer") or ISSUER,
+            lifetime=lifetime,
+            age=age,
+            grant=self._grant(),
+            ancestors=above,
+        )
+
+    def _claims(self) -> dict[str, Claim]:
+        given = self._fields.record("claims")
+        declared = self._workspace.types.entities["Invocation"].attributes.members
+        members = {name: declared[name] for name in self._workspace.written.claims}
+        place = self._fields.place
+        found = typed_members(given, members, whose="a token", what="mapped claim", key="claims", place=place)
+        return {
+            name: frozenset(cast("list[str]", value)) if isinstance(value, list) else cast("str | int | bool", value)
+            for name, value in found.items()
+        }
+
+    def _grant(self) -> str | None:
+        text = self._fields.text("grant")
+        if text is not None:
+            try:
+                check_grant(text, self._workspace.limits)
+            except ConfigurationError as error:
+                mistake(str(error), self._fields.members["grant"].place)
+        return text
+
+
+def _check_use(identity: Identity, workspace: Workspace, place: Place) -> None:
+    """Refuse an identity that no call could be made with: a grant that does not fit the server, for one."""
+    try:
+        for link in identity.invocation(0).chain:
+            workspace.policies.link(link, workspace.policies.anything)
+    except Refusal as refusal:
+        mistake(f"nobody can call with this identity, since {refusal.detail}", place)
+
+
+def entity_of(name: str, node: Node, place: Place, workspace: Workspace) -> tuple[EntityUid, dict[str, object]]:
+    """Return an entity that is supposed to be known: its name, and all of it as Cedar JSON.
+
+    Args:
+        name: ``Record::r1``, or as Cedar writes it.
+        node: Its attributes, and under ``in`` what it is in besides what acts on it.
+        place: Where *name* stands.
+        workspace: What knows its type.
+
+    Raises:
+        MistakeError: Something is wrong with it.
+    """
+    uid = uid_in(Text(name, place), workspace)
+    entity: dict[str, object] = {"uid": uid.as_json(), "attrs": {}, "parents": []}
+    try:
+        check_loadable(workspace, [entity])
+    except ConfigurationError as error:
+        mistake(str(error), place)
+    declared = workspace.types.entities[uid.type]
+    given = record_of(node, shown(name))
+    above = given.members.get(PARENTS)
+    if above is not None:
+        items = above.items if isinstance(above, Listed) else (above,)
+        entity["parents"] = [_parent(item, declared.parents, workspace).as_json() for item in items]
+    attributes = replace(given, members={key: value for key, value in given.members.items() if key != PARENTS})
+    entity["attrs"] = typed_members(
+        attributes, declared.attributes.members, whose=f"`{uid.type}`", what="attribute", key=name, place=place
+    )
+    return uid, entity
+
+
+def _parent(node: Node, types: tuple[str, ...], workspace: Workspace) -> EntityUid:
+    uid = uid_in(node, workspace)
+    if uid.type not in types:
+        mistake(f"it cannot be in a `{uid.type}`: {did_you_mean(uid.type, types)}", node.place)
+    return uid
+
+
+def uid_in(node: Node, workspace: Workspace) -> EntityUid:
+    """Return the entity that a text names.
+
+    Raises:
+        MistakeError: It names none.
+    """
+    text = id_of(node, "an entity")
+    types = [name for name in workspace.types.entities if text.startswith(f"{name}::")]
+    if not types:
+        word = text.rpartition("::")[0]
+        mistake(f"{shown(text)} is of no entity type: {did_you_mean(word, workspace.types.entities)}", node.place)
+    value: CedarJson = typed(node, CedarType(name=max(types, key=len), is_entity=True), "an entity")
+    uid = cast("dict[str, dict[str, str]]", value)["__entity"]
+    return EntityUid(uid["type"], uid["id"])
