@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients import test_inspector as quick
 from tests.clients.inspector import install
-from tests.clients.test_inspector import Era, Transport
+from tests.soak import test_inspector as quick
+from tests.soak.test_inspector import Era, Transport
 
 other_ways = pytest.mark.parametrize(("transport", "era"), [("stdio", "modern"), ("http", "legacy")])
 

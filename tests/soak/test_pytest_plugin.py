@@ -17,7 +17,7 @@ from tests.analysis.scenarios.test_suites import WITHIN
 
 pytest_plugins = ("pytester",)
 
-ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parent.parent.parent
 TEST: Final = "def test_ok():\n    pass\n"
 SUITE: Final = """\
 entities:
