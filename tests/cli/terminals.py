@@ -31,12 +31,20 @@ _ROWS: Final = 40
 _READ: Final = 65_536
 
 
-class Received:
-    """What arrives at the other end of a terminal or a pipe, read while it is written."""
+_END: Final = b"\0end\0"
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._chunks: list[bytes] = []
+
+class Received:
+    """What arrives at the other end of a terminal or a pipe, read while it is written.
+
+    A terminal may lose what was written last when it is closed before that was read: a mark that
+    no program writes comes after it, and is waited for before the terminal is closed.
+    """
+
+    def __init__(self, ours: int, theirs: int) -> None:
+        self._descriptor = ours
+        self._theirs = theirs
+        self._read_so_far = b""
         self._thread = Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -49,13 +57,18 @@ class Received:
                 return
             if not chunk:
                 return
-            self._chunks.append(chunk)
+            self._read_so_far += chunk
+            if self._read_so_far.endswith(_END):
+                return
 
     def text(self) -> str:
         """Return all of it, once nobody writes any more."""
+        os.write(self._theirs, _END)
         self._thread.join()
+        os.close(self._theirs)
         os.close(self._descriptor)
-        return b"".join(self._chunks).decode()
+        assert self._read_so_far.endswith(_END)
+        return self._read_so_far.removesuffix(_END).decode()
 
 
 def run_on(columns: int | None, *arguments: str, environ: Mapping[str, str] | None = None) -> Ran:
@@ -73,7 +86,7 @@ def run_on(columns: int | None, *arguments: str, environ: Mapping[str, str] | No
         for name, value in (environ or {}).items():
             patch.setenv(name, value)
         ends = [open_terminal(columns) if columns else os.pipe() for _ in range(2)]
-        received = [Received(ours) for ours, _ in ends]
+        received = [Received(ours, theirs) for ours, theirs in ends]
         stdin = ends[0][1] if columns else None
         with _standard(*(theirs for _, theirs in ends), stdin=stdin), pytest.raises(SystemExit) as left:
             main(arguments)
@@ -114,5 +127,5 @@ def _standard(stdout: int, stderr: int, *, stdin: int | None) -> Iterator[None]:
     finally:
         for number, descriptor in enumerate(kept):
             os.dup2(descriptor, number)
-        for descriptor in (nothing, stdout, stderr, *kept):
+        for descriptor in (nothing, *kept):
             os.close(descriptor)
