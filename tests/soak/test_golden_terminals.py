@@ -75,13 +75,12 @@ def test_program_shows_the_same_as_the_command_in_this_process(prepared: Path) -
     command = scene.commands[0]
     with working_folder(prepared, scene) as folder:
         ours, theirs = open_terminal(80)
-        received = Received(ours)
+        received = Received(ours, theirs)
         program = Path(sys.executable).with_name("agentguard")
         environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "TERM": TERM}
         status = subprocess.run(
             [program, *command.split()], stdin=theirs, stdout=theirs, stderr=theirs, env=environ, check=False
         ).returncode
-        os.close(theirs)
         seen = settled(received.text(), folder)
 
     assert f"$ agentguard {command}\n{seen}exit {status}\n" == golden("80", scene).partition("\n$ ")[0]
