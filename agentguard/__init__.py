@@ -3,11 +3,14 @@
 from agentguard.adapters.client import InheritedRun, inherited_run
 from agentguard.approval import Approval, ApprovalRequest, Approver
 from agentguard.approvers import HTTPApprover
-from agentguard.enforce import current_invocation
+from agentguard.credentials.broker import CredentialBroker, CredentialRequest, IssuedCredential
+from agentguard.credentials.credential import Credential
+from agentguard.credentials.tokenexchange import ExchangeFor, TokenExchangeBroker
 from agentguard.errors import (
     AccessDenied,
     AgentGuardError,
     ConfigurationError,
+    CredentialError,
     PolicyError,
     Refusal,
     UnmappableTypeError,
@@ -29,8 +32,9 @@ from agentguard.limits import Limits
 from agentguard.model import Decision, Effect, EntityUid, Grade, Invocation, Reason
 from agentguard.policy.entities import Entity
 from agentguard.policy.grants import grant_text
-from agentguard.policy.values import Scaled
+from agentguard.policy.values import Scaled, Spend
 from agentguard.reloading import Reload
+from agentguard.running import current_invocation
 from agentguard.state import State, UnsafeMemoryState, open_state
 
 __all__ = [
@@ -41,11 +45,16 @@ __all__ = [
     "ApprovalRequest",
     "Approver",
     "ConfigurationError",
+    "Credential",
+    "CredentialBroker",
+    "CredentialError",
+    "CredentialRequest",
     "Decision",
     "Dialect",
     "Effect",
     "Entity",
     "EntityUid",
+    "ExchangeFor",
     "FixedKeys",
     "Grade",
     "Guard",
@@ -53,6 +62,7 @@ __all__ = [
     "InheritedRun",
     "Invocation",
     "InvocationVerifier",
+    "IssuedCredential",
     "Issuer",
     "Kind",
     "Limits",
@@ -68,8 +78,10 @@ __all__ = [
     "SQLiteLedger",
     "SQLiteStore",
     "Scaled",
+    "Spend",
     "State",
     "Store",
+    "TokenExchangeBroker",
     "TrustedIssuer",
     "UnmappableTypeError",
     "UnsafeLocalIssuer",

@@ -72,12 +72,16 @@ class Answer:
     """What step 5 comes to.
 
     Attributes:
+        judged: How the call was judged in the end.
         outcome: What there is to record: a decision on each resource, or one denial.
+        final: Whether it rests on what a person said, or did not say when asked: nobody is asked twice.
         approved: The approval that allowed it.
         question: What has to go out, in place of the denial that is recorded.
     """
 
+    judged: Judged
     outcome: list[tuple[AccessRequest, Decision]]
+    final: bool = False
     approved: Approved | None = None
     question: Question | None = None
 
@@ -123,11 +127,12 @@ class Asking:
             if not judged.liftable:
                 raise Refusal(Reason.APPROVAL_DECLINED)
             ((asked, denial),) = judged.outcome
-            return Answer(outcome=[(asked, replace(denial, reason=Reason.APPROVAL_DECLINED))])
+            declined = replace(denial, reason=Reason.APPROVAL_DECLINED)
+            return Answer(judged=judged, outcome=[(asked, declined)], final=True)
         if given is not None:
             return await self._lift(given, judged, trace)
         if not judged.liftable:
-            return Answer(outcome=judged.outcome)
+            return Answer(judged=judged, outcome=judged.outcome)
         answer = await self._ask(call, judged, trace)
         if isinstance(answer, Approved):
             # Much may have happened while a person thought it over.
@@ -159,13 +164,13 @@ class Asking:
         """
         trace.asked(approved.id, approved.channel, approved.approver)
         if not (judged.allowed or judged.liftable):
-            return Answer(outcome=judged.outcome)
+            return Answer(judged=judged, outcome=judged.outcome, final=True)
         if not hmac.compare_digest(approved.binding, judged.binding):
             detail = "the approval is for another call, or what was approved has changed since"
             raise Refusal(Reason.APPROVAL_INVALID, detail)
         lifted = await self._judging.lift(judged, approved)
         await self._spend(approved.key, approved.expires_at)
-        return Answer(outcome=lifted.outcome, approved=approved)
+        return Answer(judged=lifted, outcome=lifted.outcome, final=True, approved=approved)
 
     async def _ask(self, call: Call, judged: Judged, trace: Trace) -> Approved | Answer:
         """Return a person's yes, or what there is without one."""
@@ -174,19 +179,20 @@ class Asking:
         if call.rehearse or (back is None and not (call.rounds and is_own(call, judged.rule))):
             unasked = _NESTED if call.rounds else call.unasked
             errors = (_REHEARSED if call.rehearse else unasked,)
-            return Answer(outcome=[(asked, replace(denial, errors=errors))])
+            return Answer(judged=judged, outcome=[(asked, replace(denial, errors=errors))])
         if (vain := await self._in_vain(call, judged)) is not None:
-            return Answer(outcome=[vain])
+            return Answer(judged=judged, outcome=[vain])
         request = self._request(judged)
         trace.asked(request.id, self._channel)
         if back is None:
             required = replace(denial, reason=Reason.APPROVAL_REQUIRED)
-            return Answer(outcome=[(asked, required)], question=Question(request=request, binding=judged.binding))
+            question = Question(request=request, binding=judged.binding)
+            return Answer(judged=judged, outcome=[(asked, required)], question=question)
         try:
             answer = await self._wait(back, request)
         except Refusal as refusal:
             why = replace(denial, reason=refusal.reason, errors=(refusal.detail,) if refusal.detail else ())
-            return Answer(outcome=[(asked, why)])
+            return Answer(judged=judged, outcome=[(asked, why)], final=True)
         return Approved(
             id=request.id,
             key=request.id,

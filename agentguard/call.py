@@ -61,6 +61,10 @@ class Call:
         identify: Step 1's one source of identity; raises `Refusal`.
         answers: How the framework is told of a denial.
         transport: ``http`` or ``stdio``; policies see it.
+        origin: From where it comes, as `agentguard.lifecycle.origin` writes it; empty if from nowhere,
+            as a direct call.
+        token: The text that `identify` verified, the last time that it was awaited; None where there
+            is none. It is a secret.
         facts: Attributes for the evidence: the method, the request's id, the session.
         framework: What only the adapter understands.
         depth: How many guarded functions run in it now, one inside the other.
@@ -85,6 +89,8 @@ class Call:
     identify: Callable[[], Awaitable[Invocation]]
     answers: Answers
     transport: str
+    origin: str = ""
+    token: str | None = field(default=None, repr=False)
     facts: Mapping[str, AttributeValue] = field(default_factory=dict)
     framework: object = None
     depth: int = 0
@@ -107,6 +113,7 @@ class Call:
     def close(self) -> None:
         """End the request, here and wherever it went: nobody acts by it any more."""
         self.open = False
+        self.token = None
         for call in self.inner:
             call.close()
 

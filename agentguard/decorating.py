@@ -57,6 +57,8 @@ class Decorator:
         facts: Callable[..., object] | None = None,
         exclude: Collection[str] = (),
         record_inputs: Collection[str] = (),
+        labels: Collection[str] = (),
+        spends: Collection[str] = (),
     ) -> Guarding: ...
 
     def __call__(
@@ -68,6 +70,8 @@ class Decorator:
         facts: Callable[..., object] | None = None,
         exclude: Collection[str] = (),
         record_inputs: Collection[str] = (),
+        labels: Collection[str] = (),
+        spends: Collection[str] = (),
     ) -> Any:
         """Guard a function.
 
@@ -81,15 +85,24 @@ class Decorator:
             exclude: Arguments that policies do not see.
             record_inputs: Arguments whose values the evidence keeps, as they were judged. Of
                 the others it keeps a digest of all of them together.
+            labels: What the run carries from the moment on at which this may run, such as
+                ``{"untrusted"}``: ``context.run.labels``.
+            spends: The totals of the run that the function adds to by `Guard.spend`. What an
+                argument or a fact adds, `Spend` says there.
 
         Raises:
             ConfigurationError: If the function cannot be guarded.
         """
 
         def guard(bare: Callable[..., Any]) -> Callable[..., Any]:
-            for option, names in (("exclude", exclude), ("record_inputs", record_inputs)):
+            for option, names in (
+                ("exclude", exclude),
+                ("record_inputs", record_inputs),
+                ("labels", labels),
+                ("spends", spends),
+            ):
                 if isinstance(names, str):
-                    message = f"{option}= wants the names of arguments, got `{names}`: write {option}=(`{names}`,)"
+                    message = f"{option}= wants several names, got `{names}`: write {option}=(`{names}`,)"
                     raise ConfigurationError(message)
             guarded = GuardedFunction.wrap(
                 bare,
@@ -99,6 +112,8 @@ class Decorator:
                 facts=facts,
                 exclude=frozenset(exclude),
                 record_inputs=frozenset(record_inputs),
+                labels=frozenset(labels),
+                spends=frozenset(spends),
             )
             self.functions.append(guarded)
             return guarded.wrapper

@@ -76,6 +76,12 @@ _KINDS: Final = {
     Reason.APPROVAL_UNAVAILABLE: _APPROVAL,
     Reason.EVIDENCE_UNAVAILABLE: _UNAVAILABLE,
     Reason.STORE_UNAVAILABLE: _UNAVAILABLE,
+    Reason.CREDENTIAL_UNAVAILABLE: _Kind(
+        "unavailable", "later", "A credential that this tool needs cannot be had right now. Try again in a minute."
+    ),
+    Reason.CREDENTIAL_LEAK: _Kind(
+        "denied", "never", "The result was withheld: it held a credential. Do not call this tool so again."
+    ),
     Reason.INTERNAL_ERROR: _UNAVAILABLE,
 }
 

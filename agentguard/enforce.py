@@ -18,11 +18,9 @@ in steps 1 to 6 is a denial. There is no switch that turns a step off.
 
 from __future__ import annotations
 
-import logging
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 
@@ -30,24 +28,30 @@ from agentguard.asking import Asking, is_own
 from agentguard.attending import Attending
 from agentguard.call import Denial
 from agentguard.cancelled import is_stray
-from agentguard.errors import Refusal, raised
+from agentguard.counting import BUSY, MOST_TRIES, counted
+from agentguard.denying import Denying
+from agentguard.errors import Refusal
 from agentguard.evidence.runs import LiveRuns
 from agentguard.evidence.vocabulary import Outcome, RecordKind
 from agentguard.inforce import InForce
 from agentguard.judging import Judging
 from agentguard.lifecycle.calls import LiveCalls
-from agentguard.model import Decision, Effect, Reason
+from agentguard.model import Decision, Reason
 from agentguard.policy.engine import never
 from agentguard.previewing import Previewing
+from agentguard.running import Contained, Ran
 from agentguard.shadowing import Shadowing
 from agentguard.stepping import allowed, answer, with_scopes_ever
+from agentguard.tallying import Tallying, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from zoneinfo import ZoneInfo
 
     from agentguard.approval import Approver
+    from agentguard.asking import Answer
     from agentguard.call import Call, Rule
+    from agentguard.counting import Outcome as Counted
     from agentguard.evidence.trail import Trace, Trail
     from agentguard.judging import Judged
     from agentguard.lifecycle.store import Store
@@ -59,23 +63,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOG: Final = logging.getLogger("agentguard")
-
-_CURRENT: Final[ContextVar[Invocation | None]] = ContextVar("agentguard_invocation", default=None)
-
-
-def current_invocation() -> Invocation:
-    """Return the verified identity on whose behalf the running tool was called.
-
-    Raises:
-        LookupError: If no guarded tool is running here.
-    """
-    invocation = _CURRENT.get()
-    if invocation is None:
-        message = "no guarded tool is running here"
-        raise LookupError(message)
-    return invocation
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
@@ -84,6 +71,7 @@ class Setting:
     store: Store
     trail: Trail
     loaders: Loaders
+    server: str
     limits: Limits
     environment: str
     time_zone: ZoneInfo
@@ -102,12 +90,14 @@ class Enforcer:
         self.store = setting.store
         self._live = LiveCalls(setting.store)
         self.attend = Attending(self._live, self._check_alive, self.refuse)
+        self.tallying = Tallying(setting.store, clock=setting.clock, shared=setting.trail.shared)
         self._judging = Judging(
             loaders=setting.loaders,
             limits=setting.limits,
             environment=setting.environment,
             time_zone=setting.time_zone,
             clock=setting.clock,
+            tallying=self.tallying,
         )
         self.preview = Previewing(self._judging, self._check_alive, self.refuse, lambda: self.in_force.trusted)
         self._asking = Asking(
@@ -126,6 +116,7 @@ class Enforcer:
             limits=setting.limits,
             spans=setting.trail.spans,
         )
+        self._denying = Denying(self._runs)
 
     async def preflight(self, call: Call, action: str, tool: GuardedTool | Refusal) -> None:
         """Deny, before an argument is looked at, what no argument could make allowed.
@@ -167,7 +158,8 @@ class Enforcer:
                 if invocation is not None and by_policies:
                     self.shadow.refused(trace, invocation, action, entities, denial)
 
-            denied = self._deny(trace, error, compared)
+            denied = self._denying.deny(trace, error, compared)
+        await self._count(call, trace.invocation, denied.decision)
         answer(call, denied.decision)
         raise denied
 
@@ -187,7 +179,9 @@ class Enforcer:
             trace.invocation = None if call is None else await call.identify()
         except Exception as error:  # noqa: BLE001  the guard's edge: whatever went wrong, the call is denied
             why = error
-        decision = self._deny(trace, why).decision
+        decision = self._denying.deny(trace, why).decision
+        if call is not None:
+            await self._count(call, trace.invocation, decision)
         answer(call, decision)
         return decision
 
@@ -207,33 +201,24 @@ class Enforcer:
             Exception: Whatever *body* raises.
         """
         trace = self._s.trail.begin(rule.tool.name, call.facts)
-        result: T | None = None
-        failure: Exception | None = None
+        ran = Ran()
         scope = anyio.CancelScope()
         try:
             with scope:
                 await self._admit(call, rule, arguments, scope, trace)
                 # 7. Run. What the tool raises is withheld like what it returns.
-                running = _CURRENT.set(trace.invocation)
-                try:
-                    with trace.execution():
-                        result = await body()
-                except Exception as raised:  # noqa: BLE001  raised again in step 9
-                    failure = raised
-                except BaseException as raised:
-                    if not is_stray(raised):
-                        raise
-                    failure = RuntimeError("the tool waited for something that was cancelled")
-                finally:
-                    _CURRENT.reset(running)
+                ran = await self._contained(call, rule, trace).run(body)
         except Denial as denial:
+            await self._count(call, trace.invocation, denial.decision)
             answer(call, denial.decision)
             raise
         except BaseException:
             # The request was cancelled from outside: by the client, or the server's end.
             if trace.is_asked and trace.decision is None:
                 # Nobody may bother people and leave no evidence of it.
-                self._deny(trace, Refusal(Reason.APPROVAL_UNAVAILABLE, "the call was cancelled, and a person asked"))
+                self._denying.deny(
+                    trace, Refusal(Reason.APPROVAL_UNAVAILABLE, "the call was cancelled, and a person asked")
+                )
             else:
                 trace.ended(Outcome.CANCELLED)
             raise
@@ -247,14 +232,31 @@ class Enforcer:
             error = end or Refusal(Reason.EXPIRED)
             if trace.decision is None:
                 # It ended while it was still being judged.
-                raise self._deny(trace, error)
-            raise self._end(trace, trace.decision, error, outcome)
+                raise self._denying.deny(trace, error)
+            raise self._denying.end(trace, trace.decision, error, outcome)
+        decision, failure = cast("Decision", trace.decision), ran.failure
+        if ran.leaks:
+            raise self._denying.end(trace, decision, Refusal(Reason.CREDENTIAL_LEAK), Outcome.WITHHELD)
         # 9. Record the outcome.
+        if isinstance(failure, Refusal):
+            # Something of ours that the tool cannot be without, such as a credential or the store.
+            raise self._denying.end(trace, decision, failure, Outcome.FAILED)
         if failure is not None:
             trace.ended(Outcome.FAILED, error=failure)
             raise failure
         trace.ended(Outcome.COMPLETED)
-        return cast("T", result)
+        return cast("T", ran.result)
+
+    def _contained(self, call: Call, rule: Rule, trace: Trace) -> Contained:
+        """Return what runs the tool.
+
+        Raises:
+            Denial: Its secrets cannot be looked for.
+        """
+        try:
+            return Contained(self._s.trail, trace, cast("Invocation", trace.invocation), call.token, rule.tool.name)
+        except Exception as error:  # noqa: BLE001  nothing of the tool has run yet
+            raise self._denying.deny(trace, error) from None
 
     async def _admit(
         self, call: Call, rule: Rule, arguments: Mapping[str, object], scope: anyio.CancelScope, trace: Trace
@@ -263,7 +265,6 @@ class Enforcer:
         trace.policies = self.in_force.policies
         try:
             await self._identify(call, scope, trace)
-            judged = await self._judge(call, rule, arguments, trace)
 
             async def again() -> Judged:
                 # An answer to what other policies asked is for nothing: see `in_force`.
@@ -271,17 +272,15 @@ class Enforcer:
                 await self._identify(call, scope, trace)
                 return await self._judge(call, rule, arguments, trace)
 
-            # 5. Approval.
-            answered = await self._asking.settle(call, judged, again, trace)
-            # 6. Record.
-            for request, decision in answered.outcome:
-                trace.resource = request.resource
+            answered, outcome = await self._decided(call, await self._judge(call, rule, arguments, trace), again, trace)
+            for request, decision in outcome:
+                trace.resource, trace.run = request.resource, request.context["run"]
                 named = trace.decided(decision)
                 self.shadow.judged(trace, request, named)
                 if not named.allowed:
                     # What was not recorded is not asked either.
                     call.question = answered.question
-                    raise self._denial(trace, named)
+                    raise self._denying.denial(trace, named)
             await trace.settled()
             trace.close()
             self._check_alive(trace.invocation)
@@ -298,8 +297,24 @@ class Enforcer:
         except BaseException as error:
             # The guard's edge: whatever went wrong, the call is denied.
             if isinstance(error, Exception) or is_stray(error):
-                raise self._deny(trace, error) from None
+                raise self._denying.deny(trace, error) from None
             raise
+
+    async def _decided(
+        self, call: Call, judged: Judged, again: Callable[[], Awaitable[Judged]], trace: Trace
+    ) -> tuple[Answer, Counted]:
+        """Take step 5, and count the call by what its run has done when that is known for sure."""
+        for _ in range(MOST_TRIES):
+            # 5. Approval.
+            answered = await self._asking.settle(call, judged, again, trace)
+            # 6. Record: in the tallies first, so that what is on record has counted.
+            outcome = await counted(
+                self.tallying, answered.judged, answered.outcome, runs=not call.rehearse, answered=answered.final
+            )
+            if outcome is not None:
+                return answered, outcome
+            judged = await again()
+        raise Refusal(Reason.STORE_UNAVAILABLE, BUSY)
 
     async def _identify(self, call: Call, scope: anyio.CancelScope, trace: Trace) -> None:
         """Take step 1, and register the call under its run.
@@ -335,6 +350,11 @@ class Enforcer:
         if not call.open:
             raise Refusal(Reason.UNAUTHENTICATED, "the request that brought the identity is over")
 
+    async def _count(self, call: Call, invocation: Invocation | None, denial: Decision) -> None:
+        """Count a denial for its run; a question is none."""
+        if invocation is not None and denial.reason is not Reason.APPROVAL_REQUIRED and not call.rehearse:
+            await self.tallying.denied(invocation, server=self._s.server, origin=origin_of(call, invocation))
+
     def _check_alive(self, invocation: Invocation | None) -> float:
         """Return the time now, if the run and every run above it lives.
 
@@ -356,42 +376,3 @@ class Enforcer:
         except Exception as error:  # noqa: BLE001  a store that fails must not let a result out
             return error
         return None
-
-    def _deny(self, trace: Trace, error: BaseException, recorded: Callable[[Decision], None] | None = None) -> Denial:
-        """Return the recorded denial that *error* amounts to; *recorded* is told of it, before its span ends."""
-        if trace.decision is not None:
-            # It was allowed and recorded, and ended before the tool began.
-            return self._end(trace, trace.decision, error, Outcome.CANCELLED)
-        denial = error.decision if isinstance(error, Denial) else _decision_of(error)
-        try:
-            named = trace.decided(denial)
-        except Exception as unrecorded:  # noqa: BLE001  a denial stands, recorded or not
-            errors = _decision_of(unrecorded).errors
-            named = trace.unrecorded(
-                Decision(effect=Effect.DENY, reason=Reason.EVIDENCE_UNAVAILABLE, errors=(*denial.errors, *errors))
-            )
-        else:
-            if recorded is not None:
-                recorded(named)
-        return self._denial(trace, named)
-
-    def _denial(self, trace: Trace, named: Decision) -> Denial:
-        """Return the denial of what was decided, and count it for its run."""
-        trace.close()
-        self._runs.denied(trace.invocation, trace.span)
-        return Denial(named)
-
-    def _end(self, trace: Trace, decision: Decision, error: BaseException, outcome: Outcome) -> Denial:
-        """Return the denial of a call that was allowed, under the id of its decision."""
-        end = _decision_of(error)
-        trace.ended(outcome, reason=end.reason)
-        return Denial(replace(end, id=decision.id, policy_version=decision.policy_version))
-
-
-def _decision_of(error: BaseException) -> Decision:
-    """Return the denial that *error* amounts to; what nobody expected is logged."""
-    if isinstance(error, Refusal):
-        return Decision(effect=Effect.DENY, reason=error.reason, errors=(error.detail,) if error.detail else ())
-    what = raised(error)
-    _LOG.error("a call is denied, because %s", what)
-    return Decision(effect=Effect.DENY, reason=Reason.INTERNAL_ERROR, errors=(what,))

@@ -82,6 +82,22 @@ class Refusal(AgentGuardError):  # noqa: N818  a step's answer, which becomes a 
         self.add_note(f"{reason}: {detail}" if detail else str(reason))
 
 
+class CredentialError(AgentGuardError):
+    """There is no credential to be had from the broker, or one could not be given back.
+
+    Attributes:
+        detail: What happened, for the log and the evidence; it holds no secret.
+        retry: Whether the same may go well a little later.
+    """
+
+    def __init__(self, detail: str, *, retry: bool = False) -> None:
+        super().__init__("no credential")
+        self.detail = detail
+        self.retry = retry
+        # As of a `Refusal`: for whoever reads the traceback.
+        self.add_note(detail)
+
+
 def raised(error: BaseException) -> str:
     """Return what the log says of an exception: of a refusal why, of any other its class and where it was raised.
 
@@ -89,6 +105,8 @@ def raised(error: BaseException) -> str:
     """
     if isinstance(error, Refusal):
         return f"{error.reason}: {error.detail}" if error.detail else str(error.reason)
+    if isinstance(error, CredentialError):
+        return f"no credential: {error.detail}"
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next

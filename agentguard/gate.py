@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from anyio.lowlevel import checkpoint
 
 from agentguard.adapters.answers import Rehearsed, UnjudgedDenial
 from agentguard.call import ACTING, Call, Denial
+from agentguard.credentials.broker import CredentialRequest
 from agentguard.errors import AccessDenied, Refusal
 from agentguard.guarded import direct_call
 from agentguard.model import Decision, Effect, Reason
 from agentguard.raw import snapshot
+from agentguard.running import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,11 +23,21 @@ if TYPE_CHECKING:
 
     from agentguard.adapters.lowlevel import LowLevelSurface, Result
     from agentguard.call import Rule
+    from agentguard.credentials.credential import Credential
+    from agentguard.credentials.leases import Leases
     from agentguard.enforce import Enforcer
     from agentguard.guarded import GuardedFunction
     from agentguard.raw import Body, RawTool
 
 _LOG: Final = logging.getLogger("agentguard")
+
+
+@dataclass(frozen=True, slots=True)
+class Lender:
+    """Where credentials come from, and how it is judged who gets one."""
+
+    leases: Leases
+    rule: Rule
 
 
 class Gate:
@@ -34,12 +47,14 @@ class Gate:
         current: The request that is being answered here.
         enforcer: What judges; None until the guard is attached.
         lowlevel: The server, where it is a low-level one.
+        lender: Where credentials come from, if anywhere.
     """
 
     def __init__(self, current: ContextVar[Call | None]) -> None:
         self.current = current
         self.enforcer: Enforcer | None = None
         self.lowlevel: LowLevelSurface | None = None
+        self.lender: Lender | None = None
 
     async def enter(self, guarded: GuardedFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answer one call of a guarded function."""
@@ -83,6 +98,34 @@ class Gate:
             arguments,
             lambda refusal: enforcer.refuse(call, name, refusal, known=refusal.reason is not Reason.UNGUARDED),
         )
+
+    async def credential(self, name: str) -> Credential:
+        """Get a credential for the tool that is running, if policies allow it.
+
+        Raises:
+            AccessDenied: If they do not, or none can be had.
+            LookupError: If no guarded tool is running here.
+        """
+        asking, call, lender = running(), self.current.get(), self.lender
+        if self.enforcer is None or call is None or lender is None:
+            _LOG.error("denied: credential `%s` was asked for outside of any request", name)
+            raise UnjudgedDenial(Decision(effect=Effect.DENY, reason=Reason.UNAUTHENTICATED))
+        wanted = {"credential": name, "tool": asking.action}
+
+        async def lend(_: Mapping[str, object]) -> Credential:
+            invocation = running().invocation
+            request = CredentialRequest(
+                name=name,
+                invocation=invocation,
+                token=call.token or "",
+                server=lender.rule.tool.server,
+                tool=asking.action,
+                until=float(invocation.run_ends_at),
+            )
+            return await lender.leases.lease(request)
+
+        lent: Credential = await self._judged(self.enforcer, call, lender.rule, lambda: wanted, lend)
+        return lent
 
     async def _judged(
         self,

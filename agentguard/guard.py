@@ -19,7 +19,12 @@ from agentguard.adapters.mcp import Adapter
 from agentguard.adapters.surface import Offer
 from agentguard.adapters.surfaces import surface_of
 from agentguard.asking import channel_of
+from agentguard.credentials.broker import names_of
+from agentguard.credentials.leases import Leases
+from agentguard.credentials.lending import Lending
+from agentguard.credentials.logs import LOGS
 from agentguard.decorating import Decorator
+from agentguard.doing import Doing
 from agentguard.enforce import Enforcer, Setting
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.forwarding import read_forwarding
@@ -28,19 +33,23 @@ from agentguard.evidence.record import setting_attributes
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail
 from agentguard.evidence.vocabulary import RecordKind
-from agentguard.gate import Gate
+from agentguard.gate import Gate, Lender
+from agentguard.guarded import check_label
 from agentguard.identity.sources import EnvironmentSource
 from agentguard.limits import Limits
 from agentguard.offering import COLLECTING
 from agentguard.policy.entities import Loaders
+from agentguard.policy.problem import did_you_mean
 from agentguard.policy.several import part_for
 from agentguard.reloading import Reload, open_reloading, versions_of
 from agentguard.rulebook import Rulebook
+from agentguard.running import current_invocation
 from agentguard.state import read_state
 from agentguard.trust import http_auth, named_run, own_store, read_verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from decimal import Decimal
 
     from mcp_types import CallToolResult, InputRequiredResult, Tool
     from opentelemetry.metrics import MeterProvider
@@ -51,6 +60,7 @@ if TYPE_CHECKING:
     from agentguard.adapters.surfaces import AnyServer
     from agentguard.approval import Approver
     from agentguard.call import Call
+    from agentguard.credentials.broker import CredentialBroker
     from agentguard.errors import Refusal
     from agentguard.guarded import GuardedFunction
     from agentguard.identity.issuers import TrustedIssuer
@@ -88,6 +98,7 @@ class Guard:
         time_zone: str = "UTC",
         label: str | None = None,
         approver: Approver | None = None,
+        broker: CredentialBroker | None = None,
         forward: str | bool = False,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
@@ -112,6 +123,7 @@ class Guard:
             label: A name for people, beside the policies' version.
             approver: Who is asked about a call that a person has to approve, in place of whoever
                 sits at the caller's own client: an async callable, or an `HTTPApprover`.
+            broker: What gives tools their credentials for other systems, such as a `TokenExchangeBroker`.
             forward: Where this process ships its evidence as spans: an OTLP endpoint such as
                 ``http://collector:4318/v1/traces`` or ``grpc://collector:4317``; True where
                 ``agentguard evidence forward`` does it. The guard's spans come from there alone.
@@ -151,6 +163,7 @@ class Guard:
             read=None if collected is None else collected.source,
         )
         channel_of(approver)
+        self._broker, self._credentials = broker, frozenset() if broker is None else names_of(broker)
         self._approver = approver
         self._loaders = Loaders(self._limits)
         self._private: set[str] = set()
@@ -217,6 +230,25 @@ class Guard:
         The action is ``prompts/get/`` with its name. Without ``resource=``, ``Prompt::"name"`` is got.
         """
         return Decorator(Offer.PROMPT, self._functions, self._gate.enter)
+
+    def credential(self, name: str) -> Lending:
+        """Ask for a credential that the guard's broker gives, short-lived and for this run alone.
+
+        ``crm: Annotated[Credential, guard.credential("crm")]`` is a parameter of a tool that no caller
+        sees or gives; ``await guard.credential("crm")`` is the same inside an async tool. Policies decide:
+        the action is ``credentials/issue``, on ``Credential::"crm"``.
+
+        Args:
+            name: One of the broker's.
+
+        Raises:
+            ConfigurationError: If the guard has no broker, or it does not give that.
+        """
+        if name not in self._credentials:
+            known = did_you_mean(name, self._credentials) if self._credentials else "give the guard a broker="
+            message = f"there is no credential `{name}`: {known}"
+            raise ConfigurationError(message)
+        return Lending(name, self._gate.credential)
 
     def entity(self, entity_type: str, *, private: bool = False) -> Callable[[LoaderT], LoaderT]:
         """Register the loader of an entity type: from an id to an `Entity`.
@@ -299,6 +331,7 @@ class Guard:
             enter=self._gate.enter,
             enter_raw=self._gate.enter_raw,
             unguarded=unguarded,
+            credentials=self._broker is not None,
         )
         if (collected := COLLECTING.get()) is not None:
             collected.guarded.append((server, book, part_for(self._folder, surface.name)))
@@ -320,6 +353,7 @@ class Guard:
             store=self.state.store,
             trail=trail,
             loaders=self._loaders,
+            server=surface.name,
             limits=self._limits,
             environment=self._environment,
             time_zone=self._zone,
@@ -331,6 +365,12 @@ class Guard:
         trail.keep(RecordKind.START, {**versions_of(policies, shadow), **set_up})
         self._enforcer = self._gate.enforcer = enforcer = Enforcer(setting, policies)
         enforcer.shadow.shade(shadow)
+        if self._broker is not None and book.credentials is not None:
+            leases = Leases(
+                self._broker, store=self.state.store, clock=self._clock, limits=self._limits, keep=trail.keep
+            )
+            self._gate.lender = Lender(leases, book.credentials)
+        LOGS.install()
         self._reloading.begin(book.compiling, enforcer.in_force, enforcer.shadow, trail)
         if self._forwarding is not None:
             self._forwarding.start(service=surface.name)
@@ -344,6 +384,46 @@ class Guard:
             limits=self._limits,
             rounds=Rounds(self.state.key, limits=self._limits, clock=self._clock),
         ).install()
+
+    def label(self, label: str) -> None:
+        """Have the run on whose behalf the running tool was called carry a label from now on.
+
+        So do the runs that it stems from: they get its results. It may wait for the store.
+
+        Args:
+            label: Such as ``untrusted``; policies ask ``context.run.labels.contains("untrusted")``.
+
+        Raises:
+            LookupError: If no guarded tool is running here.
+            ConfigurationError: If a run cannot carry it.
+            Refusal: If it cannot be kept: let it pass, so that the tool fails.
+        """
+        check_label(label, "guard.label")
+        self._doing().label(label)
+
+    def spend(self, total: str, amount: Decimal | float) -> None:
+        """Add to a total of the run on whose behalf the running tool was called, and of those that it stems from.
+
+        What is known before the call is better declared with `Spend`: then the call itself is judged
+        with it. This adds whatever the total comes to; the next call is judged by that. It may wait
+        for the store.
+
+        Args:
+            total: One that a tool of this server declares; ``context.run.spent.payments`` to policies.
+            amount: Exact in four decimal places, and not negative.
+
+        Raises:
+            LookupError: If no guarded tool is running here.
+            ConfigurationError: If no tool declares the total, or the amount is none.
+            Refusal: If it cannot be kept.
+        """
+        self._doing().spend(total, amount)
+
+    def _doing(self) -> Doing:
+        if self._enforcer is None:
+            message = "no guarded tool is running here: this guard is not attached"
+            raise LookupError(message)
+        return Doing(current_invocation(), self._enforcer.tallying, self._enforcer.in_force)
 
     async def reload(self) -> Reload:
         """Look at the policy folder, and take what arrived there whole and is valid, without a restart.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import typing
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from agentguard.adapters.surface import Offer
 from agentguard.call import Call, Rule
 from agentguard.errors import AccessDenied, ConfigurationError, UnmappableTypeError
 from agentguard.policy.schema import GuardedTool, OwnType, action_of
-from agentguard.policy.values import Field, Shape, record_of, shape_of
+from agentguard.policy.values import Field, Shape, Spend, is_total, record_of, shape_of
 from agentguard.request import ResourceTemplate
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 # How many decorators are looked through for a misplaced one.
 _WRAPPERS = 32
 
+_LABEL = re.compile(r"[A-Za-z0-9_.:/-]{1,64}", re.ASCII)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -49,6 +51,8 @@ class GuardedFunction:
         facts: The function that adds ``context.facts``, as given.
         exclude: The arguments that policies do not see.
         record_inputs: The arguments whose values the evidence keeps.
+        labels: What a run carries once it was let run.
+        spends: The totals that it adds to while it runs.
         injected: The parameters that no caller gives.
         signature: What the framework sees.
         wrapper: What the framework registers.
@@ -62,6 +66,8 @@ class GuardedFunction:
     facts: Callable[..., object] | None
     exclude: frozenset[str]
     record_inputs: frozenset[str]
+    labels: frozenset[str]
+    spends: frozenset[str]
     injected: Injected
     signature: inspect.Signature
     wrapper: Callable[..., Any] = field(init=False)
@@ -79,6 +85,8 @@ class GuardedFunction:
         facts: Callable[..., object] | None,
         exclude: frozenset[str],
         record_inputs: frozenset[str] = frozenset(),
+        labels: frozenset[str] = frozenset(),
+        spends: frozenset[str] = frozenset(),
     ) -> GuardedFunction:
         """Wrap *function* so that each call of it goes through *call*.
 
@@ -112,7 +120,9 @@ class GuardedFunction:
                 f"{what} has Resolve parameters, which only tools have: ask for a Context, and resolve in the function"
             )
             raise ConfigurationError(message)
-        guarded = cls(function, offer, resource, facts, exclude, record_inputs, injected, injected.visible(signature))
+        _check_names(labels, spends, what)
+        visible = injected.visible(signature)
+        guarded = cls(function, offer, resource, facts, exclude, record_inputs, labels, spends, injected, visible)
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -166,6 +176,7 @@ class GuardedFunction:
             resource = ResourceTemplate.parse(self.resource)
             resource.check({p.name: p.annotation for p in parameters.values()}, where=what)
         facts, takes = self._facts(registered, parameters)
+        declared = _declared_totals(shape, facts, parameters, self.exclude, what)
         tool = GuardedTool(
             name=action_of(kind, name),
             server=server,
@@ -175,6 +186,8 @@ class GuardedFunction:
             groups=registered.groups if kind is OwnType.TOOL else frozenset({registered.offer.value}),
             kind=kind,
             unseen=tuple(sorted(self.exclude)),
+            totals=tuple(sorted(self.spends | declared)),
+            labels=self.labels,
         )
         self.rule = Rule(
             tool=tool,
@@ -286,6 +299,65 @@ def _alias(parameter: inspect.Parameter) -> bool:
     """Tell whether the caller sends an argument under another name than the function has."""
     stated = (parameter.default, *getattr(parameter.annotation, "__metadata__", ()))
     return any(isinstance(one, FieldInfo) and (one.alias or one.validation_alias) for one in stated)
+
+
+def _check_names(labels: Collection[str], spends: Collection[str], what: str) -> None:
+    for label in labels:
+        check_label(label, what)
+    if unfit := [name for name in spends if not is_total(name)]:
+        message = f"{what} spends `{unfit[0]}`, which policies cannot write after a dot: name it like `payments`"
+        raise ConfigurationError(message)
+
+
+def check_label(label: object, what: str) -> None:
+    """Pass if a run can carry *label*.
+
+    Raises:
+        ConfigurationError: If not.
+    """
+    if not isinstance(label, str) or _LABEL.fullmatch(label) is None:
+        message = f"{what} wants labels of 1 to 64 of `A-Za-z0-9_.:/-`, got `{label}`: name it like `untrusted`"
+        raise ConfigurationError(message)
+
+
+def _declared_totals(
+    arguments: Shape,
+    facts: Shape | None,
+    parameters: Mapping[str, inspect.Parameter],
+    exclude: Collection[str],
+    what: str,
+) -> frozenset[str]:
+    """Return the totals that arguments and facts add to before a call is judged.
+
+    Raises:
+        ConfigurationError: If what is spent stands where it would not be counted.
+    """
+    for name in exclude & parameters.keys():
+        # What is not mapped is not looked into but for this.
+        metadata = getattr(parameters[name].annotation, "__metadata__", ())
+        if any(isinstance(item, Spend) for item in metadata):
+            message = f"{what} spends `{name}`, which policies do not see: take it out of exclude="
+            raise ConfigurationError(message)
+    found = set()
+    for shape in (arguments, facts):
+        for member in () if shape is None else shape.parts:
+            if member.shape.spends:
+                found.add(member.shape.spends)
+            elif hidden := _spent_within(member.shape):
+                message = (
+                    f"{what}: `{hidden}` is spent inside of `{member.name}`, where it is not counted: "
+                    "let facts= return the sum, with `Spend` on it"
+                )
+                raise ConfigurationError(message)
+    return frozenset(found)
+
+
+def _spent_within(shape: Shape) -> str:
+    """Return a total that a part of *shape* adds to; empty if none does."""
+    parts = [member.shape for member in shape.parts]
+    if shape.element is not None:
+        parts.append(shape.element)
+    return next((found for part in parts if (found := part.spends or _spent_within(part))), "")
 
 
 def find_guarded(functions: Sequence[GuardedFunction], registered: Registered) -> GuardedFunction | None:

@@ -11,11 +11,14 @@ from anyio.lowlevel import checkpoint
 
 from agentguard.approval import binding_of
 from agentguard.errors import Refusal
-from agentguard.model import AccessRequest, Reason
+from agentguard.lifecycle.tally import Change
+from agentguard.model import AccessRequest, Effect, Reason
 from agentguard.policy.engine import decide
+from agentguard.policy.schema import CREDENTIALS
 from agentguard.policy.values import check_readings, to_cedar
 from agentguard.request import agent_uid, base_context, task_uid, user_uid
 from agentguard.stepping import with_scopes
+from agentguard.tallying import Tallied, origin_of, spent_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,10 +27,12 @@ if TYPE_CHECKING:
     from agentguard.approval import Approved
     from agentguard.call import Call, Rule
     from agentguard.evidence.trail import Trace
+    from agentguard.lifecycle.tally import Tally
     from agentguard.limits import Limits
     from agentguard.model import Decision, EntityUid, Invocation
     from agentguard.policy.engine import PolicySet
     from agentguard.policy.entities import Loaders
+    from agentguard.tallying import Tallying
 
 
 def _recorded(rule: Rule, judged: object, private: Collection[str]) -> dict[str, object] | None:
@@ -38,6 +43,16 @@ def _recorded(rule: Rule, judged: object, private: Collection[str]) -> dict[str,
     # What is kept as a digest where it is the resource's id must not stand in clear beside it.
     hidden = {names.argument} if names is not None and names.type in private else set()
     return {name: judged.get(name) for name in rule.record_inputs if name not in hidden}
+
+
+def _of_links(records: tuple[dict[str, object], ...]) -> tuple[dict[str, object], ...]:
+    """Return what each link is judged by; nothing where the request's own context has it already."""
+    return records if len(records) > 1 else ()
+
+
+def without_approval(request: AccessRequest) -> AccessRequest:
+    """Return a request as it is without the approval that it has."""
+    return replace(request, context={name: value for name, value in request.context.items() if name != "approval"})
 
 
 def is_liftable(decision: Decision) -> bool:
@@ -52,11 +67,13 @@ class Judged:
     Attributes:
         rule: What was called.
         policies: What it was judged by.
+        tallied: What its run had done, likewise.
         judged: The request for each resource, and its decision.
     """
 
     rule: Rule
     policies: PolicySet
+    tallied: Tallied
     judged: tuple[tuple[AccessRequest, Decision], ...]
 
     @property
@@ -93,6 +110,50 @@ class Judged:
         server, version = self.rule.tool.server, self.policies.version
         return binding_of(requests, server=server, forbids=self.forbids, policy_version=version)
 
+    @property
+    def change(self) -> Change:
+        """What the call adds to what its run has done, if it runs."""
+        tool = self.rule.tool
+        # What a tool gets for itself is no call of the caller's.
+        calls = 0 if tool.name == CREDENTIALS else 1
+        return Change(calls=calls, tool=self.tallied.tool, labels=tool.labels, spent=self.tallied.spent)
+
+    def by(
+        self, read: tuple[Tally, ...], outcome: Sequence[tuple[AccessRequest, Decision]]
+    ) -> tuple[Tallied, list[tuple[AccessRequest, Decision]]]:
+        """Return what requests that were allowed come to by other tallies of the runs.
+
+        Args:
+            read: The tallies.
+            outcome: The requests, with an approval where there is one.
+
+        Returns:
+            What they are judged by, and each with its decision; or the first that is denied, alone.
+
+        Raises:
+            Refusal: INVALID_ARGUMENT, if what the call declares to spend cannot be added.
+        """
+        tallied = replace(self.tallied, read=read)
+        records = tallied.records(self.policies.totals)
+        again = []
+        for request, _ in outcome:
+            asked = replace(request, context={**request.context, "run": records[-1]}, runs=_of_links(records))
+            decision = self._as_approved(request, asked, decide(asked, self.policies))
+            if not decision.allowed:
+                return tallied, [(asked, decision)]
+            again.append((asked, decision))
+        return tallied, again
+
+    def _as_approved(self, request: AccessRequest, asked: AccessRequest, decision: Decision) -> Decision:
+        """Return *decision*, if all that the approval in *asked* lifts was lifted by it in *request*."""
+        if "approval" not in asked.context or not decision.allowed:
+            return decision
+        lifted = [decide(without_approval(one), self.policies) for one in (request, asked)]
+        if set(lifted[1].policy_ids) <= set(lifted[0].policy_ids) or lifted[1].allowed:
+            return decision
+        # A person said yes before the run had done what would have to be asked about now.
+        return replace(decision, effect=Effect.DENY, reason=Reason.APPROVAL_INVALID, policy_ids=lifted[1].policy_ids)
+
     def with_approval(self, approved: Approved, known: Sequence[Mapping[str, object]] = ()) -> Judged:
         """Return it judged again, on the same, with an approval.
 
@@ -119,6 +180,7 @@ class Judging:
     environment: str
     time_zone: ZoneInfo
     clock: Callable[[], float]
+    tallying: Tallying
 
     async def judge(
         self,
@@ -138,6 +200,10 @@ class Judging:
         # 3. Request.
         now = self.clock()
         context = self._context(call, rule, arguments, now)
+        tallied = await self._tallied(call, rule, context, invocation, now)
+        records = tallied.records(policies.totals)
+        context["run"] = records[-1]
+        trace.run = context["run"]
         trace.came_by(call.transport, now)
         trace.input = context["input"]
         trace.inputs = _recorded(rule, context["input"], trace.private)
@@ -148,7 +214,12 @@ class Judging:
         async def request(resource: EntityUid) -> AccessRequest:
             entities = await self._entities(rule, resource, invocation, policies)
             return AccessRequest(
-                invocation=invocation, action=rule.tool.name, resource=resource, context=context, entities=entities
+                invocation=invocation,
+                action=rule.tool.name,
+                resource=resource,
+                context=context,
+                entities=entities,
+                runs=_of_links(records),
             )
 
         judged: list[tuple[AccessRequest, Decision]] = []
@@ -168,7 +239,7 @@ class Judging:
             denial = await with_scopes(decision, call, rule, requests, policies, rest=rest)
             judged.append((asked, denial))
             break
-        return Judged(rule=rule, policies=policies, judged=tuple(judged))
+        return Judged(rule=rule, policies=policies, tallied=tallied, judged=tuple(judged))
 
     async def lift(self, judged: Judged, approved: Approved) -> Judged:
         """Return a call judged again with an approval.
@@ -188,6 +259,22 @@ class Judging:
             return []
         uids = [uid for link in invocation.chain for uid in (agent_uid(link), user_uid(link), task_uid(link))]
         return [uid for uid in uids if uid is not None and uid.type in types]
+
+    async def _tallied(
+        self, call: Call, rule: Rule, context: Mapping[str, object], invocation: Invocation, now: float
+    ) -> Tallied:
+        """Return what the runs of the chain have done, as far as is known here, and what this call adds to it."""
+        tool = rule.tool
+        return Tallied(
+            invocation=invocation,
+            read=await self.tallying.known(invocation),
+            server=tool.server,
+            origin=origin_of(call, invocation),
+            now=now,
+            # Neither may hold it, so that no two of them are one.
+            tool=f"{tool.server}\0{tool.name}",
+            spent=spent_by(tool, context),
+        )
 
     def _context(self, call: Call, rule: Rule, arguments: Mapping[str, object], now: float) -> dict[str, object]:
         """Return ``context``, with the arguments as they are now: what comes later cannot change it."""

@@ -30,6 +30,7 @@ class Limits:
     ancestors: int = 4
     act_depth: int = 5
     loader_seconds: int = 5
+    broker_seconds: int = 10
     approval_seconds: int = 300
     leeway_seconds: int = 30
     jwks_bytes: int = 512 * 1024

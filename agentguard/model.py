@@ -45,6 +45,8 @@ class Reason(StrEnum):
     APPROVAL_UNAVAILABLE = "approval_unavailable"
     EVIDENCE_UNAVAILABLE = "evidence_unavailable"
     STORE_UNAVAILABLE = "store_unavailable"
+    CREDENTIAL_UNAVAILABLE = "credential_unavailable"
+    CREDENTIAL_LEAK = "credential_leak"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -170,6 +172,8 @@ class AccessRequest:
         context: Cedar JSON for the ``context`` record.
         entities: Cedar JSON entities that were loaded for this call, the resource
             among them unless it is the tool itself.
+        runs: ``context.run`` for each link of the chain, root first; empty where that of
+            *context* is for all of them.
     """
 
     invocation: Invocation
@@ -177,6 +181,17 @@ class AccessRequest:
     resource: EntityUid
     context: Mapping[str, object]
     entities: tuple[Mapping[str, object], ...] = ()
+    runs: tuple[Mapping[str, object], ...] = ()
+
+    def of_link(self, depth: int, context: Mapping[str, object] | None = None) -> Mapping[str, object]:
+        """Return the context that a link of the chain is judged in: with what its own run has done.
+
+        Args:
+            depth: The link, root 0.
+            context: What to judge in otherwise; None for the request's own.
+        """
+        whole = self.context if context is None else context
+        return {**whole, "run": self.runs[depth]} if self.runs else whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ class Prompting:
         self._pause = pause
         self._reset = after_fork
         self._begun = self._hears = False
-        self._before: object = None
+        self._before: Callable[[int, FrameType | None], object] | int = signal.SIG_DFL
         self._worker: threading.Thread | None = None
         self._watch: Watch | None = None
         # The one kind of queue that a signal's handler may put something into.
@@ -92,7 +92,8 @@ class Prompting:
         """Look whenever the process gets SIGHUP; a handler that was there is called after.
 
         Raises:
-            ConfigurationError: This is not the main thread, or the system has no such signal.
+            ConfigurationError: This is not the main thread, the system has no such signal, or what
+                handles it cannot be put back.
         """
         number = getattr(signal, "SIGHUP", None)
         if number is None or threading.current_thread() is not threading.main_thread():
@@ -100,8 +101,12 @@ class Prompting:
             raise ConfigurationError(message)
         if self._hears:
             return
-        self._before = before = signal.getsignal(number)
-        self._hears = True
+        before = signal.getsignal(number)
+        if before is None:
+            # Python can neither call it nor put it back, and without it the signal would be lost for whoever it is for.
+            message = "SIGHUP has a handler that is not Python's, which would be lost: call guard.reload() instead"
+            raise ConfigurationError(message)
+        self._before, self._hears = before, True
 
         def heard(number: int, frame: FrameType | None) -> None:
             self._asked.put(Asked.BY_NAME)
@@ -129,7 +134,7 @@ class Prompting:
             self._hears = False
             # Whoever took the signal since calls ours, which is for nothing from now on.
             if signal.getsignal(signal.SIGHUP) is self._heard:
-                signal.signal(signal.SIGHUP, self._before)  # type: ignore[arg-type]
+                signal.signal(signal.SIGHUP, self._before)
 
     def _work(self) -> None:
         asked = self._asked

@@ -102,7 +102,7 @@ class Reloading:
         shadow: PolicyFolder | None,
         *,
         watch: bool,
-        max_age: object,
+        max_age: float | None,
         label: str | None,
         clock: Callable[[], float],
         limits: Limits,
@@ -286,7 +286,7 @@ class Reloading:
             _LOG.error("that policies were refused could not be recorded: %s", raised(error))
 
 
-def _read_age(given: object) -> float | None:
+def _read_age(given: float | None) -> float | None:
     """Return for how many seconds policies may judge unconfirmed; None for ever.
 
     Raises:
@@ -294,10 +294,10 @@ def _read_age(given: object) -> float | None:
     """
     if given is None:
         return None
-    if type(given) not in {int, float} or not 0 < given < float("inf"):  # type: ignore[operator]
+    if type(given) not in {int, float} or not 0 < given < float("inf"):
         message = f"max_policy_age= wants seconds, got `{given!r}`: pass a number above 0, or None for no bound"
         raise ConfigurationError(message)
-    return float(given)  # type: ignore[arg-type]
+    return float(given)
 
 
 def open_reloading(
@@ -305,7 +305,7 @@ def open_reloading(
     shadow: Path | None,
     *,
     watch: bool,
-    max_age: object,
+    max_age: float | None,
     label: str | None,
     clock: Callable[[], float],
     limits: Limits,

@@ -19,9 +19,10 @@ from uuid import UUID
 import typing_extensions
 
 from agentguard.errors import ConfigurationError, Refusal
+from agentguard.lifecycle.tally import Tally
 from agentguard.limits import Limits
 from agentguard.model import EntityUid, Reason
-from agentguard.policy.values import datetime_json, duration_json, shape_of, to_cedar
+from agentguard.policy.values import datetime_json, decimal_json, duration_json, shape_of, to_cedar
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -116,7 +117,32 @@ def _claim(claim: Claim) -> object:
     return to_cedar(value, shape, _LIMITS)
 
 
-def base_context(now: float, zone: ZoneInfo, environment: str, transport: str) -> dict[str, object]:
+def run_record(
+    tally: Tally, *, now: float, tool: str = "", totals: Collection[str] = (), labels: frozenset[str] = frozenset()
+) -> dict[str, object]:
+    """Return ``context.run``: what a run has done so far.
+
+    Args:
+        tally: That, with what this call declares to spend.
+        now: Unix seconds.
+        tool: What is called, as the tally names it.
+        totals: Every total that tools of the server add to.
+        labels: What the runs carry that it stems from.
+    """
+    return {
+        "calls": tally.calls,
+        "calls_of_this_tool": tally.tools.get(tool, 0),
+        "denied": tally.denied,
+        "labels": sorted(tally.labels | labels),
+        "spent": {total: decimal_json(tally.spent.get(total, 0)) for total in totals},
+        "shared": tally.shared,
+        "started_at": datetime_json(now if tally.started_at is None else tally.started_at),
+    }
+
+
+def base_context(
+    now: float, zone: ZoneInfo, environment: str, transport: str, run: Mapping[str, object] | None = None
+) -> dict[str, object]:
     """Return what every call's context has; the arguments come on top.
 
     Args:
@@ -124,6 +150,7 @@ def base_context(now: float, zone: ZoneInfo, environment: str, transport: str) -
         zone: Where ``local.weekday`` (1 is Monday) and ``local.minute`` (of the day) hold.
         environment: The deployment's name, as the guard was given it.
         transport: How the call arrived: ``http``, or ``stdio`` for anything without a request of its own.
+        run: From `run_record`; None for a run that has done nothing, at a server without totals.
     """
     weekday, minute = _local(int(now), zone)
     return {
@@ -131,6 +158,7 @@ def base_context(now: float, zone: ZoneInfo, environment: str, transport: str) -
         "local": {"weekday": weekday, "minute": minute},
         "environment": environment,
         "transport": transport,
+        "run": run_record(Tally(), now=now) if run is None else run,
     }
 
 

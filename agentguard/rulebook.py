@@ -21,8 +21,9 @@ from agentguard.errors import ConfigurationError, Refusal
 from agentguard.guarded import GuardedFunction, find_guarded, unmappable
 from agentguard.model import Reason, printable
 from agentguard.policy.offered import Offered, WrittenSchema
-from agentguard.policy.schema import GROUPS, METHODS, OwnType, action_of, method_tool
+from agentguard.policy.schema import GROUPS, METHODS, OwnType, action_of, credential_tool, method_tool
 from agentguard.raw import RawTool
+from agentguard.request import ResourceTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -76,6 +77,7 @@ class Rulebook:
     Attributes:
         surface: The server.
         methods: How what nobody guards is judged, by method, where policies can say so.
+        credentials: How it is judged that a tool gets a credential; None where there are none.
         compiling: Compiles the policies for it.
     """
 
@@ -88,6 +90,7 @@ class Rulebook:
         enter: Callable[[GuardedFunction, tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
         enter_raw: Enter,
         unguarded: Unguarded = "deny",
+        credentials: bool = False,
     ) -> None:
         self.surface = surface
         self.compiling = Compiling(terms)
@@ -102,6 +105,8 @@ class Rulebook:
         self._changes = self._learned = 0
         self._learning = anyio.Lock()
         self.methods: Mapping[str, Rule] = {method: Rule(tool=method_tool(method, surface.name)) for method in METHODS}
+        template = ResourceTemplate(type="Credential", argument="credential")
+        self.credentials = Rule(tool=credential_tool(surface.name), resource=template) if credentials else None
 
     def begin(self) -> tuple[PolicySet, PolicySet | None]:
         """Learn what the server offers now; return what judges it, and what does in the shadow.
@@ -133,7 +138,7 @@ class Rulebook:
             for one in found.values()
             if (entry := self._settle(one)) is not None
         ]
-        offers += [Offered(tool=rule.tool) for rule in self.methods.values()]
+        offers += [Offered(tool=rule.tool, resource=rule.resource) for rule in self._own()]
         return WrittenSchema(
             server=self.surface.name,
             offers=tuple(offers),
@@ -241,7 +246,11 @@ class Rulebook:
         return self.compiling.learn(self._tools(entries), taken)
 
     def _tools(self, entries: Mapping[tuple[Offer, str], _Entry]) -> list[GuardedTool]:
-        return [entry.rule.tool for entry in entries.values()] + [rule.tool for rule in self.methods.values()]
+        return [entry.rule.tool for entry in entries.values()] + [rule.tool for rule in self._own()]
+
+    def _own(self) -> list[Rule]:
+        """Return how is judged what no function stands for."""
+        return [*self.methods.values(), *(() if self.credentials is None else (self.credentials,))]
 
     def _settle(self, registered: Registered) -> _Entry | None:
         """Return how something is judged, or None if nothing guards it.

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+# `watchfiles.watch` begins to watch inside its first wait, and what changed between a look at the
+# folder and that would go unnoticed. This class begins when it is made, so the look comes after.
+# It is no public name: hence the bound on the dependency.
 from watchfiles._rust_notify import RustNotify
 
 from agentguard.policy.arrival import way_to

@@ -84,7 +84,7 @@ def listen() -> None:
     _after(OpenSpan, "end", lambda _, given: ("span", f"{given[0]._name} {given[1]}"))
     _after(evidence, "report_page", lambda page, _: ("report", page))
     _after(TokenSigner, "sign", lambda issued, _: ("", minted(issued.token)[:0]))
-    for kind in (errors.ConfigurationError, errors.Refusal, errors.OAuthError):
+    for kind in (errors.ConfigurationError, errors.CredentialError, errors.Refusal, errors.OAuthError):
         _after(kind, "__init__", lambda _, given: ("error", f"{given[0]} {given[0].__dict__}"))
 
 

@@ -205,6 +205,22 @@ def test_signal_is_for_the_main_thread_alone(tmp_path: Path) -> None:
     assert "wants the main thread of a system that has it" in str(found[0])
 
 
+def test_signal_that_is_not_pythons_is_left_alone(
+    looks: Looks, hangup: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What handles it in another language could be neither called nor put back."""
+    here = Prompting([tmp_path], looks, watches=False, after_fork=looks.after_fork)
+    before = signal.getsignal(signal.SIGHUP)
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "getsignal", lambda _: None)
+        with pytest.raises(ConfigurationError, match=r"has a handler that is not Python's.*: call guard.reload"):
+            here.on_sighup()
+    here.begin()
+    here.stop()
+
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
 def test_thousand_signals_are_answered_by_a_look_or_two(looks: Looks, hangup: list[int], tmp_path: Path) -> None:
     """What came while somebody looked is answered by the next look."""
     here = Prompting([tmp_path], looks, watches=False, after_fork=looks.after_fork)

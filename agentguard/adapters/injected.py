@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server.mcpserver import Context
@@ -18,12 +18,14 @@ from mcp.server.mcpserver.resolve import (
 from mcp.server.mcpserver.utilities.context_injection import find_context_parameter
 from mcp_types import InputRequiredResult
 
+from agentguard.credentials.lending import lent
 from agentguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
     from agentguard.adapters.fastmcp_injected import Dependencies
+    from agentguard.credentials.lending import Lending
 
 SYNTHETIC_CONTEXT: Final = "agentguard_context"
 """The parameter that asks the SDK for the `Context` that resolvers need."""
@@ -55,12 +57,14 @@ class Injected:
         resolved: The ``Resolve`` parameters. They are hidden from the SDK, which would
             run them before any decision, and filled after step 6.
         dependencies: What FastMCP would fill in, hidden and filled likewise.
+        credentials: The credentials that the guard gets, likewise, before all others.
     """
 
     context: str | None
     resolved: Mapping[str, Any]
     plans: Mapping[Any, Any]
     dependencies: Dependencies | None = None
+    credentials: Mapping[str, Lending] = field(default_factory=dict)
 
     @classmethod
     def of(cls, function: Callable[..., object]) -> Injected:
@@ -77,18 +81,20 @@ class Injected:
             )
             raise ConfigurationError(message)
         context = find_context_parameter(function)
-        names = set(inspect.signature(function).parameters) - {context} - set(resolved)
-        return cls(context, resolved, build_resolver_plans(resolved, names), _dependencies_of(function))
+        credentials = lent(signature_of(function).parameters, f"tool `{function.__name__}`")
+        names = set(inspect.signature(function).parameters) - {context} - set(resolved) - set(credentials)
+        plans = build_resolver_plans(resolved, names)
+        return cls(context, resolved, plans, _dependencies_of(function), credentials)
 
     @property
     def names(self) -> frozenset[str]:
         """All of them."""
-        names = frozenset(self.resolved) | ({self.context} if self.context else frozenset())
+        names = frozenset(self.resolved).union(self.credentials, {self.context} if self.context else ())
         return names if self.dependencies is None else names | self.dependencies.names
 
     def visible(self, signature: inspect.Signature) -> inspect.Signature:
         """Return the signature to show to the framework."""
-        hidden = frozenset(self.resolved)
+        hidden = frozenset(self.resolved).union(self.credentials)
         owned: tuple[inspect.Parameter, ...] = ()
         if self.dependencies is not None:
             hidden, owned = hidden | self.dependencies.names, self.dependencies.owned
@@ -108,6 +114,8 @@ class Injected:
         Raises:
             Exception: Whatever a resolver or a dependency raises.
         """
+        for name, lending in self.credentials.items():
+            given[name] = await lending
         question = await self._resolve(given, arguments)
         if question is not None or self.dependencies is None:
             yield question

@@ -23,6 +23,7 @@ from agentguard.adapters.answers import ANSWERS, ErrorAnswers, protocol_denial
 from agentguard.adapters.changes import LISTEN, Changes
 from agentguard.adapters.listing import Listing, is_kept, unshared
 from agentguard.adapters.misfit import UNFIT, has_no_escapes, hearing, unfit
+from agentguard.adapters.origin import origin
 from agentguard.adapters.reading import Reading
 from agentguard.adapters.stepup import step_up, with_step_up
 from agentguard.adapters.surface import Offer
@@ -211,10 +212,16 @@ class Adapter:
         name = (ctx.params or {}).get("name")
         traceparent = (meta or {}).get("traceparent")
         answers = self._book.surface.answers
-        return Call(
-            identify=lambda: self._identify(request, meta),
+
+        async def identify() -> Invocation:
+            invocation, call.token = await self._identify(request, meta)
+            return invocation
+
+        call = Call(
+            identify=identify,
             answers=answers if ctx.method == Offer.TOOL else ErrorAnswers(answers),
             transport="stdio" if request is None else "http",
+            origin=origin(ctx),
             framework=ctx,
             facts=call_attributes(
                 method=ctx.method,
@@ -224,6 +231,7 @@ class Adapter:
                 traceparent=traceparent if isinstance(traceparent, str) else None,
             ),
         )
+        return call
 
     async def _left(self, call: Call) -> float:
         """Return for how many more seconds the caller has its authority."""
@@ -241,18 +249,19 @@ class Adapter:
             and IDENTITY_KEY not in (ctx.meta or {})
         )
 
-    async def _identify(self, request: object, meta: Mapping[str, Any] | None) -> Invocation:
-        """Return who calls, from the one source that this transport has."""
+    async def _identify(self, request: object, meta: Mapping[str, Any] | None) -> tuple[Invocation, str | None]:
+        """Return who calls, from the one source that this transport has, and the text that was verified."""
         if request is not None:
             # The request's own user: the SDK's context variable gave one server's bearer
             # inside another server of the same process. And of it, the text alone.
             user = cast("Mapping[str, object]", getattr(request, "scope", {})).get("user")
             if not isinstance(user, AuthenticatedUser):
                 raise Refusal(Reason.UNAUTHENTICATED, "the request has no bearer token: pass **guard.http_auth()")
-            return await self._verifier.verify(user.access_token.token)
+            bearer = user.access_token.token
+            return await self._verifier.verify(bearer), bearer
         acting = ACTING.get()
         if acting is not None:
-            return acting
+            return acting, None
         environment = self._environment
         token = meta_token(meta) if environment is None else environment.token(self._clock())
-        return await self._verifier.verify(token, audience=self._audience)
+        return await self._verifier.verify(token, audience=self._audience), token

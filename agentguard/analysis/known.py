@@ -142,7 +142,7 @@ class Known:
 
     def _variable(self, name: str) -> object:
         if name == "context":
-            return dict(self.request.context)
+            return dict(self.request.of_link(self.depth))
         if name == "principal":
             type_, id_ = self.principal
         elif name == "resource":

@@ -9,10 +9,9 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from agentguard.errors import ConfigurationError
+from agentguard.policy.extensions import units_in
 from agentguard.policy.reach import uid_of
 from agentguard.policy.scalars import LONG_MAX, LONG_MIN
-from agentguard.policy.types import CedarType, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _SHOWN: Final = 160
-_ORDERED: Final = frozenset(("decimal", "datetime", "duration"))
 _DECIMAL: Final = re.compile(r"(-?[0-9]+\.[0-9]+?)0*")
 _COUNTED: Final = re.compile(r"(-?)([0-9]+)ms")
 _UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
@@ -99,20 +97,11 @@ def units_of(value: object) -> tuple[str, int] | None:
     if type(value) is int:
         return "Long", value
     call = value.get("__extn") if isinstance(value, dict) else None
-    if not isinstance(call, dict) or call.get("fn") not in _ORDERED:
+    if not isinstance(call, dict):
         return None
-    kind = str(call["fn"])
-    try:
-        plain = value_of(str(call.get("arg")), CedarType(name=kind), "")
-    except ConfigurationError:
-        # Cedar takes some forms that nobody writes, and years that no calendar here has.
-        return None
-    argument = str(plain["__extn"]["arg"])  # type: ignore[call-overload, index]
-    if kind == "decimal":
-        return kind, int(argument.replace(".", ""))
-    if kind == "duration":
-        return kind, int(argument.removesuffix("ms"))
-    return kind, (datetime.fromisoformat(argument) - _UNIX) // _MILLISECOND
+    kind = str(call.get("fn"))
+    found = units_in(kind, str(call.get("arg")))
+    return None if found is None else (kind, found)
 
 
 def of_units(kind: str, units: int) -> CedarJson | None:

@@ -14,11 +14,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
 from zoneinfo import ZoneInfo
 
+from agentguard.analysis.doing import tallied
 from agentguard.analysis.loaded import Loaded, check_loadable, reached
 from agentguard.analysis.sizes import check_size
 from agentguard.call import Rule
 from agentguard.errors import ConfigurationError, Refusal
-from agentguard.judging import Judged, is_liftable
+from agentguard.judging import Judged, is_liftable, without_approval
+from agentguard.lifecycle.tally import Tally
 from agentguard.model import AccessRequest, Decision, Effect, EntityUid, Grade, Reason, naming, printable
 from agentguard.policy.engine import decide, never
 from agentguard.policy.entities import references
@@ -26,6 +28,7 @@ from agentguard.policy.problem import did_you_mean
 from agentguard.policy.reach import uid_of
 from agentguard.policy.values import check_readings
 from agentguard.request import agent_uid, base_context, task_uid, user_uid
+from agentguard.tallying import Tallied
 from agentguard.testing import unsafe_invocation
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ ISSUER: Final = "urn:agentguard:supposed"
 """Who vouches for a run where nothing else is said."""
 
 _UTC: Final = ZoneInfo("UTC")
+_FRESH: Final = Tally()
 _NOTHING: Final[Mapping[str, Claim]] = MappingProxyType({})
 _SHOWN: Final = 64
 _LIFTABLE: Final = frozenset({Reason.APPROVAL_REQUIRED, Reason.APPROVAL_UNAVAILABLE})
@@ -66,6 +70,7 @@ class Identity:
         lifetime: From the run's beginning to its end, in seconds.
         age: How long ago the run began, in seconds.
         grant: Cedar text that bounds the run; None for a token that has none.
+        run: What the run has done before; of tools, `THIS_TOOL` is the one that is called.
         ancestors: Who delegated to it, root first; what they have for ancestors is not looked at.
     """
 
@@ -80,6 +85,7 @@ class Identity:
     lifetime: int = LIFETIME
     age: int = 0
     grant: str | None = None
+    run: Tally = _FRESH
     ancestors: tuple[Identity, ...] = ()
 
     def invocation(self, now: float) -> Invocation:
@@ -245,6 +251,8 @@ def _each(workspace: Workspace, call: SupposedCall) -> Iterator[AccessRequest]:
         if part in context:
             check_size(cast("CedarJson", context[part]), declared[part].type, limits)
     uids = (tool.itself,) if offered.resource is None else offered.resource.uids(call.input, limits)
+    records = tallied(call, tool, context).records(workspace.policies.totals)
+    context["run"] = records[-1]
     check_readings(context, len(uids) * len(invocation.chain), limits)
     loaded = Loaded(workspace, call.entities)
     wanted = _principal(invocation)
@@ -257,7 +265,12 @@ def _each(workspace: Workspace, call: SupposedCall) -> Iterator[AccessRequest]:
         present = [entity["uid"] for entity in own]
         more = (entity for entity in approver if entity["uid"] not in present)
         yield AccessRequest(
-            invocation=invocation, action=tool.name, resource=resource, context=context, entities=(*own, *more)
+            invocation=invocation,
+            action=tool.name,
+            resource=resource,
+            context=context,
+            entities=(*own, *more),
+            runs=records if len(records) > 1 else (),
         )
 
 
@@ -326,7 +339,8 @@ def _judged(requests: Sequence[AccessRequest], rule: Rule, policies: PolicySet) 
         judged.append((request, decision))
         if not (decision.allowed or is_liftable(decision)):
             break
-    return Judged(rule=rule, policies=policies, judged=tuple(judged))
+    tallied = Tallied.of_a_new_run(requests[0].invocation)
+    return Judged(rule=rule, policies=policies, tallied=tallied, judged=tuple(judged))
 
 
 def _of(judged: Judged, requests: Sequence[AccessRequest]) -> Verdict:
@@ -347,11 +361,6 @@ def _verdict(requests: Sequence[AccessRequest], decisions: tuple[Decision, ...],
 def _unadvised(denial: Decision) -> Decision:
     """Return the denial of every such call: its caller is told what is told of a tool that does not exist."""
     return replace(denial, advice=None)
-
-
-def without_approval(request: AccessRequest) -> AccessRequest:
-    """Return a request as it is before anybody is asked."""
-    return replace(request, context={name: value for name, value in request.context.items() if name != "approval"})
 
 
 def _principal(invocation: Invocation) -> list[EntityUid]:

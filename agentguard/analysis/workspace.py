@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from agentguard.policy.compiled import Policy, PolicySet
     from agentguard.policy.source import PolicySource
-    from agentguard.policy.types import SchemaTypes
+    from agentguard.policy.types import ActionDecl, EntityDecl, SchemaTypes
     from agentguard.policy.written import WrittenSchema
 
 _LIMITS: Final = Limits()
@@ -121,8 +121,8 @@ def _differences(before: SchemaTypes, now: SchemaTypes) -> Iterator[str]:
     yield from _differing("action", _plain(before.actions), _plain(now.actions))
 
 
-def _plain(declared: Mapping[str, object]) -> dict[str, object]:
-    return {name: replace(one, line=0) for name, one in declared.items()}  # type: ignore[type-var]
+def _plain(declared: Mapping[str, EntityDecl | ActionDecl]) -> dict[str, EntityDecl | ActionDecl]:
+    return {name: replace(one, line=0) for name, one in declared.items()}
 
 
 def _differing(what: str, before: Mapping[str, object], now: Mapping[str, object]) -> Iterator[str]:

@@ -66,6 +66,10 @@ def explain(
     scope: Annotated[list[str] | None, _said("--scope", "NAME", "A scope of the token; may be repeated.")] = None,
     grade: Annotated[Grade | None, _said("--grade", "GRADE", "How distinct it is: run, token, shared.")] = None,
     claim: Annotated[list[str] | None, _said("--claim", "NAME=VALUE", "A mapped claim; may be repeated.")] = None,
+    run: Annotated[
+        list[str] | None,
+        _said("--run", "NAME=VALUE", "What the run has done before, such as calls=9; may be repeated."),
+    ] = None,
     grant: Annotated[Path | None, _said("--grant", "FILE", "The Cedar text that bounds the run.")] = None,
     entity: Annotated[
         list[str] | None, _said("--entity", "TYPE::ID={…}", "An entity that a loader would know; may be repeated.")
@@ -100,6 +104,7 @@ def explain(
         "--scope": scope,
         "--grade": grade,
         "--claim": claim,
+        "--run": run,
         "--grant": grant,
         "--entity": entity,
         "--fact": fact,
@@ -141,6 +146,7 @@ def explain(
         action=str(call),
         identity={name: value for name, value in identity.items() if value is not None},
         claims=claim or (),
+        done=run or (),
         given=given or (),
         facts=fact or (),
         entities=entity or (),

@@ -9,13 +9,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from agentguard.analysis.scenarios.baselines import Fitted, fit
 from agentguard.analysis.scenarios.starting import (
+    APPROVAL,
     GUARDRAILS,
     NEXT,
     OBSERVED,
@@ -27,6 +29,18 @@ from agentguard.analysis.scenarios.starting import (
     stand_in,
 )
 from agentguard.analysis.workspace import open_workspace
+from agentguard.cli.baselines import (
+    BaselineOption,
+    ListOption,
+    OverwriteOption,
+    add,
+    check_fit,
+    is_begun,
+    tell_list,
+    tell_rest,
+    told_json,
+    wanted,
+)
 from agentguard.cli.options import JsonOption
 from agentguard.cli.output import draw, result, result_json
 from agentguard.cli.schema import offer_of
@@ -36,6 +50,7 @@ from agentguard.errors import ConfigurationError
 from agentguard.limits import Limits
 from agentguard.model import printable
 from agentguard.offering import read_vocabulary
+from agentguard.policy.baselines import Baseline
 from agentguard.policy.folder import ENTITIES, POLICY_SUFFIX, SCHEMA_SUFFIX
 from agentguard.policy.offered import WrittenSchema
 from agentguard.policy.several import COMMON, SERVERS, home_of
@@ -78,6 +93,9 @@ def init(
         bool,
         typer.Option("--observe", metavar="", help="Permit everything, and judge by FOLDER/next in the shadow."),
     ] = False,
+    baseline: BaselineOption = None,
+    list_baselines: ListOption = False,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a policy folder that works: policies, entities, scenarios, and settings for an editor.
@@ -87,13 +105,29 @@ def init(
     nothing is denied yet: policies to come stand in `next/`, and only the evidence tells
     what they would have denied.
 
-    Nothing that is there is ever written over.
+    With --baseline, ready policies come with it, each with scenarios for the tools of the
+    server. A folder that has policies gets these alone.
 
-    Exits with 0 if the folder is made, with 2 if not.
+    Nothing that is there is ever written over, but for baselines with --overwrite.
+
+    Exits with 0 if the files are written, with 2 if not.
 
     Example: `agentguard init policies --server path/to/server.py`
     """
+    if list_baselines:
+        tell_list(as_json=as_json)
+        return
+    asked = wanted(baseline, overwrite=overwrite)
     command: Sequence[str] | None = ctx.meta[COMMAND]
+    if asked and is_begun(folder):
+        if server is not None or command is not None or observe:
+            message = (
+                f"`{folder.absolute()}` has policies already, so baselines are added to what it is about: "
+                "leave out the server and --observe, or name a new folder"
+            )
+            raise ConfigurationError(message)
+        add(folder, asked, baseline, overwrite=overwrite, as_json=as_json)
+        return
     if server is not None and command is not None:
         message = "`agentguard init` wants one server, got --server and a command after `--`: leave one out"
         raise ConfigurationError(message)
@@ -104,8 +138,10 @@ def init(
         offer = offer_of(server, command or (), None)
         written, types = offer.written, {} if offer.folder is None else _types(offer.folder)
         called = offer.named or SERVER
-    made = folder_files(written, types, observe=observe, named=called)
-    made |= {_README: _readme(folder, named, observe=observe), **_editor_files()}
+    fitted, made = folder_files(written, types, observe=observe, named=called, baselines=asked)
+    check_fit(fitted, baseline, written.server)
+    ready = {one.file: one.says for one in asked if one.file in fitted.files}
+    made |= {_README: _readme(folder, named, ready, observe=observe), **_editor_files()}
     write_new(folder, made)
     if as_json:
         result_json(
@@ -114,10 +150,12 @@ def init(
                 "files": sorted(made),
                 "server": written.server if named else None,
                 "observe": observe,
+                **told_json(fitted, asked),
             }
         )
         return
-    _tell(folder, made, written, named, observe=observe)
+    _tell(folder, made, written, named, ready, observe=observe)
+    tell_rest(fitted)
 
 
 def _check_free(folder: Path) -> None:
@@ -160,25 +198,47 @@ def _types(folder: Path) -> dict[str, str]:
     return {fragment.path: fragment.text for fragment in read_vocabulary(folder, _LIMITS).fragments}
 
 
+class Made(NamedTuple):
+    """The files of a new folder.
+
+    Attributes:
+        fitted: What became of the baselines that were asked for.
+        files: All that policies are made of, by name; those of the baselines are among them.
+    """
+
+    fitted: Fitted
+    files: dict[str, str]
+
+
 def folder_files(
-    written: WrittenSchema, types: Mapping[str, str], *, observe: bool, named: str = SERVER
-) -> dict[str, str]:
-    """Return all files that policies are made of, by name. They have been judged by before anybody sees them."""
-    policies = {**policy_files(written), **types}
+    written: WrittenSchema,
+    types: Mapping[str, str],
+    *,
+    observe: bool,
+    named: str = SERVER,
+    baselines: Sequence[Baseline] = (),
+) -> Made:
+    """Return all files that policies are made of. They have been judged by before anybody sees them."""
+    # What asks a person is there once, under one id.
+    asks = all(APPROVAL not in baseline.ids for baseline in baselines)
+    policies = {**policy_files(written, asks=asks), **types}
+    made = _complete(policies, written, named, baselines)
     if not observe:
-        return _complete(policies, written, named)
-    coming = {f"{NEXT}/{name}": text for name, text in _complete(policies, written, named).items()}
-    return {**_complete({**observing_files(), **types}, written, named), **coming}
+        return made
+    coming = {f"{NEXT}/{name}": text for name, text in made.files.items()}
+    return made._replace(files={**_complete({**observing_files(), **types}, written, named).files, **coming})
 
 
-def _complete(files: Mapping[str, str], written: WrittenSchema, named: str) -> dict[str, str]:
+def _complete(files: Mapping[str, str], written: WrittenSchema, named: str, baselines: Sequence[Baseline] = ()) -> Made:
     """Return the files of one folder with the schema, and with scenarios that pass."""
     with tempfile.TemporaryDirectory(prefix="agentguard-") as scratch:
         folder = Path(scratch)
         write_new(folder, files)
         schema = write_schema(written, read_folder(folder, _LIMITS), named=named)
         write_new(folder, {FILE: schema})
-        return {**files, FILE: schema, SCENARIOS: scenarios_of(open_workspace(folder))}
+        fitted = fit(open_workspace(folder), baselines, folder)
+        write_new(folder, fitted.files)
+        return Made(fitted, {**files, FILE: schema, SCENARIOS: scenarios_of(open_workspace(folder)), **fitted.files})
 
 
 def _editor_files() -> dict[str, str]:
@@ -190,7 +250,7 @@ def _editor_files() -> dict[str, str]:
     }
 
 
-def _readme(folder: Path, server: str, *, observe: bool) -> str:
+def _readme(folder: Path, server: str, ready: Mapping[str, str], *, observe: bool) -> str:
     """Return what the team reads first."""
     name = shlex.quote(folder.absolute().name)
     lines = [
@@ -200,7 +260,7 @@ def _readme(folder: Path, server: str, *, observe: bool) -> str:
         "",
         "| | |",
         "| --- | --- |",
-        *(f"| `{file}` | {what} |" for file, what in _listed(observe=observe)),
+        *(f"| `{file}` | {what} |" for file, what in _listed(ready, observe=observe)),
         "",
         "Run these from the folder above:",
         "",
@@ -220,12 +280,14 @@ def _readme(folder: Path, server: str, *, observe: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _listed(*, observe: bool) -> list[tuple[str, str]]:
+def _listed(ready: Mapping[str, str], *, observe: bool) -> list[tuple[str, str]]:
     """Return the files that somebody works with, and what each is for."""
     if not observe:
-        return [(name, what) for name, what in _WHAT.items() if name != OBSERVED]
+        own = [(name, what) for name, what in _WHAT.items() if name != OBSERVED]
+        return [*own[:2], *ready.items(), *own[2:]]
     own = [(name, _WHAT[name]) for name in (OBSERVED, SCENARIOS, FILE, _README, f"{_EDITOR}/")]
-    return [*own, (f"{NEXT}/", "the policies to come, each file as it will be here")]
+    coming = [(f"{NEXT}/{name}", what) for name, what in ready.items()]
+    return [*own, (f"{NEXT}/", "the policies to come, each file as it will be here"), *coming]
 
 
 def _commands(folder: str, server: str, *, observe: bool) -> list[str]:
@@ -243,12 +305,20 @@ def _commands(folder: str, server: str, *, observe: bool) -> list[str]:
     ]
 
 
-def _tell(folder: Path, made: Mapping[str, str], written: WrittenSchema, server: str, *, observe: bool) -> None:
+def _tell(
+    folder: Path,
+    made: Mapping[str, str],
+    written: WrittenSchema,
+    server: str,
+    ready: Mapping[str, str],
+    *,
+    observe: bool,
+) -> None:
     for_whom = (
         f"server `{printable(written.server)}`" if server else "an example server of three tools, which is not yours"
     )
     listed = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, what in _listed(observe=observe):
+    for name, what in _listed(ready, observe=observe):
         listed.add_row(Text(f"  {printable(os.path.join(folder, name))}", overflow="fold"), what)  # noqa: PTH118  it keeps `./`
     draw(f"wrote {len(made)} files for {for_whom}", listed, "")
     if observe:

@@ -221,7 +221,7 @@ def _write(offer: Offer, folder: Path, *, as_json: bool) -> None:
     file = folder / FILE
     found = _changes(before, offer.written)
     if text != before:
-        _replace(file, text)
+        write_over(file, text)
     if as_json:
         result_json({"file": str(file.absolute()), "written": text != before, "changes": found})
         return
@@ -279,7 +279,7 @@ def _changes(before: str | None, now: WrittenSchema) -> list[str]:
         return [f"what was there could not be read: {error.problems[0]}"]
 
 
-def _replace(file: Path, text: str) -> None:
+def write_over(file: Path, text: str) -> None:
     """Write a file whole: whoever reads it meanwhile reads the one that was there.
 
     Raises:

@@ -13,6 +13,7 @@ has its place under them.
 from __future__ import annotations
 
 import secrets
+import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, Self
 
@@ -34,7 +35,7 @@ from opentelemetry.trace import (
 from agentguard.evidence.record import SpanOf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextvars import Token
 
     from opentelemetry.context import Context
@@ -142,8 +143,24 @@ class Spans:
     """
 
     def __init__(self, tracer_provider: TracerProvider | None = None, *, forwarded: bool = False) -> None:
+        self._provider = tracer_provider
         self._tracer: Tracer = get_tracer("agentguard", version("agentguard"), tracer_provider)
         self.forwarded = forwarded
+
+    def look_through(self, stops: Callable[[object], bool]) -> None:
+        """Have everything looked through that is put on these spans, and on a tool's own, from now on.
+
+        Args:
+            stops: Returns whether a value may not be shown.
+        """
+        if "opentelemetry.sdk.trace" not in sys.modules:
+            return
+        # Where nobody has the SDK there is nothing to look through, and it stays out.
+        from agentguard.evidence.contain import contain_spans  # noqa: PLC0415
+
+        # A tool's own go to the process's provider, which may have come since the last call.
+        for known in (self._provider, None):
+            contain_spans(known, stops)
 
     def authorize(self, tool: str | None, *, beside: SpanContext = INVALID_SPAN_CONTEXT) -> OpenSpan:
         """Return the span of one decision.

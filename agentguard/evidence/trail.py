@@ -22,6 +22,8 @@ from agentguard.evidence.record import (
     execution_attributes,
     private_resource,
     record,
+    run_attributes,
+    run_state_attributes,
     shadowed_attributes,
 )
 from agentguard.evidence.vocabulary import Outcome, RecordKind
@@ -158,6 +160,25 @@ class Trail:
         self.metrics.appended(perf_counter() - began)
         return entry
 
+    def shared(self, invocation: Invocation) -> None:
+        """Keep that a run is used from elsewhere than where it was used first.
+
+        Raises:
+            Refusal: EVIDENCE_UNAVAILABLE.
+        """
+        self.keep(RecordKind.SHARED_RUN, run_attributes(invocation))
+
+    def leaked(self, invocation: Invocation, place: str, name: str) -> None:
+        """Keep that a secret of a run was stopped on its way out.
+
+        Args:
+            invocation: The run.
+            place: Where it would have come out.
+            name: What it is called; never the secret.
+        """
+        found = {"agentguard.credential.name": name, "agentguard.credential.place": place}
+        self.keep(RecordKind.CREDENTIAL_LEAK, {**run_attributes(invocation), **found})
+
     def refused_token(self, reason: Reason) -> None:
         """Keep that a token was refused; a flood of them becomes one record a second, with their number."""
         self.refusals.count(reason, self.clock(), self.keep)
@@ -172,6 +193,7 @@ class Trace:
         resource: What is acted on, as soon as it is known.
         input: The judged arguments, as Cedar JSON.
         inputs: Those of them whose values are kept; None where none are.
+        run: ``context.run`` as Cedar JSON, as soon as it is known.
         decision: What was decided and recorded; None before that.
     """
 
@@ -197,6 +219,7 @@ class Trace:
         "invocation",
         "policies",
         "resource",
+        "run",
     )  # fmt: skip
 
     def __init__(self, trail: Trail, action: str, call: Mapping[str, AttributeValue], *, known: bool) -> None:
@@ -220,6 +243,7 @@ class Trace:
         self.resource: EntityUid | None = None
         self.input: object = None
         self.inputs: Mapping[str, object] | None = None
+        self.run: object = None
         self.decision: Decision | None = None
 
     def asked(self, question: str, channel: str, approver: str | None = None) -> None:
@@ -279,7 +303,7 @@ class Trace:
             digest=None if self.input is None else arguments_digest(trail.key, self.input),
             policy_label=policies.label if policies is not None else None,
             policy_activated_at=policies.activated_at if policies is not None else None,
-            call={**self._call, **self._approval, **self._came_by},
+            call={**self._call, **self._approval, **self._came_by, **run_state_attributes(self.run)},
         )
         self._tried = True
         shows = self._span.kept(started_at=min(self._arrived, now))

@@ -30,6 +30,9 @@ class RecordKind(StrEnum):
     STOP = "stop"
     HEAD = "head"
     SHADOW = "shadow"
+    SHARED_RUN = "shared_run"
+    CREDENTIAL = "credential"
+    CREDENTIAL_LEAK = "credential_leak"
 
 
 class Outcome(StrEnum):
@@ -168,6 +171,18 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     _row("agentguard.arguments.digest", "string", _JUDGED, "Keyed HMAC-SHA-256 over what was judged."),
     _row("agentguard.transport", "string", _JUDGED, "`context.transport` of a call that was judged."),
     _row("agentguard.now", "double", _JUDGED, "`context.now` of a call that was judged, unix time.", unit="s"),
+    _row("agentguard.run_state.calls", "int", _JUDGED, "`context.run.calls`, as judged.", unit="{call}"),
+    _row("agentguard.run_state.calls_of_this_tool", "int", _JUDGED, "`context.run.calls_of_this_tool`.", unit="{call}"),
+    _row("agentguard.run_state.denied", "int", _JUDGED, "`context.run.denied`.", unit="{call}"),
+    _row("agentguard.run_state.labels", "string[]", _JUDGED, "`context.run.labels`, sorted, if there are any."),
+    _row(
+        "agentguard.run_state.spent",
+        "string[]",
+        _JUDGED,
+        "`context.run.spent`: each total of the server's tools, as `name=12.5000`, this call's part included.",
+    ),
+    _row("agentguard.run_state.shared", "bool", _JUDGED, "`context.run.shared`: it was used from several places."),
+    _row("agentguard.run_state.started_at", "string", _JUDGED, "`context.run.started_at`, as Cedar writes it."),
     _row("agentguard.environment", "string", ("record",), "`context.environment` of all that this guard judges."),
     _row("agentguard.time_zone", "string", ("record",), "Where `context.local` holds, for the same."),
     _row("agentguard.approval.id", "string", _JUDGED, "The question that a person was asked, in each of its records."),
@@ -178,6 +193,27 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
         _JUDGED,
         "The user who approved, when that is known; if users are declared private, a keyed digest.",
     ),
+    _row(
+        "agentguard.credential.name",
+        "string",
+        ("record",),
+        "What the guard's broker calls the credential; `invocation token`, or `unreadable` for what could not be "
+        "looked through.",
+    ),
+    _row(
+        "agentguard.credential.place",
+        "string",
+        ("record",),
+        "Where a secret was stopped on its way out: `result`, `exception`, `log`, `span`.",
+    ),
+    _row(
+        "agentguard.credential.event",
+        "string",
+        ("record",),
+        "What became of it: `issued`, `renewed`, `released`, or `release_failed`: it may be good until its own end.",
+    ),
+    _row("agentguard.credential.lease_id", "string", ("record",), "What names it at the broker; never the secret."),
+    _row("agentguard.credential.expires_at", "int", ("record",), "When it ends by itself, unix time.", unit="s"),
     _row("agentguard.evidence.chain_id", "string", _SHOWN, "The ledger's chain."),
     _row("agentguard.evidence.seq", "int", _SHOWN, "The record's place in the chain, from 1."),
     _row("agentguard.evidence.hash", "string", _SHOWN, "The record's SHA-256, hex."),

@@ -1,4 +1,4 @@
-"""Verify what an OAuth client signs to say who it is: ``private_key_jwt``.
+"""What an OAuth client signs to say who it is, ``private_key_jwt``: made, and verified.
 
 RFC 7523 section 3, with the client's part of OpenID Connect Core section 9. Pure: text,
 keys and a time in, what was proved out. That an assertion is used only once is up to
@@ -9,6 +9,7 @@ Conditions are stated as what is accepted; everything else is refused.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,9 @@ from agentguard.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from agentguard.identity.jwk import KeySet
 
@@ -71,6 +75,42 @@ class Assertion:
     client_id: str
     token_id: str
     until: float
+
+
+def sign_assertion(
+    *,
+    client_id: str,
+    audience: str,
+    private: EllipticCurvePrivateKey | Ed25519PrivateKey,
+    algorithm: str,
+    key_id: str,
+    token_id: str,
+    now: int,
+    seconds: int,
+) -> str:
+    """Make an assertion, for one request.
+
+    Args:
+        client_id: The client.
+        audience: The one issuer that it is for.
+        private: The client's key.
+        algorithm: What the key signs with: ES256 or EdDSA.
+        key_id: ``kid``.
+        token_id: ``jti``, another one each time.
+        now: Unix seconds.
+        seconds: How long it is good.
+    """
+    claims = {
+        "iss": client_id,
+        "sub": client_id,
+        "aud": audience,
+        "jti": token_id,
+        "iat": now,
+        "exp": now + seconds,
+    }
+    payload = json.dumps(claims, separators=(",", ":")).encode()
+    # With `typ` as every server knows it, of old.
+    return _JWS.encode(payload, private, algorithm=algorithm, headers={"kid": key_id, "typ": "JWT"})
 
 
 def peek_assertion(assertion: str) -> Claimed:

@@ -201,7 +201,7 @@ class JWKS:
     async def _discover(self, client: httpx2.AsyncClient) -> str:
         """Return the key set's URL as the issuer's metadata gives it."""
         problem: Exception | None = None
-        for url in _metadata_urls(httpx2.URL(self._issuer or "")):
+        for url in metadata_urls(httpx2.URL(self._issuer or "")):
             try:
                 metadata = await self._read(client, url)
             except (httpx2.HTTPError, ValueError) as error:
@@ -233,7 +233,8 @@ class JWKS:
         return read_object(bytes(body))
 
 
-def _metadata_urls(issuer: httpx2.URL) -> tuple[httpx2.URL, httpx2.URL]:
+def metadata_urls(issuer: httpx2.URL) -> tuple[httpx2.URL, httpx2.URL]:
+    """Return where an issuer's metadata may be: RFC 8414 section 3, then OpenID Connect Discovery."""
     path = issuer.path.rstrip("/")
     return (
         issuer.copy_with(path=f"/.well-known/oauth-authorization-server{path}"),

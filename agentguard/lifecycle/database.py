@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from agentguard.errors import ConfigurationError
-from agentguard.lifecycle.tables import ADD_AUDIENCE, HAS_AUDIENCE, SCHEMA
+from agentguard.lifecycle.tables import ADDED, SCHEMA
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,13 +140,19 @@ def _recognise(connection: sqlite3.Connection) -> None:
 
 def _complete(connection: sqlite3.Connection) -> None:
     """Add what a store of ours does not have yet; a process that knows nothing of it goes on."""
-    if connection.execute(HAS_AUDIENCE).fetchone() == (1,):
+    if not _lacking(connection):
         return
     connection.execute("BEGIN IMMEDIATE")
     # Another process may have been first.
-    if connection.execute(HAS_AUDIENCE).fetchone() == (0,):
-        connection.execute(ADD_AUDIENCE)
+    for statement in _lacking(connection):
+        connection.execute(statement)
     connection.execute("COMMIT")
+
+
+def _lacking(connection: sqlite3.Connection) -> list[str]:
+    return [
+        statement for has, statements in ADDED if connection.execute(has).fetchone() == (0,) for statement in statements
+    ]
 
 
 def _write_schema(connection: sqlite3.Connection) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.lifecycle.ended import Ended, Ending, Kind, Revocation, ending, run_of
 from agentguard.lifecycle.mirror import Mirror
 from agentguard.lifecycle.states import KEPT_SECONDS, ended_by, judged
+from agentguard.lifecycle.tally import Tally, forgotten
 from agentguard.limits import Limits
 from agentguard.model import Reason
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from agentguard.lifecycle.ended import Link
     from agentguard.lifecycle.states import RunRecord
+    from agentguard.lifecycle.tally import Exchange, Run
     from agentguard.model import Invocation
 
 
@@ -28,17 +30,27 @@ class MemoryStore:
     Args:
         clock: Gives unix seconds.
         spent_entries: How many used keys are kept at once; one more is refused.
+        tally_entries: Of how many runs it is kept at once what they have done; one more is refused.
         limits: The leeway that a cutoff counts in.
     """
 
+    waits: Final = False
+
     def __init__(
-        self, *, clock: Callable[[], float], spent_entries: int = 100_000, limits: Limits | None = None
+        self,
+        *,
+        clock: Callable[[], float],
+        spent_entries: int = 100_000,
+        tally_entries: int = 100_000,
+        limits: Limits | None = None,
     ) -> None:
-        if not spent_entries >= 1:
-            message = f"`spent_entries` wants at least 1, got `{spent_entries}`: leave it out for 100000"
-            raise ConfigurationError(message)
+        for name, entries in (("spent_entries", spent_entries), ("tally_entries", tally_entries)):
+            if not entries >= 1:
+                message = f"`{name}` wants at least 1, got `{entries}`: leave it out for 100000"
+                raise ConfigurationError(message)
         self._clock = clock
         self._spent_entries = spent_entries
+        self._tally_entries = tally_entries
         self._leeway = (limits or Limits()).leeway_seconds
         self._mirror = Mirror()
         self._revocations: dict[tuple[str, Kind, str], Revocation] = {}
@@ -47,6 +59,9 @@ class MemoryStore:
         self._spent: set[str] = set()
         self._unspend: list[tuple[float, str]] = []
         self._unspent_until = float("-inf")
+        self._tallies: dict[Run, tuple[Tally, float]] = {}
+        self._untally: list[tuple[float, Run]] = []
+        self._untallied_until = float("-inf")
         self._lock = Lock()
 
     def require_healthy(self) -> None:
@@ -136,6 +151,51 @@ class MemoryStore:
             self._spent.add(key)
             heapq.heappush(self._unspend, (until, key))
             return True
+
+    def tallies(self, *runs: Run) -> tuple[Tally, ...]:
+        """Return what these runs have done so far; see `Store.tallies`."""
+        with self._lock:
+            return tuple(self._tallies[run][0] if run in self._tallies else Tally() for run in runs)
+
+    def exchange(self, *exchanges: Exchange) -> bool:
+        """Put tallies in the place of those that were read, all or none; see `Store.exchange`.
+
+        Raises:
+            Refusal: `STORE_UNAVAILABLE`, if those of as many runs as may be are kept already, or those of this one
+                were forgotten.
+        """
+        with self._lock:
+            known = [self._tallies.get(each.run) for each in exchanges]
+            for each, found in zip(exchanges, known, strict=True):
+                if each.before != (0 if found is None else found[0].version):
+                    return False
+            if new := {
+                each.run: each.kept_until for each, found in zip(exchanges, known, strict=True) if found is None
+            }:
+                self._make_room(new)
+            for each, found in zip(exchanges, known, strict=True):
+                until = each.kept_until if found is None else max(each.kept_until, found[1])
+                self._tallies[each.run] = (each.after, until)
+            return True
+
+    def _make_room(self, new: dict[Run, float]) -> None:
+        now = self._clock()
+        while self._untally and self._untally[0][0] <= now:
+            _, run = heapq.heappop(self._untally)
+            until = self._tallies[run][1]
+            # A later end was named since.
+            if now < until:
+                heapq.heappush(self._untally, (until, run))
+                continue
+            self._untallied_until = max(self._untallied_until, until)
+            del self._tallies[run]
+        # What was let go of must not begin anew, not even after the clock was set back.
+        if not all(self._untallied_until < until for until in new.values()):
+            raise forgotten()
+        if not len(self._tallies) + len(new) <= self._tally_entries:
+            raise Refusal(Reason.STORE_UNAVAILABLE, f"what {self._tally_entries} runs have done is kept already")
+        for run, until in new.items():
+            heapq.heappush(self._untally, (until, run))
 
     def record_run(self, run: RunRecord) -> None:
         """Keep a run that is about to begin.

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+import json
+import re
+from typing import TYPE_CHECKING, Final
+
+from agentguard.lifecycle.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agentguard.lifecycle.tally import Exchange, Run
 
 NAMES: Final = ("ended", "ended-due", "news", "seq", "horizons", "runs", "runs-due", "settled", "used", "calls")
 """The keys; the hash tag keeps them together in a cluster."""
@@ -77,3 +86,74 @@ redis.call('HSETNX', used, ARGV[1], ARGV[2])
 redis.call('HINCRBY', calls, ARGV[1], ARGV[3])
 return 1
 """
+
+# A tally is a key of its own, so that each has its own end: `version:mark:text`. The mark is that of the exchange
+# that wrote it. The client asks again when the connection breaks before the answer has come: what was done then is
+# done, and another's exchange to the same version is not taken for it. The latest end that was named counts.
+EXCHANGE: Final = """
+local done = 0
+for number, key in ipairs(KEYS) do
+  local row = redis.call('GET', key)
+  local version, mark = '0', ''
+  if row then
+    version, mark = string.match(row, '^(%d+):(%x+):')
+    if not version then return redis.error_reply('ERR a tally cannot be read') end
+  end
+  if mark == ARGV[1] then done = done + 1 elseif version ~= ARGV[3 * number - 1] then return 0 end
+end
+if done < #KEYS then
+  for number, key in ipairs(KEYS) do
+    local seconds = math.max(redis.call('TTL', key), tonumber(ARGV[3 * number + 1]))
+    redis.call('SET', key, ARGV[3 * number], 'EX', string.format('%d', seconds))
+  end
+end
+return 1
+"""
+
+DAY: Final = 86_400
+"""For how many seconds longer than it has to the server keeps something: clocks are set back, though not by a day."""
+
+_LONGEST: Final = 100 * 365 * DAY
+_TALLY: Final = re.compile("([1-9][0-9]*):[0-9a-f]+:(.*)", re.DOTALL)
+
+
+def seconds_until(moment: float, now: float) -> int:
+    """Return for how many seconds the server keeps what is valid until *moment*."""
+    return int(min(max(moment - now, 0), _LONGEST)) + DAY
+
+
+def tally_key(run: Run) -> str:
+    """Return the key of what a run has done."""
+    return key(f"tally:{json.dumps(run)}")
+
+
+def tally_of(row: str | None) -> Tally:
+    """Return what the server keeps of what a run has done.
+
+    Raises:
+        ValueError: It is no tally.
+    """
+    if row is None:
+        return Tally()
+    found = _TALLY.fullmatch(row)
+    if found is None:
+        message = "a tally cannot be read"
+        raise ValueError(message)
+    return Tally.of_text(int(found[1]), found[2])
+
+
+def exchanging(exchanges: Iterable[Exchange], mark: str, now: float) -> tuple[list[str], list[object]]:
+    """Return the keys and the arguments of `EXCHANGE`.
+
+    Args:
+        exchanges: What is to be exchanged.
+        mark: Hexadecimal digits that are not used twice.
+        now: Unix seconds.
+    """
+    keys: list[str] = []
+    arguments: list[object] = [mark]
+    for each in exchanges:
+        keys.append(tally_key(each.run))
+        row = f"{each.after.version}:{mark}:{each.after.as_text()}"
+        arguments += [each.before, row, seconds_until(each.kept_until, now)]
+    return keys, arguments

@@ -23,6 +23,7 @@ from agentguard.lifecycle.follower import Follower
 from agentguard.lifecycle.mirror import Mirror
 from agentguard.lifecycle.states import judged
 from agentguard.lifecycle.unwritten import Unwritten
+from agentguard.lifecycle.writer import Writer, unavailable
 from agentguard.limits import Limits
 from agentguard.model import Reason
 
@@ -32,14 +33,12 @@ if TYPE_CHECKING:
     from agentguard.lifecycle.database import Opened
     from agentguard.lifecycle.ended import Link
     from agentguard.lifecycle.states import RunRecord
+    from agentguard.lifecycle.tally import Exchange, Run, Tally
     from agentguard.model import Invocation
 
 # Seconds between two writes of what guards counted or could not write, and between two
 # looks at the file with fresh eyes.
 _SELDOM: Final = 1.0
-
-# Seconds between two tries for the lock.
-_STEP: Final = 0.001
 
 
 class SQLiteStore:
@@ -56,6 +55,8 @@ class SQLiteStore:
     Raises:
         ConfigurationError: The file cannot be used.
     """
+
+    waits: Final = False
 
     def __init__(
         self,
@@ -75,13 +76,15 @@ class SQLiteStore:
         self._wait = wait
         self._mirror = Mirror(limit=limits.staleness_seconds, monotonic=monotonic)
         self._reader: Opened | None = None
-        self._writer: Opened | None = None
+        self._writer = Writer(self.path, wait=wait)
+        # Each call of a run exchanges its tally: waiting for the disk would be dearer than all the rest of a call.
+        self._tallier = Writer(self.path, wait=wait, synced=False)
         self._followed = False
         self._version: int | None = None
         self._seq = 0
         self._probed = self._written_late = monotonic()
         self._unwritten = Unwritten(clock)
-        self._reading, self._writing = Lock(), Lock()
+        self._reading = Lock()
         self._closed = False
         self._follower: Follower | None = None
         prepare(self.path)
@@ -108,7 +111,7 @@ class SQLiteStore:
                 news = self._read_news(began)
             except (sqlite3.Error, OSError, ValueError) as error:
                 self._let_go_of_reader()
-                raise _unavailable(error) from error
+                raise unavailable(error) from error
             self._mirror.synced(began)
             self._mirror.forget(self._clock())
         if began - self._written_late >= _SELDOM:
@@ -151,6 +154,10 @@ class SQLiteStore:
     def _write_late(self, now: float) -> None:
         """Write what could not be written, and what guards counted, if nobody else is writing."""
         self._written_late = now
+        with self._reading, suppress(sqlite3.Error):
+            if self._reader is not None:
+                # Has the disk keep what calls have done, so that none of them waits for it.
+                self._reader.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         with suppress(Refusal), self._unwritten.taken() as (ends, calls):
             if ends or calls:
                 with self._transaction(seconds=0) as connection:
@@ -161,46 +168,9 @@ class SQLiteStore:
     @contextmanager
     def _transaction(self, *, seconds: float | None = None) -> Iterator[sqlite3.Connection]:
         """Write all of it, durably, or nothing."""
-        wait = self._wait if seconds is None else seconds
-        with self._writing:
-            self._refuse_closed()
-            done = False
-            try:
-                # A connection to a file that was exchanged would write where nobody reads.
-                if self._writer is not None and not self._writer.is_at(self.path):
-                    self._let_go_of_writer()
-                if self._writer is None:
-                    self._writer = connect(self.path, seconds=wait)
-                connection = self._writer.connection
-                self._begin(connection, wait)
-                tables.prune(connection, self._clock())
-                yield connection
-                connection.execute("COMMIT")
-                done = True
-            except (sqlite3.Error, OSError, ValueError) as error:
-                raise _unavailable(error) from error
-            finally:
-                # Closing rolls back, whatever state the connection is in.
-                if not done:
-                    self._let_go_of_writer()
-
-    def _begin(self, connection: sqlite3.Connection, wait: float) -> None:
-        """Wait for the lock in small steps.
-
-        SQLite's own steps grow to a tenth of a second: beside a process that writes one
-        thing after the other, it was refused after two seconds.
-        """
-        connection.execute("PRAGMA busy_timeout = 0")
-        until = time.monotonic() + wait
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or not time.monotonic() < until:
-                    raise
-            else:
-                return
-            time.sleep(_STEP)
+        with self._writer.transaction(seconds=seconds) as connection:
+            tables.prune(connection, self._clock())
+            yield connection
 
     def require_healthy(self) -> None:
         """Pass only if the file was read recently enough.
@@ -255,6 +225,19 @@ class SQLiteStore:
         with self._transaction() as connection:
             return self._clock() < until and tables.spend(connection, key, until)
 
+    def tallies(self, *runs: Run) -> tuple[Tally, ...]:
+        """Return what these runs have done so far, from the file itself; see `Store.tallies`."""
+        with self._tallier.reading() as connection:
+            return tables.read_tallies(connection, runs)
+
+    def exchange(self, *exchanges: Exchange) -> bool:
+        """Put tallies in the place of those that were read, all or none; see `Store.exchange`.
+
+        A loss of power may take what was exchanged in the last seconds.
+        """
+        with self._tallier.transaction() as connection:
+            return tables.exchange_tallies(connection, exchanges, self._clock())
+
     def record_run(self, run: RunRecord) -> None:
         """Keep a run that is about to begin; see `Store.record_run`."""
         self.require_mintable(run)
@@ -284,7 +267,7 @@ class SQLiteStore:
             finally:
                 connection.close()
         except (sqlite3.Error, OSError, ValueError) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     def close(self) -> None:
         """Write what is left, and let go of the file; afterwards the store is unavailable."""
@@ -292,11 +275,12 @@ class SQLiteStore:
             self._follower.close()
             self._follower = None
             self._write_late(self._monotonic())
-        with self._reading, self._writing:
+        with self._reading:
             self._closed = True
             self._mirror.close()
             self._let_go_of_reader()
-            self._let_go_of_writer()
+        self._writer.close()
+        self._tallier.close()
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -307,11 +291,6 @@ class SQLiteStore:
             self._reader.connection.close()
         self._reader = None
 
-    def _let_go_of_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.connection.close()
-        self._writer = None
-
 
 @contextmanager
 def _one_state_of(connection: sqlite3.Connection) -> Iterator[None]:
@@ -320,7 +299,3 @@ def _one_state_of(connection: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         connection.execute("ROLLBACK")
-
-
-def _unavailable(error: Exception) -> Refusal:
-    return Refusal(Reason.STORE_UNAVAILABLE, f"{type(error).__name__}: {error}")

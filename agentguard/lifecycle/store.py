@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentguard.lifecycle.ended import Link
+    from agentguard.lifecycle.tally import Exchange, Run, Tally
     from agentguard.model import Invocation
 
 __all__ = ["Ended", "Kind", "MemoryStore", "Revocation", "RunRecord", "RunState", "Store"]
@@ -137,6 +138,30 @@ class Store(Protocol):
 
         Raises:
             Refusal: `STORE_UNAVAILABLE`, if its use could not be kept.
+        """
+        ...
+
+    def tallies(self, *runs: Run) -> tuple[Tally, ...]:
+        """Return what these runs have done so far, as it is now: one for each, version 0 where nothing is kept.
+
+        All of them are of one moment.
+
+        Raises:
+            Refusal: `STORE_UNAVAILABLE`.
+        """
+        ...
+
+    def exchange(self, *exchanges: Exchange) -> bool:
+        """Put tallies in the place of those that were read, all of them or none.
+
+        What was exchanged outlasts this process, in a store that outlasts it at all, and the next
+        `tallies` of any process has it. It is kept until an hour after the run's end.
+
+        Returns:
+            Whether each still had the version that was read; else nothing was changed.
+
+        Raises:
+            Refusal: `STORE_UNAVAILABLE`; it may have been done all the same.
         """
         ...
 

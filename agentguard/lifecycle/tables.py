@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.lifecycle.ended import Ended, Kind, Revocation
 from agentguard.lifecycle.states import KEPT_SECONDS, RunRecord, RunState, ended_by
+from agentguard.lifecycle.tally import Tally, forgotten
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
+
+    from agentguard.lifecycle.tally import Exchange, Run
+
+# A tally is found by its run alone; what `until` says lies past the end of the run.
+_TALLIES: Final = (
+    """CREATE TABLE tallies (
+        issuer TEXT NOT NULL, run_id TEXT NOT NULL, version INTEGER NOT NULL, tally TEXT NOT NULL, until REAL NOT NULL,
+        PRIMARY KEY (issuer, run_id))""",
+    "CREATE INDEX tallies_until ON tallies (until)",
+)
 
 # In `ended`, no cutoff and no end are NULL. A row that changes gets a new number, so that
 # whoever follows reads it again; AUTOINCREMENT gives no number twice.
@@ -29,11 +40,18 @@ SCHEMA: Final = (
         reason TEXT NOT NULL, ended_at REAL, used_at REAL, calls INTEGER NOT NULL, audience TEXT NOT NULL DEFAULT '',
         PRIMARY KEY (issuer, run_id))""",
     "CREATE INDEX runs_ends_at ON runs (ends_at)",
+    *_TALLIES,
 )
 
-# The first stores had no column for it. That needs no other version: each statement names its columns.
-HAS_AUDIENCE: Final = "SELECT count(*) FROM pragma_table_info('runs') WHERE name = 'audience'"
-ADD_AUDIENCE: Final = "ALTER TABLE runs ADD COLUMN audience TEXT NOT NULL DEFAULT ''"
+# What the first stores did not have: how one tells, and what adds it. It needs no other version of the schema,
+# since each statement names its columns.
+ADDED: Final = (
+    (
+        "SELECT count(*) FROM pragma_table_info('runs') WHERE name = 'audience'",
+        ("ALTER TABLE runs ADD COLUMN audience TEXT NOT NULL DEFAULT ''",),
+    ),
+    ("SELECT count(*) FROM sqlite_schema WHERE name = 'tallies'", _TALLIES),
+)
 
 # How much longer the file keeps what may be forgotten: a process whose clock is behind
 # must still find it when it starts.
@@ -109,7 +127,7 @@ def read_revocation(connection: sqlite3.Connection, issuer: str, kind: Kind, nam
 
 def prune(connection: sqlite3.Connection, now: float) -> None:
     """Let go of what can match nothing, and note how far: the clock may be set back."""
-    for name in ("ended", "spent"):
+    for name in ("ended", "spent", "tallies"):
         connection.execute(
             f"INSERT INTO horizons SELECT ?, max(until) FROM {name} WHERE until <= ? HAVING max(until) IS NOT NULL "  # noqa: S608  the names stand above
             "ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
@@ -153,3 +171,42 @@ def _run(row: Sequence[object]) -> RunRecord:
     given["ancestors"] = tuple(json.loads(str(given["ancestors"])))
     given["state"] = RunState(str(given["state"]))
     return RunRecord(**given)  # type: ignore[arg-type]
+
+
+def read_tallies(connection: sqlite3.Connection, runs: Sequence[Run]) -> tuple[Tally, ...]:
+    """Return what these runs have done so far."""
+    rows = (
+        connection.execute("SELECT version, tally FROM tallies WHERE issuer = ? AND run_id = ?", run).fetchone()
+        for run in runs
+    )
+    return tuple(Tally() if row is None else Tally.of_text(*row) for row in rows)
+
+
+def exchange_tallies(connection: sqlite3.Connection, exchanges: Sequence[Exchange], now: float) -> bool:
+    """Keep tallies, and return whether each still had the version that was read; else keep none."""
+    known: list[float | None] = []
+    for each in exchanges:
+        version, until = connection.execute(
+            "SELECT version, until FROM tallies WHERE issuer = ? AND run_id = ?", each.run
+        ).fetchone() or (0, None)
+        if version != each.before:
+            return False
+        known.append(until)
+    for each, until in zip(exchanges, known, strict=True):
+        row = (each.after.version, each.after.as_text())
+        if until is not None and each.kept_until <= until:
+            # Without the index of `until`, since that stays.
+            connection.execute(
+                "UPDATE tallies SET version = ?, tally = ? WHERE issuer = ? AND run_id = ?", (*row, *each.run)
+            )
+            continue
+        if until is None:
+            # There are more of them now: the moment to let go of some.
+            prune(connection, now)
+            if not read_horizon(connection, "tallies") < each.kept_until:
+                raise forgotten()
+        connection.execute(
+            "INSERT OR REPLACE INTO tallies (issuer, run_id, version, tally, until) VALUES (?, ?, ?, ?, ?)",
+            (*each.run, *row, each.kept_until),
+        )
+    return True

@@ -14,6 +14,7 @@ import json
 import logging
 import time
 from dataclasses import asdict
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, Unpack
 from urllib.parse import urlsplit
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from agentguard.lifecycle.ended import Link
+    from agentguard.lifecycle.tally import Exchange, Run, Tally
     from agentguard.model import Invocation
 
 _LOG: Final = logging.getLogger("agentguard")
@@ -50,8 +52,6 @@ _FAILURES: Final = (redis.RedisError, OSError, ValueError, TypeError, KeyError)
 _SELDOM: Final = 1.0
 _FORBIDDEN_SECONDS: Final = 600.0
 _GRACE: Final = 300
-# How much longer than its validity a used key is kept: clocks are set back, though not by a day.
-_DAY: Final = 86_400
 _NEWS_ENTRIES: Final = 10_000
 
 
@@ -71,6 +71,8 @@ class ValkeyStore:
     Raises:
         ConfigurationError: The URL is none.
     """
+
+    waits: Final = True
 
     def __init__(
         self,
@@ -270,11 +272,24 @@ class ValkeyStore:
 
     def spend(self, key: str, until: float) -> bool:
         """Use *key*, and return whether this was its first use, anywhere, and in time."""
-        left = until - self._clock()
-        if not left > 0:
+        now = self._clock()
+        if not now < until:
             return False
-        seconds = int(min(left, 100 * 365 * _DAY)) + _DAY
+        seconds = scripts.seconds_until(until, now)
         return self._ask("SET", f"{scripts.TAG}:spent:{key}", "1", "NX", "EX", seconds) is not None
+
+    def tallies(self, *runs: Run) -> tuple[Tally, ...]:
+        """Return what these runs have done so far, as the server has it now; see `Store.tallies`."""
+        rows = self._ask("MGET", *map(scripts.tally_key, runs))
+        try:
+            return tuple(map(scripts.tally_of, rows))
+        except ValueError as error:
+            raise _unavailable(error) from error
+
+    def exchange(self, *exchanges: Exchange) -> bool:
+        """Put tallies in the place of those that were read, all or none; see `Store.exchange`."""
+        keys, arguments = scripts.exchanging(exchanges, token_hex(8), self._clock())
+        return bool(self._ask("EVAL", scripts.EXCHANGE, len(keys), *keys, *arguments) == 1)
 
     def record_run(self, run: RunRecord) -> None:
         """Keep a run that is about to begin; see `Store.record_run`."""

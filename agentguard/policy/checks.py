@@ -16,7 +16,7 @@ from agentguard.policy.culprit import entity, member, named, operand, whole
 from agentguard.policy.lexer import Kind, position, tokens
 from agentguard.policy.placing import problem_at
 from agentguard.policy.problem import Problem, did_you_mean
-from agentguard.policy.schema import CONTEXT, GROUPS
+from agentguard.policy.schema import CONTEXT, GROUPS, totals_of
 from agentguard.policy.several import COMMON, split
 from agentguard.policy.syntax import syntax_of
 from agentguard.policy.tree import Op
@@ -206,6 +206,12 @@ def _lacks(
     elif not record:
         known = {*(name.rstrip("?") for name in CONTEXT), "input", "facts"}
         what = f"the context {lack}: {did_you_mean(name, known)}"
+    elif record == "run.spent":
+        totals = totals_of(tools)
+        fix = (
+            did_you_mean(name, totals) if totals else "no tool adds to a total, so declare it, with `Spend` or spends="
+        )
+        what = f"the context {lack}: {fix}"
     elif record in _RECORDS:
         what = f"the context {lack}: {did_you_mean(name, _members(_RECORDS[record]))}"
     else:

@@ -22,7 +22,7 @@ from agentguard.policy.kept import Kept
 from agentguard.policy.lexer import statements, tokens
 from agentguard.policy.literals import literals
 from agentguard.policy.reach import KnownEntities, Uid, ancestors, json_text, parents_of, resolve, uid_of
-from agentguard.policy.schema import GuardedTool
+from agentguard.policy.schema import GuardedTool, totals_of
 from agentguard.policy.sketch import Sketches, part_of
 from agentguard.policy.slicing import PolicyIndex, Scope
 from agentguard.policy.unseen import asked_unseen
@@ -200,6 +200,7 @@ class PolicySet:
         )
         self._index = PolicyIndex({policy.id: policy.scope for policy in policies})
         self.actions = {tool.name: _action(tool, schema, entities) for tool in tools}
+        self.totals = totals_of(tools)
         self._hiding = [tool for tool in tools if tool.unseen]
         self._principals = frozenset((uid.type, uid.id) for uid in self._index.principals)
         self._links: Kept[tuple[Invocation, str | None], Link] = Kept(_KEPT_LINKS)

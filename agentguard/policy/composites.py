@@ -34,6 +34,7 @@ class Shape:
         depth: How deep sets and records are nested in it; 0 for a scalar.
         parts: What a record holds.
         element: What a set holds.
+        spends: The total that a number of it adds to; empty for none.
         convert: Turns a value into Cedar JSON; `to_cedar` calls it.
     """
 
@@ -42,6 +43,7 @@ class Shape:
     depth: int = 0
     parts: tuple[Member, ...] = dataclasses.field(default=(), kw_only=True, compare=False, repr=False)
     element: Shape | None = dataclasses.field(default=None, kw_only=True, compare=False, repr=False)
+    spends: str = dataclasses.field(default="", kw_only=True, compare=False, repr=False)
     convert: Convert = dataclasses.field(kw_only=True, compare=False, repr=False)
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from agentguard.policy.lexer import Kind, tokens, unquote
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agentguard.policy.lexer import Token
 
 _EXTENSIONS: Final = frozenset(("decimal", "datetime", "duration", "ipaddr"))
@@ -47,7 +49,7 @@ def read_declarations(schema: str) -> dict[str, Declaration]:
     return _Reader(schema).read()
 
 
-def closure(start: set[str], declared: dict[str, Declaration]) -> set[str]:
+def closure(start: set[str], declared: Mapping[str, Declaration]) -> set[str]:
     """Return *start* and every name that its types are made of, however deep."""
     found: set[str] = set()
     pending = list(start)

@@ -37,7 +37,7 @@ __all__ = ["Policy", "PolicySet", "bearing", "context_text", "decide", "denial_o
 
 # The parts of the context whose schema has no entity type in it, so that nothing in them
 # can refer to one. Cedar itself refuses a context that is not as its schema says.
-_WITHOUT_ENTITIES: Final = frozenset(("input", "facts", "now", "local", "environment", "transport"))
+_WITHOUT_ENTITIES: Final = frozenset(("input", "facts", "now", "local", "environment", "transport", "run"))
 # Of one slice; Cedar names policies in any order.
 _ANSWERS: Final = 1_024
 # Of what a principal reaches, as many are looked at as if the call acted on them.
@@ -67,9 +67,9 @@ def decide(request: AccessRequest, policies: PolicySet, *, supposing: frozenset[
     try:
         action = policies.action(request.action)
         start = {(resource.type, resource.id)}
-        context = context_text(request.context, start)
         given = Given(request.entities, policies)
         for depth, invocation in enumerate(request.invocation.chain):
+            context = context_text(request.of_link(depth), start)
             link = policies.link(invocation, action, supposing=supposing)
             entities = given.around(link, action, start, (resource.type, resource.id))
             chosen = policies.slice(link, action, given.closure(link))

@@ -68,7 +68,7 @@ def _laid_out(text: str, found: Sequence[Statement]) -> str:
     start = 0
     for statement in found:
         # A comment in the line that a policy ends in is about that policy, one below it about the next.
-        end = _REST_OF_LINE.match(text, statement.offset + len(statement.text)).end()  # type: ignore[union-attr]
+        end = next(_REST_OF_LINE.finditer(text, statement.offset + len(statement.text))).end()
         parts.append(_settled(text[start:end]))
         start = end
     parts.append(_settled(text[start:]))

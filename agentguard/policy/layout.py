@@ -66,10 +66,10 @@ def _lines(type_: CedarType, before: str, after: str) -> list[str]:
 
 
 def _member_lines(name: str, member: Member, indent: str) -> list[str]:
-    chosen, head = _choices(member.type), _head(name, member)
-    if chosen and len(f"{indent}{chosen} {head}{_flat(member.type)},") > WIDTH:
-        return [f"{indent}{chosen}", *_lines(member.type, f"{indent}{head}", ",")]
-    return _lines(member.type, f"{indent}{chosen}{' ' if chosen else ''}{head}", ",")
+    said, head = _annotations(member.type), _head(name, member)
+    if said and len(f"{indent}{said} {head}{_flat(member.type)},") > WIDTH:
+        return [f"{indent}{said}", *_lines(member.type, f"{indent}{head}", ",")]
+    return _lines(member.type, f"{indent}{said}{' ' if said else ''}{head}", ",")
 
 
 def _head(name: str, member: Member) -> str:
@@ -82,14 +82,16 @@ def _flat(type_: CedarType) -> str:
     if type_.name != "Record":
         return type_.name
     members = (
-        f"{_choices(member.type)} {_head(name, member)}{_flat(member.type)}".lstrip()
+        f"{_annotations(member.type)} {_head(name, member)}{_flat(member.type)}".lstrip()
         for name, member in type_.members.items()
     )
     return f"{{ {', '.join(members)} }}" if type_.members else "{}"
 
 
-def _choices(type_: CedarType) -> str:
-    """Return the annotation that lists the values of a member, or of what its sets hold."""
+def _annotations(type_: CedarType) -> str:
+    """Return what lists the values of a member, or of what its sets hold, and says which total it adds to."""
+    spends = f"@spends({literal(type_.spends)})" if type_.spends else ""
     while type_.element is not None:
         type_ = type_.element
-    return f"@one_of({literal(joined(type_.one_of, CHOICE))})" if type_.one_of else ""
+    one_of = f"@one_of({literal(joined(type_.one_of, CHOICE))})" if type_.one_of else ""
+    return f"{one_of} {spends}".strip()

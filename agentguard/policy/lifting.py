@@ -52,8 +52,9 @@ def _might_lift(request: AccessRequest, context: Mapping[str, object], policies:
     action, resource = policies.action(request.action), request.resource
     uid = resource.type, resource.id
     given = Given(request.entities, policies)
-    whole, part = json_text(context), json_text(_partial(context))
-    for invocation in request.invocation.chain:
+    for depth, invocation in enumerate(request.invocation.chain):
+        own = request.of_link(depth, context)
+        whole, part = json_text(own), json_text(_partial(own))
         link = policies.link(invocation, action)
         entities = given.around(link, action, {uid}, uid)
         handle = policies.slice(link, action, given.closure(link)).handle

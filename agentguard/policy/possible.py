@@ -181,7 +181,7 @@ class Possible:
         link = self.policies.link(request.invocation.chain[depth], asked.action)
         start = {(request.resource.type, request.resource.id)}
         try:
-            context: str | None = context_text(request.context, start)
+            context: str | None = context_text(request.of_link(depth), start)
         except Refusal:
             # Evidence can be forged: what Cedar cannot be given settles nothing.
             context = None

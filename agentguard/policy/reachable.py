@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from agentguard.policy.declarations import closure, read_declarations
+from agentguard.policy.declarations import closure
 from agentguard.policy.fragments import VOCABULARY
 from agentguard.policy.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from agentguard.policy.declarations import Declaration
     from agentguard.policy.entityfile import StaticEntity
     from agentguard.policy.fragments import EntityType, Fragment
     from agentguard.policy.schema import GuardedTool, SchemaTexts
@@ -24,12 +25,17 @@ _UNSOURCED: Final = "unsourced-type"
 
 
 def unsourced_types(
-    schema: SchemaTexts, fragments: Sequence[Fragment], tools: Sequence[GuardedTool], sourced: Collection[str]
+    schema: SchemaTexts,
+    declared: Mapping[str, Declaration],
+    fragments: Sequence[Fragment],
+    tools: Sequence[GuardedTool],
+    sourced: Collection[str],
 ) -> list[Problem]:
     """Return a problem for every type that a call can reach and nobody knows.
 
     Args:
         schema: The schema in its parts.
+        declared: What `read_declarations` gave for its types.
         fragments: Where the team's types are declared.
         tools: What can be called.
         sourced: The types that have a loader or an entity in the entity file.
@@ -37,7 +43,8 @@ def unsourced_types(
     resources = {
         tool.resource_type: f"{tool.kind.word} `{tool.itself.id}`" for tool in tools if tool.resource_type is not None
     }
-    declared = read_declarations(schema.types)
+    # What a server itself acts on is in it, as what a tool acts on is in that.
+    of_servers = {tool.resource_type for tool in tools if tool.kind.value == "Server"}
     # `context.approval` names a user.
     roots = {"Invocation", "User", *resources}
     referred = closure({name for root in roots & declared.keys() for name in declared[root].names}, declared)
@@ -45,7 +52,7 @@ def unsourced_types(
     for entity in schema.entities.values():
         if entity.bare or entity.name in sourced or entity.name in schema.ours:
             continue
-        if entity.name in referred or (entity.name in resources and not _made_whole(entity, schema.ours)):
+        if entity.name in referred or (entity.name in resources and not _made_whole(entity, schema.ours, of_servers)):
             fix = f'register a loader, @guard.entity("{entity.name}"), or list its entities in cedarentities.json'
             what = f"`{entity.name}` has attributes or parents that nobody knows: {fix}"
             problems.append(_problem(entity, fragments, resources, what))
@@ -74,9 +81,10 @@ def twice_sourced(entities: Iterable[StaticEntity], loaders: Collection[str], fi
     ]
 
 
-def _made_whole(entity: EntityType, ours: frozenset[str]) -> bool:
+def _made_whole(entity: EntityType, ours: frozenset[str], of_servers: Collection[str | None]) -> bool:
     """Whether the guard can make such a resource without asking: all it has is what acts on it."""
-    return {*entity.parents} <= ours - {"Invocation", "Server"} and not (entity.attributes or entity.tags)
+    others = {"Invocation"} if entity.name in of_servers else {"Invocation", "Server"}
+    return {*entity.parents} <= ours - others and not (entity.attributes or entity.tags)
 
 
 def _problem(entity: EntityType, fragments: Sequence[Fragment], resources: dict[str, str], what: str) -> Problem:

@@ -18,10 +18,13 @@ from agentguard.policy.problem import Problem, refused
 from agentguard.policy.scalars import refusal
 from agentguard.policy.schema import ATTRIBUTES, CLAIMS, GROUPS, METHODS, GuardedTool, OwnType
 from agentguard.policy.schematext import shown
+from agentguard.policy.shapes import is_total
 from agentguard.policy.types import read_types
 from agentguard.request import ResourceTemplate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agentguard.limits import Limits
     from agentguard.policy.scalars import Budget
     from agentguard.policy.types import ActionDecl, CedarType, SchemaTypes
@@ -127,6 +130,7 @@ class _Reader:
                     self._refuse(action.line, f"`context.{key}` of {what}: {error}: {_FIX}")
             elif key == "input":
                 self._refuse(action.line, f"{what} has no `input` in its context: {_FIX}")
+        totals = self._totals(action, shapes, what)
         resource = self._template(action, what)
         if len(self.problems) > known:
             return None
@@ -141,8 +145,18 @@ class _Reader:
             groups=frozenset(action.groups),
             kind=kind,
             unseen=listed(action.annotations["unseen"], COMMA) if "unseen" in action.annotations else (),
+            totals=totals,
+            labels=frozenset(listed(action.annotations["labels"], COMMA) if "labels" in action.annotations else ()),
         )
         return Offered(tool=tool, resource=resource, annotated="unannotated" not in action.annotations)
+
+    def _totals(self, action: ActionDecl, shapes: Mapping[str, Shape], what: str) -> tuple[str, ...]:
+        """Return the totals that a tool adds to: those that it names, and those of its arguments and facts."""
+        named = listed(action.annotations["totals"], COMMA) if "totals" in action.annotations else ()
+        if wrong := [name for name in named if not is_total(name)]:
+            self._refuse(action.line, f"{what} has @totals, and {shown(wrong[0])} is no name of one: {_FIX}")
+        spent = {part.shape.spends for shape in shapes.values() for part in shape.parts} - {""}
+        return tuple(sorted({*named, *spent}))
 
     def _template(self, action: ActionDecl, what: str) -> ResourceTemplate | None:
         written = action.annotations.get("resource")
@@ -182,7 +196,7 @@ def shape_from(type_: CedarType, *, where: str) -> Shape:
             for name, member in type_.members.items()
         ]
         return record_from(parts, dict, where, closed=True)
-    return Shape(type_.name, _values(type_), convert=_unconverted)
+    return Shape(type_.name, _values(type_), spends=type_.spends, convert=_unconverted)
 
 
 def _values(type_: CedarType) -> tuple[str | int | bool, ...]:

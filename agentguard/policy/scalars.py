@@ -141,6 +141,32 @@ def whole(where: str) -> Convert:
     return convert
 
 
+def decimal_json(units: int) -> CedarJson:
+    """Return a decimal of Cedar from ten-thousandths."""
+    # Cedar has no exponent form: 1E+2 has to be written 100.0000.
+    before, after = divmod(abs(units), 10**_DECIMAL_PLACES)
+    return _extension("decimal", f"{'-' if units < 0 else ''}{before}.{after:04}")
+
+
+def decimal_units(value: object) -> int | None:
+    """Return a number in ten-thousandths, where it is an int, a float or a Decimal and that is exact."""
+    return _units(value, type(value), _DECIMAL_PLACES)
+
+
+def units_of_json(value: CedarJson) -> int:
+    """Return a Long or a decimal of Cedar JSON, as a converter made it, in ten-thousandths.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if type(value) is int:
+        return value * 10**_DECIMAL_PLACES
+    if isinstance(value, dict) and isinstance(call := value.get("__extn"), dict) and call.get("fn") == "decimal":
+        return int(str(call["arg"]).replace(".", ""))
+    message = "a number of Cedar is wanted"
+    raise TypeError(message)
+
+
 def decimal(where: str, kind: type) -> Convert:
     """Convert `Decimal` or `float`, as *kind* says, to decimal."""
 
@@ -149,9 +175,7 @@ def decimal(where: str, kind: type) -> Convert:
         if units is None:
             raise refusal(where, "a number that is exact in four decimal places", value)
         budget.take(_CALL_BYTES)
-        # Cedar has no exponent form: 1E+2 has to be written 100.0000.
-        before, after = divmod(abs(units), 10**_DECIMAL_PLACES)
-        return _extension("decimal", f"{'-' if units < 0 else ''}{before}.{after:04}")
+        return decimal_json(units)
 
     return convert
 

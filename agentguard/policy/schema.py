@@ -27,6 +27,7 @@ __all__ = [
     "ATTRIBUTES",
     "CLAIMS",
     "CONTEXT",
+    "CREDENTIALS",
     "GROUPS",
     "METHODS",
     "EntityType",
@@ -35,6 +36,7 @@ __all__ = [
     "OwnType",
     "SchemaTexts",
     "action_of",
+    "credential_tool",
     "method_tool",
     "read_fragment",
     "schema_texts",
@@ -65,9 +67,15 @@ CONTEXT: Final[Mapping[str, str]] = {
     "local": "{ weekday: Long, minute: Long }",
     "environment": "String",
     "transport": "String",
+    "run": "{ calls: Long, calls_of_this_tool: Long, denied: Long, labels: Set<String>, "
+    "spent: {}, shared: Bool, started_at: datetime }",
     "approval?": "{ channel: String, approver?: User, at: datetime }",
 }
-"""What every action's context has beside the arguments, as Cedar schema text."""
+"""What every action's context has beside the arguments, as Cedar schema text; `spent` has a server's totals."""
+
+
+CREDENTIALS: Final = "credentials/issue"
+"""The action by which a tool gets a credential."""
 
 
 class OwnType(StrEnum):
@@ -106,6 +114,8 @@ class GuardedTool:
         groups: Which groups its action is in: some of `GROUPS`, or one of `METHODS`.
         kind: What it is.
         unseen: The names of arguments that reach it and no policy.
+        totals: The totals of a run that it adds to, sorted.
+        labels: What a run carries once it was let run.
     """
 
     name: str
@@ -116,6 +126,8 @@ class GuardedTool:
     groups: frozenset[str] = frozenset()
     kind: OwnType = OwnType.TOOL
     unseen: tuple[str, ...] = ()
+    totals: tuple[str, ...] = ()
+    labels: frozenset[str] = frozenset()
 
     @property
     def itself(self) -> EntityUid:
@@ -161,6 +173,12 @@ def method_tool(method: str, server: str) -> GuardedTool:
     return GuardedTool(name=method, server=server, input=shape, kind=OwnType.SERVER)
 
 
+def credential_tool(server: str) -> GuardedTool:
+    """Return what the guard judges on *server* whenever a tool wants a credential."""
+    shape = record_of({"credential": Field(str), "tool": Field(str)}, where=CREDENTIALS)
+    return GuardedTool(name=CREDENTIALS, server=server, input=shape, resource_type="Credential", kind=OwnType.SERVER)
+
+
 def schema_texts(
     tools: Sequence[GuardedTool], fragments: Sequence[Fragment], *, grouped: frozenset[str], claims: Mapping[str, type]
 ) -> SchemaTexts:
@@ -181,6 +199,7 @@ def schema_texts(
     # A team may have `Resource` or `Prompt` to itself where the guard has no use for them.
     ours = OURS | {tool.kind.value for tool in tools}
     _check_names(tools, ours)
+    totals = totals_of(tools)
     acted_on: dict[str, set[OwnType]] = {}
     for tool in tools:
         if tool.resource_type is not None:
@@ -200,7 +219,7 @@ def schema_texts(
     everything = (*declared.values(), *generated, invocation)
     return SchemaTexts(
         types=types,
-        actions={tool.name: _action(tool) for tool in tools},
+        actions={tool.name: _action(tool, totals) for tool in tools},
         above={tool.name: tool.groups & METHODS.keys() for tool in tools},
         entities={entity.name: entity for entity in everything},
         ours=ours,
@@ -327,9 +346,24 @@ def _groups(names: Collection[str]) -> tuple[str, ...]:
     return (f"action {', '.join(map(quoted, sorted(names)))};",) if names else ()
 
 
-def _action(tool: GuardedTool) -> str:
+def totals_of(tools: Iterable[GuardedTool]) -> tuple[str, ...]:
+    """Return every total that some tool adds to, sorted."""
+    return tuple(sorted({total for tool in tools for total in tool.totals}))
+
+
+def context_types(totals: Iterable[str]) -> dict[str, str]:
+    """Return `CONTEXT` at a server with these totals."""
+    inner = ", ".join(f"{total}: decimal" for total in totals)
+    spent = f"spent: {{ {inner} }}" if inner else "spent: {}"
+    return {name: type_.replace("spent: {}", spent) for name, type_ in CONTEXT.items()}
+
+
+def _action(tool: GuardedTool, totals: Sequence[str]) -> str:
     groups = ", ".join(f"Action::{quoted(group)}" for group in sorted(tool.groups))
-    context = [f"input: {tool.input.cedar}", *(f"{name}: {type_}" for name, type_ in CONTEXT.items())]
+    context = [
+        f"input: {tool.input.cedar}",
+        *(f"{name}: {type_}" for name, type_ in context_types(totals).items()),
+    ]
     if tool.facts is not None:
         context.append(f"facts: {tool.facts.cedar}")
     return (

@@ -54,6 +54,7 @@ class WrittenMember(NamedTuple):
     type: Written
     required: bool
     one_of: tuple[str, ...]
+    spends: str
     offset: int
 
 
@@ -206,7 +207,7 @@ class SchemaReader:
             required = not self._skip("?")
             self._expect(":")
             one_of = listed(annotations["one_of"], CHOICE) if "one_of" in annotations else ()
-            members[name] = WrittenMember(name, self._type(), required, one_of, at)
+            members[name] = WrittenMember(name, self._type(), required, one_of, annotations.get("spends", ""), at)
             if self._next != "}":
                 self._expect(",")
         return RecordOf(tuple(members.values()), offset)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import re
 import types
 import typing
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ _LIMITS: Final = Limits()
 _DEEPEST: Final = _LIMITS.argument_nesting
 _MOST_DIGITS: Final = 18
 _SHOWN: Final = 120
+_TOTAL: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
+_WORDS: Final = frozenset({"true", "false", "if", "then", "else", "in", "is", "like", "has"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,30 @@ class Scaled:
         if type(self.digits) is not int or not 0 <= self.digits <= _MOST_DIGITS:
             message = f"`Scaled` wants 0 to {_MOST_DIGITS} digits, got `{self.digits}`"
             raise ValueError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """Declares, in `Annotated`, that a number is spent: it adds to a total of the run, named *total*.
+
+    ``amount: Annotated[Decimal, Spend("payments")]``, on an argument or on what `facts=` return: a
+    call is judged with the total as it would be after it, ``context.run.spent.payments``.
+
+    Raises:
+        ValueError: If *total* is no name that policies can write after a dot.
+    """
+
+    total: str
+
+    def __post_init__(self) -> None:
+        if not is_total(self.total):
+            message = f"`Spend` wants a name such as `payments`, got `{self.total}`"
+            raise ValueError(message)
+
+
+def is_total(name: object) -> bool:
+    """Return whether policies can write *name* after a dot: as `payments` in ``context.run.spent.payments``."""
+    return isinstance(name, str) and _TOTAL.fullmatch(name) is not None and name not in _WORDS
 
 
 def shape_of(annotation: object, *, where: str) -> Shape:
@@ -245,6 +272,10 @@ def _unqualified(hint: object, *, required: bool) -> Field:
 
 def _annotated(inner: Any, metadata: tuple[object, ...], where: str, around: tuple[object, ...]) -> Shape:
     scales = [item for item in metadata if isinstance(item, Scaled)]
+    if spends := [item for item in metadata if isinstance(item, Spend)]:
+        if inner not in (int, float, Decimal) or len(spends) > 1 or scales:
+            raise _unmappable(where, inner, "put one `Spend`, and no `Scaled`, on an int, a float or a Decimal")
+        return dataclasses.replace(_shape(inner, where, around), spends=spends[0].total)
     if not scales:
         return _shape(inner, where, around)
     if inner not in (int, float, Decimal) or len(scales) > 1:

@@ -190,7 +190,7 @@ def compile_policies(
         *impossible_values(source.policies),
         *unseen_arguments(source.policies, tools),
         *unfit_entities(ENTITIES, source.entities, schema, plain),
-        *unsourced_types(schema, source.fragments, tools, sourced),
+        *unsourced_types(schema, declared, source.fragments, tools, sourced),
         *twice_sourced(source.entities, loaders, ENTITIES),
     ]
     if problems:

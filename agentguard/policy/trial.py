@@ -104,7 +104,10 @@ class Question:
         self.action = policies.action(request.action)
         resource = request.resource
         self._start = {(resource.type, resource.id)}
-        self._context = context_text(request.context, self._start)
+        # Told early: what cannot be given to Cedar is denied at every link.
+        self._contexts = [
+            context_text(request.of_link(depth), self._start) for depth in range(len(request.invocation.chain))
+        ]
         self._given = Given(request.entities, policies)
         self._asked: dict[int, _Asked] = {}
 
@@ -140,7 +143,7 @@ class Question:
                 "principal": asked.link.principal,
                 "action": self.action.uid,
                 "resource": self.request.resource.as_json(),
-                "context": self._context,
+                "context": self._contexts[depth],
             },
             _parsed(tuple(permits)),
             asked.entities,

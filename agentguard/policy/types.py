@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 from agentguard.limits import Limits
 from agentguard.policy.plain import value_of
 from agentguard.policy.schematext import CEDAR, Name, SchemaReader, SetOf, shown
+from agentguard.policy.shapes import is_total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,6 +29,7 @@ SCALARS: Final = frozenset(("String", "Long", "Bool", "decimal", "datetime", "du
 CHOSEN: Final = frozenset(("String", "Long", "Bool"))
 """Types whose values may be few: an annotation `@one_of` lists them."""
 
+_NUMBERS: Final = frozenset(("Long", "decimal"))
 _LIMITS: Final = Limits()
 # Common types that name each other twice would be written out a million times.
 _MOST_PARTS: Final = 1_000_000
@@ -53,6 +55,7 @@ class CedarType:
         element: What a set holds.
         members: What a record holds, in order.
         one_of: The values that there are, as text, where they are few.
+        spends: The total that a number of it adds to; empty for none.
         is_entity: Whether its values are entities.
     """
 
@@ -60,6 +63,7 @@ class CedarType:
     element: CedarType | None = None
     members: Mapping[str, Member] = field(default_factory=dict)
     one_of: tuple[str, ...] = ()
+    spends: str = ""
     is_entity: bool = False
 
     def __str__(self) -> str:
@@ -252,6 +256,8 @@ class _Resolver:
         for member in written.members:
             inner = self._type(member.type)
             type_ = self._among(member, inner.type) if member.one_of else inner.type
+            if member.spends:
+                type_ = self._spending(member, type_)
             members[member.name] = Member(type=type_, required=member.required)
             parts, depth = parts + inner.parts, max(depth, inner.depth)
         return _Sized(CedarType(name="Record", members=members), parts, depth + 1)
@@ -264,6 +270,16 @@ class _Resolver:
             what = f"@one_of lists values of String, Long or Bool, and {shown(member.name)} is {type_}: remove it"
             self._reader.refuse(member.offset, what)
         return replace(type_, one_of=member.one_of)
+
+    def _spending(self, member: WrittenMember, type_: CedarType) -> CedarType:
+        """Return a type with the total that numbers of it add to."""
+        if type_.name not in _NUMBERS or not is_total(member.spends):
+            what = (
+                f"@spends names a total, such as `payments`, for a Long or a decimal, got {shown(member.spends)} "
+                f"for {shown(member.name)}, which is {type_}: remove it"
+            )
+            self._reader.refuse(member.offset, what)
+        return replace(type_, spends=member.spends)
 
     def _named(self, name: Name) -> _Sized:
         if not name.path.startswith(CEDAR):

@@ -14,8 +14,16 @@ from agentguard.errors import Refusal
 from agentguard.limits import Limits
 from agentguard.model import Reason
 from agentguard.policy.composites import ESCAPES, Shape, quoted
-from agentguard.policy.scalars import PART_BYTES, Budget, datetime_json, duration_json
-from agentguard.policy.shapes import Field, Scaled, record_of, shape_of
+from agentguard.policy.scalars import (
+    PART_BYTES,
+    Budget,
+    datetime_json,
+    decimal_json,
+    decimal_units,
+    duration_json,
+    units_of_json,
+)
+from agentguard.policy.shapes import Field, Scaled, Spend, is_total, record_of, shape_of
 
 if TYPE_CHECKING:
     from agentguard.policy.scalars import CedarJson
@@ -24,14 +32,19 @@ __all__ = [
     "Field",
     "Scaled",
     "Shape",
+    "Spend",
     "check_no_escapes",
     "check_readings",
     "datetime_json",
+    "decimal_json",
+    "decimal_units",
     "duration_json",
+    "is_total",
     "quoted",
     "record_of",
     "shape_of",
     "to_cedar",
+    "units_of_json",
 ]
 
 _DEFAULT_LIMITS: Final = Limits()

@@ -21,12 +21,12 @@ from agentguard.policy.layout import identifier, literal, type_text
 from agentguard.policy.lexer import Kind, LexError, tokens
 from agentguard.policy.offered import Offered, WrittenSchema
 from agentguard.policy.reread import read_schema
-from agentguard.policy.schema import CONTEXT, OwnType
+from agentguard.policy.schema import OwnType, context_types, totals_of
 from agentguard.policy.source import schema_of
 from agentguard.policy.types import CedarType, Member, read_types
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from agentguard.policy.schema import SchemaTexts
     from agentguard.policy.source import PolicySource
@@ -45,12 +45,13 @@ _SERVER: Final = r"(?![-/])[\w./:-]+"
 _BY: Final = re.compile(rf"// Written by `agentguard schema ({_SERVER}) --write FOLDER`:", re.ASCII)
 _RULE: Final = 80
 _ACTORS: Final = ("Group", "User", "Agent", "Task", "Invocation")
-_SHARED: Final = {"local": "Local", "approval": "Approval"}
-_EVERY: Final = (
-    read_types(f"entity User; entity Call = {{ {', '.join(f'{name}: {type_}' for name, type_ in CONTEXT.items())} }};")
-    .entities["Call"]
-    .attributes.members
-)
+_SHARED: Final = {"local": "Local", "run": "Run", "approval": "Approval"}
+
+
+def _every(totals: Iterable[str]) -> Mapping[str, Member]:
+    """Return what every context has, at a server with these totals."""
+    members = ", ".join(f"{name}: {type_}" for name, type_ in context_types(totals).items())
+    return read_types(f"entity User; entity Call = {{ {members} }};").entities["Call"].attributes.members
 
 
 def is_shown(named: str) -> bool:
@@ -146,9 +147,10 @@ class _Writer:
 
     def _context(self) -> Iterator[str]:
         """Declare the types that every context shares."""
+        every = _every(totals_of(self._written.tools))
         for key, wanted in _SHARED.items():
             self._shared[key] = name = identifier(wanted, "", self._taken)
-            yield type_text(_EVERY[key].type, f"type {name} = ", ";")
+            yield type_text(every[key].type, f"type {name} = ", ";")
 
     def _groups(self) -> str:
         groups = [name for name, one in self._types.actions.items() if one.context is None]
@@ -186,6 +188,10 @@ class _Writer:
             yield f"@resource({literal(str(offered.resource))})"
         if offered.tool.unseen:
             yield f"@unseen({literal(joined(offered.tool.unseen, COMMA))})"
+        if offered.tool.totals:
+            yield f"@totals({literal(joined(offered.tool.totals, COMMA))})"
+        if offered.tool.labels:
+            yield f"@labels({literal(joined(sorted(offered.tool.labels), COMMA))})"
         if not offered.annotated:
             yield '@unannotated("")'
 
@@ -198,7 +204,7 @@ def type_of(shape: Shape) -> CedarType:
         members = {part.name: Member(type=type_of(part.shape), required=not part.optional) for part in shape.parts}
         return CedarType(name="Record", members=members)
     one_of = tuple(str(member).lower() if isinstance(member, bool) else str(member) for member in shape.members)
-    return CedarType(name=shape.cedar, one_of=one_of)
+    return CedarType(name=shape.cedar, one_of=one_of, spends=shape.spends)
 
 
 def _rule(title: str) -> str:

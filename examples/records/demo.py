@@ -12,7 +12,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from textwrap import wrap
 from time import perf_counter
 from typing import Annotated, Final, cast
 
@@ -22,7 +21,6 @@ import typer
 from mcp import Client
 from mcp_types import CallToolResult, RequestParamsMeta, TextContent
 from rich.console import Console
-from rich.text import Text
 
 from agentguard import Issuer, Run, SQLiteStore
 from agentguard.evidence.verify import verify_folder
@@ -41,9 +39,8 @@ from examples.records.stage import (
     records_server,
 )
 from examples.records.steps import BILLING, EXPORT_5_00, EXPORT_500, EXPORT_501, MAILER, SUPPORT, Step
+from examples.story import WIDTH, Story
 
-WIDTH: Final = 80
-NOTE: Final = 8
 ANSWER: Final = 200
 GRANT: Final = "grant:"
 SECONDS: Final = 120
@@ -78,32 +75,21 @@ class Actor:
 
 
 class Demo:
-    """Prints what happens and counts what should not have."""
+    """Makes calls, and tells what was decided about each.
 
-    def __init__(self, console: Console, folder: Path) -> None:
-        self._console = console
+    Attributes:
+        story: Where it is told.
+        calls: How many were made so far.
+    """
+
+    def __init__(self, story: Story, folder: Path) -> None:
+        self.story = story
         self._folder = folder
         self.calls = 0
-        self.wrong = 0
-
-    def line(self, text: str = "", *, style: str = "") -> None:
-        """Print one line."""
-        self._console.print(Text(text, style))
-
-    def note(self, text: str, *, style: str = "dim") -> None:
-        """Print what belongs to the line above, wrapped under it."""
-        for place, part in enumerate(wrap(text, WIDTH - NOTE)):
-            self.line(f"{'' if place else '↳ ':>{NOTE}}{part}", style=style)
-
-    def expect(self, what: str, got: object, wanted: object) -> None:
-        """Count and print a mistake unless *got* is *wanted*."""
-        if got != wanted:
-            self.wrong += 1
-            self.note(f"WRONG: {what} is {got!r}, expected {wanted!r}", style="bold red")
 
     async def play(self, actor: Actor, client: Client) -> list[Trace]:
         """Make each of the actor's calls, print what was decided, and compare it."""
-        self.line(f"   {actor.title:<37}{'result':<7}{'decided by':<27}{'µs':>6}", style="bold")
+        self.story.line(f"   {actor.title:<37}{'result':<7}{'decided by':<27}{'µs':>6}", style="bold")
         return [await self._step(actor, client, step) for step in actor.steps]
 
     async def _step(self, actor: Actor, client: Client, step: Step) -> Trace:
@@ -115,40 +101,39 @@ class Demo:
         effect, reason = (decision.attributes[f"agentguard.decision.{name}"] for name in ("effect", "reason"))
         ids = decision.attributes.get("agentguard.policy.ids", [])
         by = [name for name in ids if not name.startswith(GRANT)]
-        line = Text(f"    {step.shown:<36}")
-        line.append(*(("allow  ", "green") if effect == "allow" else ("DENY   ", "red")))
-        line.append(f"{', '.join(by) or reason:<27}{decision.microseconds:>6,}")
-        self._console.print(line)
+        self.story.decided(f"{step.shown:<36}", effect, f"{', '.join(by) or reason:<27}{decision.microseconds:>6,}")
         if step.remark:
-            self.note(step.remark)
+            self.story.note(step.remark)
         self.calls += 1
-        before = self.wrong
-        self.expect("the decision", (effect, reason, by), step.verdict)
-        self.expect("whether the run's own grant permits it too", ids != by, wanted=effect == "allow")
+        before = self.story.wrong
+        self.story.expect("the decision", (effect, reason, by), step.verdict)
+        self.story.expect("whether the run's own grant permits it too", ids != by, wanted=effect == "allow")
         for name, value in actor.identity.items():
-            self.expect(name, decision.attributes.get(name), value)
+            self.story.expect(name, decision.attributes.get(name), value)
         self._compare(step, result, trace)
-        if before != self.wrong:
-            self.note(f"the answer was: {_text(result)[:ANSWER]}", style="red")
+        if before != self.story.wrong:
+            self.story.note(f"the answer was: {_text(result)[:ANSWER]}", style="red")
         return trace
 
     def _compare(self, step: Step, result: CallToolResult, trace: Trace) -> None:
         ran = trace.named("agentguard.execute") is not None
         if step.told is None:
             got = result.structured_content or {}
-            self.expect("is_error", result.is_error or False, wanted=False)
-            self.expect("the result", {name: got.get(name) for name in step.gets}, step.gets)
-            self.expect("whether the tool ran", ran, wanted=True)
+            self.story.expect("is_error", result.is_error or False, wanted=False)
+            self.story.expect("the result", {name: got.get(name) for name in step.gets}, step.gets)
+            self.story.expect("whether the tool ran", ran, wanted=True)
             return
         meta = (result.meta or {}).get("agentguard/decision", {})
         told = _text(result)
         if step.told in told:
-            self.note(f"agent was told: “{step.told}”")
-        self.expect("is_error", result.is_error, wanted=True)
-        self.expect("what the agent was told", step.told in told, wanted=True)
-        self.expect("the effect in _meta", meta.get("effect"), "deny")
-        self.expect("the decision id in _meta", meta.get("id"), trace.decision.attributes["agentguard.decision.id"])
-        self.expect("whether the tool ran", ran, wanted=False)
+            self.story.note(f"agent was told: “{step.told}”")
+        self.story.expect("is_error", result.is_error, wanted=True)
+        self.story.expect("what the agent was told", step.told in told, wanted=True)
+        self.story.expect("the effect in _meta", meta.get("effect"), "deny")
+        self.story.expect(
+            "the decision id in _meta", meta.get("id"), trace.decision.attributes["agentguard.decision.id"]
+        )
+        self.story.expect("whether the tool ran", ran, wanted=False)
 
     async def end(self, run: Run, client: Client) -> None:
         """End *run* in the store while *client* searches with its token; time the end and what follows."""
@@ -159,7 +144,7 @@ class Demo:
         async def search() -> None:
             ended.append((await client.call_tool("search_records", {"text": ""}, meta=meta), perf_counter()))
 
-        self.line(f'    search_records("")                  … takes {SEARCH_SECONDS} s in the archive')
+        self.story.line(f'    search_records("")                  … takes {SEARCH_SECONDS} s in the archive')
         async with anyio.create_task_group() as calling:
             calling.start_soon(search)
             await self._decided(trace_id)
@@ -169,15 +154,15 @@ class Demo:
         again = perf_counter()
         refused = await client.call_tool("read_record", {"record_id": "r1"})
         took, answered = stopped - revoked, perf_counter() - again
-        self.line(f"    {f'revoke run {run.id[:4]}':<36}call cancelled after {took * 1000:.1f} ms")
-        self.line(f"    {'read_record(r1)':<36}refused after {answered * 1000:.0f} ms: its token is good")
+        self.story.line(f"    {f'revoke run {run.id[:4]}':<36}call cancelled after {took * 1000:.1f} ms")
+        self.story.line(f"    {'read_record(r1)':<36}refused after {answered * 1000:.0f} ms: its token is good")
         self.calls += 2
-        self.expect("how the search ended", (result.is_error, _end_of(result)), (True, "ended"))
-        self.expect("how the next call ended", (refused.is_error, _end_of(refused)), (True, "ended"))
-        self.expect("whether the search was stopped soon", took < SOON, wanted=True)
+        self.story.expect("how the search ended", (result.is_error, _end_of(result)), (True, "ended"))
+        self.story.expect("how the next call ended", (refused.is_error, _end_of(refused)), (True, "ended"))
+        self.story.expect("whether the search was stopped soon", took < SOON, wanted=True)
         execution = read_trace(self._folder, trace_id).named("agentguard.execute")
         outcome = execution and execution.attributes["agentguard.execution.outcome"]
-        self.expect("the outcome of the search", outcome, "cancelled")
+        self.story.expect("the outcome of the search", outcome, "cancelled")
 
     async def _decided(self, trace_id: str) -> None:
         while not read_trace(self._folder, trace_id).spans:  # noqa: ASYNC110  another process writes them
@@ -186,30 +171,30 @@ class Demo:
     def prove(self, state: Path) -> None:
         """Verify the evidence that the server has left, now that it has stopped."""
         report = verify_folder(state)
-        self.expect("what is wrong with the evidence", [str(problem) for problem in report.problems], [])
-        self.expect("what is worth a look in the evidence", [str(note) for note in report.notes], [])
+        self.story.expect("what is wrong with the evidence", [str(problem) for problem in report.problems], [])
+        self.story.expect("what is worth a look in the evidence", [str(note) for note in report.notes], [])
         (chain,) = report.chains
         kept = f"{chain.records} records in 1 chain, its end signed: the evidence holds"
-        self.line(f"   {kept}", style="green")
-        self.line("   .venv/bin/python -m examples.records.demo --keep demo   leaves it to look at")
+        self.story.line(f"   {kept}", style="green")
+        self.story.line("   .venv/bin/python -m examples.records.demo --keep demo   leaves it to look at")
 
     def show(self, trace: Trace) -> None:
         """Print the spans of one call as a tree."""
         request = trace.request
         decision = trace.decision
         execution = trace.named("agentguard.execute")
-        self.line(f"   trace {trace.id[:8]}…  {request.name:<48}{_milliseconds(request)}")
+        self.story.line(f"   trace {trace.id[:8]}…  {request.name:<48}{_milliseconds(request)}")
         by = decision.attributes["agentguard.policy.id"]
         effect = decision.attributes["agentguard.decision.effect"]
-        self.line(f"      ├─ agentguard.authorize  {effect:<7}{by:<31}{_milliseconds(decision)}")
+        self.story.line(f"      ├─ agentguard.authorize  {effect:<7}{by:<31}{_milliseconds(decision)}")
         if execution is None:
-            self.line("      └─ (the tool did not run)")
+            self.story.line("      └─ (the tool did not run)")
         else:
             outcome = execution.attributes["agentguard.execution.outcome"]
-            self.line(f"      └─ agentguard.execute    {outcome:<38}{_milliseconds(execution)}")
-            self.expect("the parent of agentguard.execute", execution.parent, request.id)
-        self.expect("the parent of agentguard.authorize", decision.parent, request.id)
-        self.expect("the status of agentguard.authorize", decision.status, "UNSET")
+            self.story.line(f"      └─ agentguard.execute    {outcome:<38}{_milliseconds(execution)}")
+            self.story.expect("the parent of agentguard.execute", execution.parent, request.id)
+        self.story.expect("the parent of agentguard.authorize", decision.parent, request.id)
+        self.story.expect("the status of agentguard.authorize", decision.status, "UNSET")
 
 
 def _text(result: CallToolResult) -> str:
@@ -234,7 +219,7 @@ def _end_of(result: CallToolResult) -> object:
 
 async def play(policies: Path, folder: Path, console: Console) -> int:
     """Play the demo and return how many of its lines were wrong."""
-    demo = Demo(console, folder)
+    demo = Demo(Story(console), folder)
     async with AsyncExitStack() as opened:
         store = SQLiteStore(folder / STATE / "store.db")
         opened.callback(store.close)
@@ -243,18 +228,13 @@ async def play(policies: Path, folder: Path, console: Console) -> int:
         try:
             url = await opened.enter_async_context(server)
         except ServerFailedError as error:
-            demo.line(f"the server did not start:\n{error}", style="bold red")
+            demo.story.line(f"the server did not start:\n{error}", style="bold red")
             return 1
         async with _support(issuer, url) as support, _billing(issuer, url) as billing:
             await _acts(demo, url, policies, support, billing)
     demo.prove(folder / STATE)
-    calls = f"{demo.calls} calls decided"
-    if demo.wrong:
-        demo.line(f"\n{calls}, {demo.wrong} checks failed", style="bold red")
-    else:
-        demo.line(f"\n{calls}, each as expected", style="bold green")
-        demo.line("Now change a policy in examples/records/policies and run it again.")
-    return demo.wrong
+    demo.story.ends(f"{demo.calls} calls decided", policies="examples/records/policies")
+    return demo.story.wrong
 
 
 def _support(issuer: Issuer, url: str) -> AbstractAsyncContextManager[Run]:
@@ -271,38 +251,38 @@ async def _acts(demo: Demo, url: str, policies: Path, support: Run, billing: Run
     async with Client(support.http(url)) as of_support, Client(billing.http(url)) as of_billing:
         tools = (await of_billing.list_tools()).tools
         address = url.removeprefix("http://").removesuffix("/mcp")
-        demo.line(
+        demo.story.line(
             f"agentguard demo · server `records` on {address} · {len(tools)} tools · {_count(policies)} policies",
             style="bold",
         )
 
-        demo.line("\n1  Two runs of two agents, each with its own identity", style="bold")
-        demo.line(f"   support-agent   task ticket-7     for alice         run {support.id[:4]}   5 min")
-        demo.line(f"   billing-agent   task invoice-42   “monthly close”   run {billing.id[:4]}   5 min")
+        demo.story.line("\n1  Two runs of two agents, each with its own identity", style="bold")
+        demo.story.line(f"   support-agent   task ticket-7     for alice         run {support.id[:4]}   5 min")
+        demo.story.line(f"   billing-agent   task invoice-42   “monthly close”   run {billing.id[:4]}   5 min")
 
-        demo.line("\n2  The same tools, judged on the values that the tool gets", style="bold")
+        demo.story.line("\n2  The same tools, judged on the values that the tool gets", style="bold")
         await demo.play(Actor("support-agent, for alice", support, SUPPORT), of_support)
         answers = await demo.play(Actor("billing-agent", billing, BILLING), of_billing)
         traces = dict(zip(BILLING, answers, strict=True))
         digests = {_digest(traces[step]) for step in (EXPORT_500, EXPORT_5_00)}
-        demo.expect("the number of digests of 500 and “5_00”", len(digests), 1)
+        demo.story.expect("the number of digests of 500 and “5_00”", len(digests), 1)
 
-    demo.line("\n3  Delegation narrows: read_record alone is handed on, for 60 s", style="bold")
+    demo.story.line("\n3  Delegation narrows: read_record alone is handed on, for 60 s", style="bold")
     async with (
         billing.delegate(agent="mailer-agent", tools=["read_record"], ends_in=60) as mailer,
         Client(mailer.http(url)) as of_mailer,
     ):
         await demo.play(Actor("billing-agent → mailer-agent", mailer, MAILER), of_mailer)
 
-    demo.line("\n4  A run is ended while a call of it is running", style="bold")
+    demo.story.line("\n4  A run is ended while a call of it is running", style="bold")
     async with copied(url, support.token()) as of_thief:
         await demo.end(support, of_thief)
 
-    demo.line("\n5  What is left: the spans of an allowed and of a denied call", style="bold")
+    demo.story.line("\n5  What is left: the spans of an allowed and of a denied call", style="bold")
     demo.show(traces[EXPORT_500])
     demo.show(traces[EXPORT_501])
     version = traces[EXPORT_501].decision.attributes["agentguard.policy.version"]
-    demo.line(f"   both under policies {version[:15]}…{version[-4:]}, for run {billing.id[:4]}")
+    demo.story.line(f"   both under policies {version[:15]}…{version[-4:]}, for run {billing.id[:4]}")
 
 
 def main(

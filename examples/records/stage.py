@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-import uvicorn
 from anyio.abc import Process
 from mcp import Client
 
 from agentguard import Issuer, Store
 from agentguard.adapters.client import carry
+from examples.loopback import serving, url_of
 from examples.records.issuer import issuer_app
 
 ROOT: Final = Path(__file__).parents[2]
@@ -45,15 +45,9 @@ class ServerFailedError(Exception):
 async def loopback_issuer(store: Store | None = None) -> AsyncIterator[Issuer]:
     """Run an issuer in this process; its URL is its ``issuer``."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        issuer = Issuer(issuer=url, store=store)
-        server = uvicorn.Server(uvicorn.Config(issuer_app(issuer), log_level="warning"))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server.serve, [listening])
-            try:
-                yield issuer
-            finally:
-                server.should_exit = True
+        issuer = Issuer(issuer=url_of(listening), store=store)
+        async with serving(issuer_app(issuer), listening):
+            yield issuer
 
 
 @asynccontextmanager

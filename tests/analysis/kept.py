@@ -10,7 +10,13 @@ from pathlib import Path
 from agentguard.analysis.workspace import Workspace
 from agentguard.evidence.kept import Kept, kept_of
 from agentguard.evidence.ledger import MemoryLedger
-from agentguard.evidence.record import arguments_digest, arrival_attributes, decision_attributes, record
+from agentguard.evidence.record import (
+    arguments_digest,
+    arrival_attributes,
+    decision_attributes,
+    record,
+    run_state_attributes,
+)
 from agentguard.evidence.vocabulary import AttributeValue, RecordKind
 from agentguard.model import AccessRequest, Decision
 from agentguard.policy.entityfile import read_entities
@@ -95,7 +101,11 @@ def kept(
         resource=None if early else request.resource,
         now=at,
         digest=None if early else arguments_digest(KEY, judged),
-        call={**({} if transport is None or early else arrival_attributes(transport, at)), **(more or {})},
+        call={
+            **({} if transport is None or early else arrival_attributes(transport, at)),
+            **({} if early else run_state_attributes(request.context.get("run"))),
+            **(more or {}),
+        },
     )
     ledger = MemoryLedger()
     names = tuple(inputs)

@@ -12,6 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from agentguard.analysis.scenarios.casecall import APPROVED, TRANSPORTS
+from agentguard.analysis.scenarios.done import DONE
 from agentguard.analysis.scenarios.parties import IDENTITY
 from agentguard.analysis.scenarios.scenariofile import CASE, EXPLAINED, FILE, SCENARIO
 from agentguard.analysis.scenarios.yamltext import plain, read_yaml
@@ -79,6 +80,7 @@ def test_schema_knows_the_keys_of_the_reader() -> None:
     assert keys(definitions["scenario"]) == set(SCENARIO)
     assert keys(definitions["case"]) == set(CASE)
     assert keys(definitions["identity"]) == set(IDENTITY)
+    assert keys(definitions["run"]) == set(DONE)
     assert keys(definitions["approval"]) == set(APPROVED)
     assert keys(definitions["survivor"]) == set(EXPLAINED)
     case = definitions["case"]["properties"]
@@ -90,6 +92,6 @@ def test_schema_knows_the_keys_of_the_reader() -> None:
 
 def test_every_key_is_explained() -> None:
     """An editor shows it to whoever writes."""
-    for name in ("case", "scenario", "identity", "approval", "survivor"):
+    for name in ("case", "scenario", "identity", "run", "approval", "survivor"):
         for key, schema in SCHEMA["$defs"][name]["properties"].items():
             assert schema.get("description") or "$ref" in schema, (name, key)

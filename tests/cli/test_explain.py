@@ -12,7 +12,13 @@ from agentguard.analysis.scenarios.called import Called, call_of
 from agentguard.analysis.supposed import suppose
 from agentguard.analysis.workspace import open_workspace
 from agentguard.evidence.durable import SQLiteLedger
-from agentguard.evidence.record import arguments_digest, decision_attributes, record, setting_attributes
+from agentguard.evidence.record import (
+    arguments_digest,
+    decision_attributes,
+    record,
+    run_state_attributes,
+    setting_attributes,
+)
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.model import Decision, Effect, Reason
 from tests.analysis.folders import NOW, RECORDS
@@ -345,6 +351,7 @@ class Recorded:
             resource=None if decided.reason is Reason.UNAUTHENTICATED else request.resource,
             now=NOW,
             digest=arguments_digest(b"k" * 32, judged),
+            call=run_state_attributes(request.context["run"]),
             policy_label=None if version else "2026-11-20 quarter end",
             policy_activated_at=None if version else int(NOW) - 3600,
         )

@@ -199,6 +199,9 @@ def test_a_guarded_server_brings_its_types_and_what_its_loaders_would_say(here: 
         "files": sorted([*FILES, "types/clinic.cedarschema"]),
         "server": "clinic",
         "observe": False,
+        "baselines": [],
+        "left_out": {},
+        "untested": [],
     }
     works(here / "policies")
     scenarios = (here / "policies/scenarios/first.test.yaml").read_text()
@@ -393,7 +396,7 @@ def test_whatever_a_server_offers_the_folder_fits_it(name: str, here: Path) -> N
     written = WrittenSchema(server="odd", offers=(*SERVERS[name], *methods), loaders=loaders)
 
     for observe in (False, True):
-        made = folder_files(written, types, observe=observe)
+        made = folder_files(written, types, observe=observe).files
         write_new(here / str(observe), made)
 
     for folder in (here / "False", here / "True", here / "True/next"):
@@ -427,7 +430,7 @@ def test_what_cannot_be_called_with_samples_has_no_case(here: Path) -> None:
     types = {"types/a.cedarschema": 'entity Thing in [Tool] = { "in": String };'}
     written = WrittenSchema(server="odd", offers=tools, loaders=frozenset({"Thing"}))
 
-    scenarios = folder_files(written, types, observe=False)["scenarios/first.test.yaml"]
+    scenarios = folder_files(written, types, observe=False).files["scenarios/first.test.yaml"]
 
     assert "call: two" in scenarios
     assert "call: one" not in scenarios

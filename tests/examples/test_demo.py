@@ -2,36 +2,14 @@
 
 import os
 import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from examples.records.server import POLICIES
+from tests.examples.playing import Played, play
 
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Played:
-    """How a demo ended."""
-
-    exit_code: int
-    output: str
-    errors: str
-    group: int
-
-
-def play(*options: str) -> Played:
-    """Run the demo to its end, in a process group of its own, as a pipe sees it."""
-    command = [sys.executable, "-m", "examples.records.demo", *options]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        output, errors = process.communicate(timeout=150)
-    return Played(process.returncode, output, errors, process.pid)
+DEMO = "examples.records.demo"
 
 
 def changed_policies(folder: Path, old: str, new: str) -> Path:
@@ -48,7 +26,7 @@ def changed_policies(folder: Path, old: str, new: str) -> Path:
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     """Play the demo once, unchanged, and leave what it leaves."""
-    return play("--keep", str(tmp_path_factory.mktemp("demo") / "kept"))
+    return play(DEMO, "--keep", str(tmp_path_factory.mktemp("demo") / "kept"))
 
 
 def test_demo_ends_well_and_shows_what_was_decided(played: Played) -> None:
@@ -79,7 +57,7 @@ def test_demo_with_a_wrong_decision_ends_with_1(tmp_path: Path) -> None:
     """With a guardrail moved, the call that it should have stopped is named."""
     policies = changed_policies(tmp_path, "context.input.max_rows > 500", "context.input.max_rows > 5000")
 
-    wrong = play("--policies", str(policies))
+    wrong = play(DEMO, "--policies", str(policies))
 
     assert wrong.exit_code == 1, wrong.output + wrong.errors
     assert "WRONG: the decision is ('allow', 'permit', ['billing-exports'])" in wrong.output
@@ -90,7 +68,7 @@ def test_demo_with_a_broken_policy_says_so_and_ends_with_1(tmp_path: Path) -> No
     """The server refuses to start, and its words reach whoever started the demo."""
     policies = changed_policies(tmp_path, "context.input.max_rows > 500", "context.input.maxrows > 500")
 
-    broken = play("--policies", str(policies))
+    broken = play(DEMO, "--policies", str(policies))
 
     assert broken.exit_code == 1
     assert "the server did not start" in broken.output

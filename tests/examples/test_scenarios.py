@@ -12,7 +12,7 @@ from agentguard.analysis.scenarios.suites import open_suites, run
 from agentguard.analysis.workspace import open_workspace
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
-FOLDERS: Final = tuple(EXAMPLES / name / "policies" for name in ("records", "tau2/airline", "tau2/retail"))
+FOLDERS: Final = tuple(EXAMPLES / name / "policies" for name in ("records", "inbox", "tau2/airline", "tau2/retail"))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.parent.name)
@@ -26,12 +26,13 @@ def test_each_policy_of_the_examples_is_seen_to_fire_and_to_stay_silent(folder: 
     assert coverage(results, workspace.policies).findings() == []
 
 
-def test_each_change_of_the_records_policies_is_noticed() -> None:
+@pytest.mark.parametrize(("folder", "mutants"), [(FOLDERS[0], 90), (FOLDERS[1], 70)], ids=["records", "inbox"])
+def test_each_change_of_the_policies_is_noticed(folder: Path, mutants: int) -> None:
     """Nobody has to explain a mutant: there is no survivor."""
-    workspace = open_workspace(FOLDERS[0])
+    workspace = open_workspace(folder)
 
     report = survivors(workspace, open_suites(workspace))
 
     assert report.findings() == []
     assert report.explained == ()
-    assert report.killed > 90
+    assert report.killed > mutants

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import pytest
@@ -13,11 +14,12 @@ from agentguard.adapters.lowlevel import tools_of
 from agentguard.adapters.upstream import upstream
 from agentguard.analysis.workspace import open_workspace
 from agentguard.policy.written import FILE, write_schema
-from examples.records.server import build
+from examples.inbox import server as inbox
+from examples.records import server as records
 from tests.cli.commands import agentguard
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
-RECORDS: Final = EXAMPLES / "records" / "policies"
+OURS: Final = pytest.mark.parametrize("server", [records, inbox], ids=["records", "inbox"])
 
 
 def version_in(state: State) -> str:
@@ -27,19 +29,21 @@ def version_in(state: State) -> str:
     return str(began["attributes"]["agentguard.policy.version"])
 
 
-def test_schema_of_the_records_is_current() -> None:
-    """Whoever changes a tool of the example writes it again: `agentguard schema examples.records.server:described`."""
-    ran = agentguard("schema", "examples.records.server:described", "--diff")
+@OURS
+def test_schema_of_an_example_is_current(server: ModuleType) -> None:
+    """Whoever changes a tool of an example writes it again: `agentguard schema examples.records.server:described`."""
+    ran = agentguard("schema", f"{server.__name__}:described", "--diff")
 
     assert (ran.status, ran.stdout) == (0, ""), ran.stdout
 
 
-def test_records_decide_by_the_version_of_their_folder() -> None:
+@OURS
+def test_an_example_decides_by_the_version_of_its_folder(server: ModuleType) -> None:
     """What commands without the server compile is what the running guard has in its evidence."""
     state: Any = UnsafeMemoryState()
-    build(issuer="https://issuer.example", audience="http://127.0.0.1/mcp", state=state)
+    server.build(issuer="https://issuer.example", audience="http://127.0.0.1/mcp", state=state)
 
-    assert open_workspace(RECORDS).policies.version == version_in(state)
+    assert open_workspace(server.POLICIES).policies.version == version_in(state)
 
 
 @pytest.mark.parametrize("name", ["airline", "retail"])

@@ -9,8 +9,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key a
 from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 
 from agentguard.errors import Refusal
-from agentguard.identity.assertion import Assertion, Claimed, peek_assertion, verify_assertion
+from agentguard.identity.assertion import Assertion, Claimed, peek_assertion, sign_assertion, verify_assertion
 from agentguard.identity.jwk import KeySet, read_key_set
+from agentguard.lifecycle.keys import PrivateKey, read_signing_key
 from agentguard.model import Reason
 from tests.lifecycle.service import PLANNER_KEY, make_assertion
 from tests.tokens import ABSENT, ISSUER, NOW, make_keys
@@ -31,6 +32,29 @@ def test_assertion_of_the_client_proves_it_until_it_is_over() -> None:
     assert peek_assertion(assertion) == Claimed(client_id="planner", key_id="planner")
     assert proved(assertion) == Assertion(client_id="planner", token_id="a-1", until=NOW + 90)
     assert proved(assertion, now=NOW + 89.9).until == NOW + 90
+
+
+@pytest.mark.parametrize("key", [generate_private_key(SECP256R1()), Ed25519PrivateKey.generate()])
+def test_assertion_that_is_made_here_proves_who_made_it(key: PrivateKey) -> None:
+    """With either kind of key, for one issuer, until its own end."""
+    signing = read_signing_key(key)
+    keys, _ = read_key_set({"keys": [signing.public]})
+
+    assertion = sign_assertion(
+        client_id="planner",
+        audience=ISSUER,
+        private=signing.private,
+        algorithm=signing.algorithm,
+        key_id=signing.key_id,
+        token_id="a-1",
+        now=NOW,
+        seconds=60,
+    )
+
+    assert peek_assertion(assertion) == Claimed(client_id="planner", key_id=signing.key_id)
+    assert proved(assertion, keys=keys) == Assertion(client_id="planner", token_id="a-1", until=NOW + 90)
+    with pytest.raises(Refusal):
+        proved(assertion, keys=keys, now=NOW + 90)
 
 
 @pytest.mark.parametrize(

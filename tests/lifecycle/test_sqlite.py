@@ -63,9 +63,9 @@ def test_folder_and_files_are_ours_alone(path: Path) -> None:
         store.revoke(issuer=ISSUER, run_id="a")
 
         assert path.parent.stat().st_mode & 0o777 == 0o700
-        assert store._writer is not None
+        assert store._writer.opened is not None
         # What was committed outlives a loss of power too.
-        assert store._writer.connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert store._writer.opened.connection.execute("PRAGMA synchronous").fetchone() == (2,)
         files = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
         assert files == {"store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600}
 
@@ -318,13 +318,13 @@ def test_a_full_disk_or_a_read_only_file_denies_what_must_be_written(limit: str,
     ticking = Ticking()
     with ticking.open(path) as store:
         store.spend("first", 330)
-        assert store._writer is not None
-        store._writer.connection.execute(limit)
+        assert store._writer.opened is not None
+        store._writer.opened.connection.execute(limit)
         with refused(detail):
             for number in range(10_000):
                 store.spend(f"{number}" * 100, 330)
         assert store.spend("key", 330)
-        store._writer.connection.execute(limit)
+        store._writer.opened.connection.execute(limit)
 
         with refused(detail):
             for number in range(10_000):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import TypedDict
 
 import cedarpy
@@ -27,6 +28,18 @@ def test_a_close_word_is_offered_and_else_all_of_them() -> None:
     assert did_you_mean("serach", ["search", "read"]) == "did you mean `search`?"
     assert did_you_mean("zzz", ["search", "read"]) == "there is `read`, `search`"
     assert did_you_mean("zzz", []) == "there is none"
+
+
+def test_total_that_no_tool_adds_to_is_a_slip_of_the_pen() -> None:
+    """Those that there are are known."""
+    pay = replace(SEARCH, totals=("paper", "payments"))
+
+    assert problems(forbid('context.run.spent.payment.greaterThan(decimal("5.0"))'), tools=[pay]) == [
+        "a.cedar:2: the context has no `run.spent.payment`: did you mean `payments`?"
+    ]
+    assert problems(forbid("context.run.spent.paper > 5"), tools=[pay])[0].startswith(
+        "a.cedar:2: Cedar compares decimals by name, not with `<` or `>`"
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,6 +79,17 @@ def test_a_close_word_is_offered_and_else_all_of_them() -> None:
         (
             forbid("context.local.hour < 9"),
             "a.cedar:2: the context has no `local.hour`: compare `context.local.minute`, the minute of the day",
+        ),
+        (
+            forbid('context.run.labls.contains("untrusted")'),
+            "a.cedar:2: the context has no `run.labls`: did you mean `labels`?",
+        ),
+        (
+            forbid('context.run.spent.payments.greaterThan(decimal("5.0"))'),
+            (
+                "a.cedar:2: the context has no `run.spent.payments`: "
+                "no tool adds to a total, so declare it, with `Spend` or spends="
+            ),
         ),
         (
             forbid("context.facts.total > 9"),

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, Final, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 import cedarpy
 import pytest
@@ -23,7 +23,7 @@ from agentguard.policy.reread import shape_from
 from agentguard.policy.schema import METHODS, GuardedTool, OwnType, method_tool, read_fragment
 from agentguard.policy.source import PolicySource, compile_policies, read_folder
 from agentguard.policy.types import read_types
-from agentguard.policy.values import Field, Shape, record_of, shape_of, to_cedar
+from agentguard.policy.values import Field, Shape, Spend, record_of, shape_of, to_cedar
 from agentguard.policy.written import Offered, WrittenSchema, named_server, read_schema, type_of, write_schema
 from agentguard.request import ResourceTemplate
 from tests.world import write_policies
@@ -46,7 +46,7 @@ class Filters(TypedDict):
 class Facts(TypedDict):
     """What a declared function adds."""
 
-    total: int
+    total: Annotated[int, Spend("rows")]
 
 
 def source(*fragments: str, grouped: bool = False) -> PolicySource:
@@ -78,8 +78,10 @@ READ: Final = Offered(
 EXPORT: Final = Offered(
     tool=tool(
         "export",
-        fields={"filters": Filters | None, "limit": int},
+        fields={"filters": Filters | None, "limit": int, "price": Annotated[Decimal | None, Spend("payments")]},
         facts=shape_of(Facts, where="facts"),
+        totals=("other", "payments", "rows"),
+        labels=frozenset({"untrusted", "a, b"}),
         groups=frozenset({"tools/call", "open-world"}),
         unseen=("path", "a, b", "c\\d"),
     ),
@@ -108,6 +110,7 @@ def parts_of(shape: Shape) -> list[object]:
     inner = [] if shape.element is None else [parts_of(shape.element)]
     return [
         shape,
+        shape.spends,
         inner,
         [(part.name, part.optional, parts_of(part.shape)) for part in shape.parts],
     ]
@@ -171,6 +174,7 @@ def test_file_reads_well() -> None:
     assert f"// types/0.cedarschema\n{TYPES}\n" in rest
     assert "entity User in [Group];\n" in rest
     assert "namespace Clinic { entity Ward in [Prompt]; }\n" in rest
+    assert "  spent: { other: decimal, payments: decimal, rows: decimal },\n" in rest
     # Names that the team's types have taken are left to them.
     assert "type Local2 = { weekday: Long, minute: Long };\n" in rest
     assert (
@@ -183,9 +187,12 @@ def test_file_reads_well() -> None:
         '    @one_of("true") really: Bool,\n'
         "  },\n"
         "  limit: Long,\n"
+        '  @spends("payments") price?: decimal,\n'
         "};\n"
-        "type exportFacts = { total: Long };\n"
+        'type exportFacts = { @spends("rows") total: Long };\n'
         '@unseen("path, a\\u{5c}, b, c\\u{5c}\\u{5c}d")\n'
+        '@totals("other, payments, rows")\n'
+        '@labels("a\\u{5c}, b, untrusted")\n'
         '@unannotated("")\n'
         'action "export" in [Action::"open-world", Action::"tools/call"] appliesTo {\n'
         "  principal: Invocation,\n"
@@ -196,6 +203,7 @@ def test_file_reads_well() -> None:
         "    local: Local2,\n"
         "    environment: String,\n"
         "    transport: String,\n"
+        "    run: Run,\n"
         "    approval?: Approval,\n"
         "    facts: exportFacts,\n"
         "  },\n"
@@ -259,6 +267,8 @@ _CHOICES = st.one_of(
     ),
     st.just(Literal[False, True]),
 )
+_TOTALS = st.sampled_from(["payments", "rows", "a1"])
+_SPENT = st.tuples(st.sampled_from([int, float, Decimal]), _TOTALS).map(lambda one: Annotated[one[0], Spend(one[1])])
 _SCALARS = st.sampled_from([str, int, bool, Decimal, datetime, timedelta, IPv4Address]) | _CHOICES
 
 
@@ -285,7 +295,8 @@ _GROUPS = st.sets(st.sampled_from(["read-only", "destructive", "open-world", "id
 
 @st.composite
 def _offered(draw: st.DrawFn, name: str) -> Offered:
-    fields = draw(st.dictionaries(_TEXTS.filter(lambda one: not one.startswith("__")), _ANNOTATIONS, max_size=4))
+    names = _TEXTS.filter(lambda one: not one.startswith("__"))
+    fields = draw(st.dictionaries(names, _ANNOTATIONS | _SPENT, max_size=4))
     optional = draw(st.sets(st.sampled_from(sorted(fields)))) if fields else set()
     shape = record_of({key: Field(kind, key not in optional) for key, kind in fields.items()}, where="a")
     unseen = draw(st.lists(_TEXTS, max_size=2, unique=True))
@@ -298,11 +309,15 @@ def _offered(draw: st.DrawFn, name: str) -> Offered:
         name=name,
         server="records",
         input=shape,
-        facts=draw(st.none() | _records(_ANNOTATIONS).map(lambda kind: shape_of(kind, where="facts"))),
+        facts=draw(st.none() | _records(_ANNOTATIONS | _SPENT).map(lambda kind: shape_of(kind, where="facts"))),
         resource_type=None if template is None else template.type,
         groups=draw(_GROUPS),
         unseen=tuple(unseen),
+        labels=frozenset(draw(st.sets(_TEXTS, max_size=2))),
     )
+    shapes = [made.input, *([] if made.facts is None else [made.facts])]
+    spent = {part.shape.spends for one in shapes for part in one.parts} - {""}
+    made = replace(made, totals=tuple(sorted({*spent, *draw(st.sets(_TOTALS, max_size=2))})))
     return Offered(tool=made, resource=template, annotated=draw(st.booleans()))
 
 
@@ -405,6 +420,21 @@ EDITS: Final[Sequence[tuple[str, str, str]]] = [
         '@one_of("true")',
         '@one_of("maybe")',
         "`context.input` of action `export`: @one_of wants `true` or `false`, got `maybe`: write",
+    ),
+    (
+        '@totals("other, payments, rows")',
+        '@totals("other, pay ments")',
+        "action `export` has @totals, and `pay ments` is no name of one: write",
+    ),
+    (
+        '@spends("payments") price?: decimal',
+        '@spends("pay ments") price?: decimal',
+        "@spends names a total, such as `payments`, for a Long or a decimal, got `pay ments` for `price`",
+    ),
+    (
+        '@spends("payments") price?: decimal',
+        '@spends("payments") price?: String',
+        "got `payments` for `price`, which is String: remove it",
     ),
     (
         '@server("records")',

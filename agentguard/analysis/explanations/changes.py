@@ -14,6 +14,8 @@ from agentguard.analysis.known import ABSENT
 from agentguard.analysis.notation import entity_text, name_text, of_units, path_text, written
 from agentguard.model import EntityUid, printable
 from agentguard.policy.reach import uid_of
+from agentguard.policy.values import decimal_json, units_of_json
+from agentguard.tallying import spent_by
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from agentguard.analysis.known import Holder
     from agentguard.model import AccessRequest
     from agentguard.policy.reach import Uid
+    from agentguard.policy.scalars import CedarJson
+    from agentguard.policy.schema import GuardedTool
 
 
 class Who(IntEnum):
@@ -29,11 +33,12 @@ class Who(IntEnum):
     CALLER = 0
     IDENTITY = 1
     APPROVER = 2
-    CLOCK = 3
-    DEPLOYMENT = 4
-    DATA = 5
-    GRANT = 6
-    POLICY = 7
+    RUN = 3
+    CLOCK = 4
+    DEPLOYMENT = 5
+    DATA = 6
+    GRANT = 7
+    POLICY = 8
 
 
 _INPUT: Final = ("context", "input")
@@ -41,6 +46,7 @@ _CONTEXT: Final = {
     "input": Who.CALLER,
     "facts": Who.CALLER,
     "approval": Who.APPROVER,
+    "run": Who.RUN,
     "now": Who.CLOCK,
     "local": Who.CLOCK,
 }
@@ -92,6 +98,7 @@ class Value:
         holder: Where the value stands.
         value: What it would be, Cedar JSON; `ABSENT` for nothing.
         depth: The link of the chain whose principal it is about; None for what all links share.
+        spends: The total of the run that it adds to, if it does.
         told: How it is told, where it is not told as `path == value`: the value may be an example.
         span: How far it may go, where that was tried.
     """
@@ -100,6 +107,7 @@ class Value:
     holder: Holder
     value: object
     depth: int | None = None
+    spends: str = ""
     told: str = ""
     span: Span | None = None
 
@@ -124,7 +132,8 @@ class Value:
             return None if invocation is None else replace(request, invocation=invocation)
         try:
             if self.holder.entity is None:
-                return replace(request, context=_with(request.context, self.holder.names, self.value))
+                changed = _with_context(request, self.holder.names, self.value)
+                return _respent(changed, self.spends, self._before(request), self.value) if self.spends else changed
             entities = tuple(
                 {**entity, "attrs": _with(cast("Mapping[str, object]", entity["attrs"]), self.holder.names, self.value)}
                 if uid_of(entity["uid"]) == self.holder.entity
@@ -135,6 +144,12 @@ class Value:
             # What it would stand in came with another change, and nothing has a part without the whole.
             return None
         return replace(request, entities=entities)
+
+    def _before(self, request: AccessRequest) -> object:
+        found: object = request.context
+        for name in self.holder.names:
+            found = found.get(name, ABSENT) if isinstance(found, dict) else ABSENT
+        return found
 
     @property
     def subject(self) -> str:
@@ -151,6 +166,49 @@ class Value:
         if self.span is not None:
             return self.span.text(self.subject)
         return f"{self.subject} == {written(self.value)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """The same call, as the first of a run that nobody delegated anything to before.
+
+    Attributes:
+        tool: What is called: what it declares to spend is spent in the new run too.
+    """
+
+    tool: GuardedTool
+
+    @property
+    def key(self) -> Hashable:
+        """All that a run has done."""
+        return "run"
+
+    @property
+    def who(self) -> Who:
+        """Whoever begins runs."""
+        return Who.RUN
+
+    def apply(self, request: AccessRequest) -> AccessRequest | None:
+        """Return a request with it."""
+        spent = spent_by(self.tool, request.context)
+        before = request.context["run"]
+        totals = before.get("spent") if isinstance(before, dict) else None
+        run = {
+            "calls": 0,
+            "calls_of_this_tool": 0,
+            "denied": 0,
+            "labels": [],
+            "spent": {total: decimal_json(spent.get(total, 0)) for total in totals or ()},
+            "shared": False,
+            "started_at": request.context["now"],
+        }
+        context = {**request.context, "run": run}
+        return replace(request, context=context, runs=tuple(run for _ in request.runs))
+
+    @property
+    def text(self) -> str:
+        """What would be, as a condition."""
+        return "a new run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +310,34 @@ def applied(changes: Iterable[Change], requests: Sequence[AccessRequest]) -> tup
             return None
         found.append(changed)
     return tuple(found)
+
+
+def _with_context(request: AccessRequest, names: Sequence[str], value: object) -> AccessRequest:
+    """Return a request with another value in its context: what its run has done is the same at every link then.
+
+    Raises:
+        KeyError: A record that leads there is not there itself.
+    """
+    first, *rest = names
+    runs = tuple(_with(run, rest, value) for run in request.runs) if first == "run" else request.runs
+    return replace(request, context=_with(request.context, names, value), runs=runs)
+
+
+def _respent(request: AccessRequest, total: str, before: object, after: object) -> AccessRequest | None:
+    """Return a request that spends something else than *before*; None if nothing can be spent so."""
+    old, new = (0 if value is ABSENT else units_of_json(cast("CedarJson", value)) for value in (before, after))
+    if new < 0:
+        return None
+
+    def respent(run: object) -> dict[str, object]:
+        found = dict(cast("Mapping[str, object]", run))
+        spent = dict(cast("Mapping[str, CedarJson]", found.get("spent", {})))
+        if total in spent:
+            spent[total] = decimal_json(units_of_json(spent[total]) + new - old)
+        return {**found, "spent": spent}
+
+    runs = tuple(respent(run) for run in request.runs)
+    return replace(request, context={**request.context, "run": respent(request.context["run"])}, runs=runs)
 
 
 def _with(record: Mapping[str, object], names: Sequence[str], value: object) -> dict[str, object]:

@@ -47,6 +47,8 @@ MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.APPROVAL_UNAVAILABLE: "a person has to approve it, and nobody could be asked",
     Reason.EVIDENCE_UNAVAILABLE: "the evidence could not be written, so nothing may run",
     Reason.STORE_UNAVAILABLE: "the store of runs could not be asked, so nothing may run",
+    Reason.CREDENTIAL_UNAVAILABLE: "no credential was to be had from the broker, so the tool could not go on",
+    Reason.CREDENTIAL_LEAK: "its result held a secret that nobody may see, so it was withheld",
     Reason.INTERNAL_ERROR: "the guard itself failed, so nothing may run",
 }
 """What a reason says, for those that no policy's id says better."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from agentguard.analysis.explanations.changes import Joined, Value, subject_of
+from agentguard.analysis.explanations.changes import Joined, NewRun, Value, subject_of
 from agentguard.analysis.explanations.conditions import paths_in
 from agentguard.analysis.explanations.pools import constants_of, is_calculated
 from agentguard.analysis.known import ABSENT, Holder, entity_of
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _INPUT: Final = ("context", "input")
 _APPROVAL: Final = ("context", "approval")
 _CHANNEL: Final = (*_APPROVAL, "channel")
+_RUN: Final = ("context", "run")
+_SPENT: Final = (*_RUN, "spent")
 _PRINCIPAL: Final = ("principal",)
 # What a run is in by what it says of itself.
 _PARENTS: Final = (("principal", "agent"), ("principal", "task"))
@@ -41,6 +43,8 @@ _SECOND: Final = 1_000
 _POWERS: Final = range(0, 64, 3)
 # Candidates of one path in one condition, and of a whole condition.
 _FEW: Final = 4
+LONG_SCALE: Final = 10_000
+"""What a total counts for one of a whole number."""
 _MOST: Final = 24
 
 
@@ -98,10 +102,38 @@ class Flips:
         if path == _APPROVAL and wanted:
             yield from self._approvals()
             return
+        if path[:2] == _RUN:
+            yield from self._of_run(piece, node, path, wanted=wanted)
+            return
         for at in _PARENTS if path == _PRINCIPAL else (path,):
             if (now := self._at(at)) is not None:
                 yield from self._values(piece, node, now, wanted=wanted)
                 yield from self._joins(piece, node, now, wanted=wanted)
+
+    def _of_run(self, piece: Piece, node: Node, path: tuple[str, ...], *, wanted: bool) -> Iterator[Change]:
+        """Yield what turns around a condition on what a run has done: to spend less, or a new run."""
+        found: list[Change] = [*self._spending(piece, node, path, wanted=wanted)]
+        new = NewRun(tool=self._pools.tool)
+        if self._would(new, piece, node) is wanted:
+            found.append(new)
+        if not found and (now := self._at(path)) is not None:
+            found += self._values(piece, node, now, wanted=wanted)
+        yield from found
+
+    def _spending(self, piece: Piece, node: Node, path: tuple[str, ...], *, wanted: bool) -> Iterator[Change]:
+        """Yield other amounts in a call, for a total that they add to."""
+        total = units_of(self._known.value(path))
+        for at in self._pools.spending(path[3]) if path[:3] == _SPENT and path[3:] else ():
+            now = self._at(at)
+            counted = None if now is None else units_of(now.value)
+            if now is None or counted is None or total is None:
+                continue
+            kind, amount = counted
+            scale = LONG_SCALE if kind == "Long" else 1
+            before = total[1] - amount * scale
+            limits = {found[1] for value in constants_of(node) if (found := units_of(value)) is not None}
+            anchors = {(limit - before) // scale for limit in limits}
+            yield from self._numbers(piece, node, now, (kind, anchors), wanted=wanted)
 
     def _at(self, path: tuple[str, ...]) -> Value | None:
         """Return what a path leads to, as it is; None if nobody can change it."""
@@ -112,7 +144,8 @@ class Flips:
         if holder.entity == self._known.principal:
             return Value(path=path, holder=holder, value=value, depth=self._known.depth)
         given = holder.entity is None or self._known.is_given(holder.entity)
-        return Value(path=path, holder=holder, value=value) if given else None
+        spends = self._pools.spends(path)
+        return Value(path=path, holder=holder, value=value, spends=spends) if given else None
 
     def _values(self, piece: Piece, node: Node, now: Value, *, wanted: bool) -> Iterator[Change]:
         """Yield other values of what *now* holds."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from agentguard.analysis.explanations.changes import Value, Who, applied
+from agentguard.analysis.explanations.changes import NewRun, Value, Who, applied
 from agentguard.analysis.explanations.conditions import conditions_by, pieces_of
 from agentguard.analysis.explanations.explain import Found, LinkFound, meaning_of
 from agentguard.analysis.explanations.mended import Mended
 from agentguard.analysis.explanations.suggestions import suggestions
+from agentguard.analysis.history.donebefore import RUN
 from agentguard.analysis.history.filled import filled
 from agentguard.analysis.history.recorded import as_judged, facts_of
 from agentguard.analysis.history.replay import RESOURCE, NoRequestError, Setting, replay, worded
@@ -208,8 +209,8 @@ class _Call:
     def changed(self, changes: Sequence[Change]) -> Mapping[str, int]:
         """Return what each policy can come to if the call comes with some changes; each fails if it lacks an entity."""
         (request,) = applied(changes, [self.replayed.request]) or (self.replayed.request,)
-        values, reached = self.possible.values(request, self.replayed.paths, 0)
-        elsewhere = self.supposed.union(map(_place, changes))
+        values, reached = self.possible.values(request, self._unknown(changes), 0)
+        elsewhere = self.supposed.union(*map(_places, changes))
         unsaid = self.loaders | ({request.resource.type} if (RESOURCE,) in self.replayed.paths else frozenset())
         if any(type_ not in unsaid for type_, _ in reached.missing):
             return dict.fromkeys(self.came_to, ERRS)
@@ -220,6 +221,18 @@ class _Call:
             part.policy.id: self.came_to[part.policy.id] if part.atoms <= same else outcome(part.tree, values)
             for part in self.asked.policies
         }
+
+    def _unknown(self, changes: Sequence[Change]) -> frozenset[Path]:
+        """Return what is not known of the call with some changes: of a new run all is, but for what nobody kept."""
+        unknown = self.replayed.paths
+        if not any(isinstance(change, NewRun) for change in changes):
+            return unknown
+        known = frozenset(path for path in unknown if path[:2] != RUN)
+        tool = self.asked.action.tool
+        spending = [("context", "input", part.name) for part in tool.input.parts if part.shape.spends]
+        facts = () if tool.facts is None else tool.facts.parts
+        spending += [("context", "facts") for part in facts if part.shape.spends]
+        return known if known.isdisjoint(spending) else known | {(*RUN, "spent")}
 
     def allowed(self, changes: Sequence[Change]) -> bool:
         """Return whether the policies allow the call with some changes, whatever is still open."""
@@ -243,14 +256,17 @@ def _suggested(call: _Call, workspace: Workspace) -> tuple[Suggestion, ...]:
     )
 
 
-def _place(change: Change) -> Path:
+def _places(change: Change) -> set[Path]:
     """Return what conditions look at if a change can make a difference to them."""
+    if isinstance(change, NewRun):
+        return {RUN}
     if not isinstance(change, Value):
-        return (ENTITIES,)
+        return {(ENTITIES,)}
     if change.depth is None:
-        return change.path if change.holder.entity is None else (ENTITIES,)
+        place: Path = change.path if change.holder.entity is None else (ENTITIES,)
+        return {place, (*RUN, "spent", change.spends)} if change.spends else {place}
     # A run is in its agent and its task, which may be in anything, and its times hang together.
-    return change.path if change.path[-1] in _ALONE else change.path[:1]
+    return {change.path if change.path[-1] in _ALONE else change.path[:1]}
 
 
 def _allow(policies: Iterable[Parted], came_to: Mapping[str, int]) -> bool:

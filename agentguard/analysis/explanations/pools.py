@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from agentguard.policy.compiled import PolicySet
     from agentguard.policy.reach import Uid
+    from agentguard.policy.schema import GuardedTool
     from agentguard.policy.values import Shape
 
 _INPUT: Final = ("context", "input")
@@ -80,16 +81,22 @@ def kind_of(value: object) -> str:
 class Pools:
     """What there is to choose other values from, for calls of one tool."""
 
-    def __init__(self, texts: Iterable[str], input_: Shape, policies: PolicySet) -> None:
+    def __init__(self, texts: Iterable[str], tool: GuardedTool, policies: PolicySet) -> None:
         """Take what names values.
 
         Args:
             texts: Policies, which Cedar parsed before.
-            input_: The record of the arguments.
+            tool: What is called.
             policies: Whose entities are known.
         """
         self._policies = policies
-        self._shapes = {part.name: part.shape for part in input_.parts}
+        self.tool = tool
+        self._shapes = {part.name: part.shape for part in tool.input.parts}
+        facts = () if tool.facts is None else tool.facts.parts
+        spending = [("input", part) for part in tool.input.parts] + [("facts", part) for part in facts]
+        self._spending: dict[tuple[str, ...], str] = {
+            ("context", record, part.name): part.shape.spends for record, part in spending if part.shape.spends
+        }
         self._literals: dict[tuple[str, ...], list[object]] = {}
         for text in texts:
             for piece in pieces_of(text):
@@ -102,6 +109,14 @@ class Pools:
                 if path := path_of(inner):
                     kept = self._literals.setdefault(path, [])
                     kept[:] = _once((*kept, *constants))[:_MOST]
+
+    def spends(self, path: tuple[str, ...]) -> str:
+        """Return the total of a run that a path adds to; empty if it adds to none."""
+        return self._spending.get(path, "")
+
+    def spending(self, total: str) -> Sequence[tuple[str, ...]]:
+        """Return the paths that add to a total of a run."""
+        return [path for path, spends in self._spending.items() if spends == total]
 
     def named(self, path: tuple[str, ...]) -> Sequence[object]:
         """Return what policies compare a path with."""
@@ -132,7 +147,7 @@ class Pools:
             members = self._members(path)
             found = [*like, *members] if members else [*like, _unlike(like)]
         elif kind == "ip":
-            found = [{"__extn": {"fn": "ip", "arg": _address(value)}} for value in like]
+            found = [{"__extn": {"fn": "ip", "arg": _address(value)}} for value in like if isinstance(value, dict)]
         elif kind in {"", "Record"}:
             found = []
         elif kind in {"Long", "decimal", "datetime", "duration"}:
@@ -202,9 +217,9 @@ def _unlike(named: Iterable[object]) -> str:
     return next(word for word in ("other", *(f"other-{place}" for place in range(len(taken) + 1))) if word not in taken)
 
 
-def _address(value: object) -> str:
+def _address(value: Mapping[str, Mapping[str, object]]) -> str:
     """Return one address of a range."""
-    return str(value["__extn"]["arg"]).partition("/")[0]  # type: ignore[index]
+    return str(value["__extn"]["arg"]).partition("/")[0]
 
 
 def _nothing(kind: str) -> object:

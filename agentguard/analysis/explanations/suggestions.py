@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.explanations.changes import Granted, Span, Value, Who, applied
 from agentguard.analysis.explanations.conditions import conditions_of, paths_in, pieces_of
-from agentguard.analysis.explanations.flips import Flips
-from agentguard.analysis.explanations.pools import Pools, is_calculated
+from agentguard.analysis.explanations.flips import LONG_SCALE, Flips
+from agentguard.analysis.explanations.pools import Pools, constants_of, is_calculated
 from agentguard.analysis.known import Known
 from agentguard.analysis.notation import of_units, units_of
 from agentguard.analysis.supposed import judge
@@ -118,7 +118,7 @@ class _Search:
     def found(self) -> tuple[Suggestion, ...]:
         if not self._texts or self._allows(()):
             return ()
-        self._pools = Pools(self._texts, self._policies.action(self._requests[0].action).tool.input, self._policies)
+        self._pools = Pools(self._texts, self._policies.action(self._requests[0].action).tool, self._policies)
         level = [_State((), self._requests)]
         seen: set[frozenset[str]] = set()
         for _ in range(_STEPS):
@@ -211,7 +211,7 @@ class _Search:
     def _widened(self, change: Value, changes: Sequence[Change]) -> Value:
         """Return a change of a number or a time with how far it may go; as it is, if that cannot be told."""
         counted = units_of(change.value)
-        points = None if counted is None or change.told else self._points(change)
+        points = None if counted is None or change.told else self._points(change, changes)
         if counted is None or points is None:
             return change
         kind, start = counted
@@ -227,7 +227,7 @@ class _Search:
         least = _end(start, sorted((point for point in points if point < start), reverse=True), allows)
         return replace(change, span=Span(kind=kind, least=least, most=most))
 
-    def _points(self, change: Value) -> set[int] | None:
+    def _points(self, change: Value, changes: Sequence[Change]) -> set[int] | None:
         """Return where a decision could turn as a value moves; None if that cannot be told."""
         values = [*self._pools.named(change.path)]
         for text in self._texts:
@@ -237,9 +237,27 @@ class _Search:
                     return None
                 if nodes:
                     values += self._beside(piece, change)
+                spent = [node for node, path in paths_in(piece.node) if change.spends and path == _spent(change)]
+                if spent and is_calculated(piece.node):
+                    return None
+                if spent:
+                    values += self._affordable(piece, change, changes)
         unit = _SECOND if change.depth is not None else 1
         units = [found[1] for value in values if (found := units_of(value)) is not None]
         return {(one // unit + step) * unit for one in units for step in (-1, 0, 1)}
+
+    def _affordable(self, piece: Piece, change: Value, changes: Sequence[Change]) -> Iterator[object]:
+        """Yield what may still be spent up to each value that a condition compares the total with."""
+        for request in applied(changes, self._requests) or ():
+            for depth in range(len(request.invocation.chain)):
+                known = Known(request, self._policies, depth, self._unknown)
+                total, amount = units_of(known.value(_spent(change))), units_of(known.value(change.path))
+                if total is None or amount is None:
+                    continue
+                scale = LONG_SCALE if amount[0] == "Long" else 1
+                others = total[1] - amount[1] * scale
+                limits = [found[1] for value in constants_of(piece.node) if (found := units_of(value)) is not None]
+                yield from (of_units(amount[0], (limit - others) // scale) for limit in limits)
 
     def _beside(self, piece: Piece, change: Value) -> Iterator[object]:
         """Yield what else a condition looks at: it may be compared with that."""
@@ -260,6 +278,11 @@ def _stops(link: LinkTrials) -> Sequence[Trial] | None:
         if layer is not None and not any(trial.matched for trial in layer):
             return [trial for trial in layer if trial.permit]
     return None
+
+
+def _spent(change: Value) -> tuple[str, ...]:
+    """Return the path of the total that a change adds to."""
+    return ("context", "run", "spent", change.spends)
 
 
 def _end(start: int, points: Iterable[int], allows: Callable[[int], bool]) -> int | None:

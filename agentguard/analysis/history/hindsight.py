@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.history.differing import changed_types, may_lack, misfit, offer_of, reach_is_kept
+from agentguard.analysis.history.donebefore import RUN
 from agentguard.analysis.history.recorded import facts_of, is_liftable, with_grant
 from agentguard.analysis.history.replay import ANCESTORS, GRANT, RESOURCE
 from agentguard.model import Effect, Reason, printable
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # Why a call is denied whatever its grant says, as long as that is valid.
 _FIRST: Final = frozenset((Reason.POLICY, Reason.MISSING_ENTITY))
+# What is said of a run is said of the one that called, and of none above it.
+_OF_THE_RUN: Final = frozenset((("principal",), RUN))
 # A condition that one policy settles may settle another.
 _ROUNDS: Final = 2
 
@@ -67,6 +70,12 @@ class _Link:
     reason: Reason | None = None
     policy_ids: tuple[str, ...] = ()
     doubts: frozenset[Path] = frozenset()
+
+    def at(self, depth: int, replayed: Replayed) -> _Link:
+        """Return it with its doubts about who delegated named as such."""
+        if depth == _links(replayed) - 1 or self.doubts.isdisjoint(_OF_THE_RUN):
+            return self
+        return replace(self, doubts=(self.doubts - _OF_THE_RUN) | {(ANCESTORS,)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +209,7 @@ class Hindsight:
                 message = "its policies cannot have come to what it says of them"
                 raise MisfitError(message)
             lacks = _lacks(self.old, reached.missing, replayed, depth, present=present)
-            links.append(_judge(asked, values, outcomes, unknown, lacks=lacks))
+            links.append(_judge(asked, values, outcomes, unknown, lacks=lacks).at(depth, replayed))
         if same and _together(links, facts).within_grant:
             facts = with_grant(facts, replayed)
         _check(replayed, _together(links, facts), same=same)
@@ -227,7 +236,7 @@ class Hindsight:
             kept = kept and self.old.policies.static_uids <= self.new.policies.static_uids
         present = present and kept
         lacks = _lacks(self.new, reached.missing, replayed, depth, present=present)
-        return _judge(asked, values, outcomes, unknown, lacks=lacks, some=some)
+        return _judge(asked, values, outcomes, unknown, lacks=lacks, some=some).at(depth, replayed)
 
 
 def _likeness(part: Parted) -> tuple[bool, bool, Tree]:
@@ -240,8 +249,8 @@ def _links(replayed: Replayed) -> int:
 
 
 def _unknown_at(replayed: Replayed, depth: int) -> frozenset[Path]:
-    """Return what is not known at one link: of who delegated, nothing is."""
-    return replayed.paths if depth == _links(replayed) - 1 else replayed.paths | {("principal",)}
+    """Return what is not known at one link: of who delegated, nothing is, and not what their runs have done."""
+    return replayed.paths if depth == _links(replayed) - 1 else replayed.paths | _OF_THE_RUN
 
 
 def _check(replayed: Replayed, answer: Answer, *, same: bool) -> None:
@@ -375,5 +384,4 @@ def _together(links: Sequence[_Link], facts: Facts, *, open_: bool = False) -> A
     found = frozenset[tuple[str, ...]]().union(*(link.doubts for link in links))
     if open_:
         found |= {(GRANT,)}
-    delegated = {path for path in found if path == ("principal",)}
-    return Answer(doubts=(found - delegated) | ({(ANCESTORS,)} if delegated else frozenset()))
+    return Answer(doubts=found)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _KEPT: Final = 100_000
 # What is another for nearly every call or run, so it counts only where a policy looks at it.
 _RUN: Final = frozenset((("principal", "issued_at"), ("principal", "ends_at")))
-_INPUT: Final = ("context", "input")
+# Of these, one member is another for nearly every call too.
+_RECORDS: Final = frozenset(("input", "run"))
 
 
 class Remembered:
@@ -95,16 +96,17 @@ class Remembered:
 
 
 def _looked_at(context: Mapping[str, object], looks: frozenset[Path]) -> dict[str, object]:
-    """Return the context without the arguments and the times that no policy looks at."""
+    """Return the context without the arguments, the times and what the run has done that no policy looks at."""
     seen = {path[1] for path in looks if path[0] == "context" and len(path) > 1}
     if any(path == ("context",) for path in looks):
         return dict(context)
     found: dict[str, object] = {}
     for name, value in context.items():
-        if name == "input" and isinstance(value, dict):
-            arguments = {path[2] for path in looks if path[:2] == _INPUT and len(path) > len(_INPUT)}
-            whole = _INPUT in looks
-            found[name] = {key: item for key, item in value.items() if whole or key in arguments}
+        if name in _RECORDS and isinstance(value, dict):
+            record = ("context", name)
+            members = {path[2] for path in looks if path[:2] == record and len(path) > len(record)}
+            whole = record in looks
+            found[name] = {key: item for key, item in value.items() if whole or key in members}
         elif name in seen:
             found[name] = value
     return found

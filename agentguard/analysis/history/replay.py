@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
+from agentguard.analysis.history.donebefore import done_before
 from agentguard.evidence.record import UNCONFIRMED
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.model import AccessRequest, Effect, EntityUid, Grade, Reason
@@ -159,6 +160,10 @@ def replay(record: Kept, workspace: Workspace, *, setting: Setting = _NOTHING) -
     if not id_known:
         unknown.add((RESOURCE,))
     context = _context(record, offered, resource if id_known else None, unknown, setting)
+    run, not_kept = done_before(record, workspace.policies.totals)
+    if run is not None:
+        context["run"] = run
+    unknown |= not_kept
     unknown |= {(ENTITIES, type_) for type_ in workspace.written.loaders}
     request = AccessRequest(
         invocation=invocation,
@@ -278,6 +283,7 @@ def _context(
     context = base_context(record.at if now is None else now, zone, setting.environment or _NOBODY, _NOBODY)
     transport = record.text("agentguard.transport")
     context["transport"] = transport
+    del context["run"]
     left_out = {
         "environment": setting.environment,
         "local": None if now is None else setting.time_zone,

@@ -202,9 +202,13 @@ class Domain:
         return None if tried is None else [value for value in tried if self._fits(value)]
 
     def _fits(self, value: object) -> bool:
-        if value in self.excluded or (self.kind in ORDERED and not self.low <= value <= self.high):  # type: ignore[operator]
+        if value in self.excluded or (isinstance(value, int) and self._is_past(value)):
             return False
         return all(like(value, pattern) is wanted for pattern, wanted in self.patterns if isinstance(value, str))
+
+    def _is_past(self, value: int) -> bool:
+        # Not `true`, which is a number to Python.
+        return self.kind in ORDERED and not self.low <= value <= self.high
 
     def span(self) -> tuple[int, int]:
         """Return the least and the greatest whole number that is left."""

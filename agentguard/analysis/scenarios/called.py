@@ -35,6 +35,7 @@ class Called:
         identity: Who calls: the words of a scenario's identity, such as ``agent``.
         claims: ``name=value``, a mapped claim each.
         given: ``name=value``, an argument each.
+        done: ``name=value``, each something that the run has done before.
         facts: ``name=value``, each what the tool's declared function adds.
         entities: ``Type::id={…}``, an entity each that a loader would know.
         setting: The words of a scenario that say when and where, and whether a person approved.
@@ -43,6 +44,7 @@ class Called:
     action: str
     identity: Mapping[str, object]
     claims: Sequence[str] = ()
+    done: Sequence[str] = ()
     given: Sequence[str] = ()
     facts: Sequence[str] = ()
     entities: Sequence[str] = ()
@@ -61,10 +63,12 @@ def call_of(called: Called, workspace: Workspace) -> SupposedCall:
     inputs = members["input"].type if "input" in members else None
     facts = members["facts"].type if "facts" in members else None
     claims = _named(called.claims, "--claim", workspace.types.entities["Invocation"].attributes)
+    done = _named(called.done, "--run", members["run"].type if "run" in members else None)
     scenario: dict[str, Any] = {
         "name": _HERE,
         "as": {**called.identity, **({"claims": claims} if claims else {})},
         "call": called.action,
+        **({"run": done} if done else {}),
         "with": _named(called.given, "--with", inputs),
         "entities": {name: _parsed("--entity", text) for name, text in _pairs(called.entities, "--entity")},
         "expect": "allow",

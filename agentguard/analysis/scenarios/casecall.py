@@ -116,7 +116,7 @@ def label_of(row: Fields, called: str) -> str:
         return printable(name)
     said = [called]
     for key, node in row.members.items():
-        if key in {"with", "facts"}:
+        if key in {"with", "facts", "run"}:
             said += (f"{name}={_shown(value)}" for name, value in row.record(key).members.items())
         elif key == "approved":
             said.append("approved")

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
 from agentguard.analysis.loaded import check_loadable
+from agentguard.analysis.scenarios.done import done_by
 from agentguard.analysis.scenarios.fields import Fields, id_of, record_of, typed, typed_members
 from agentguard.analysis.scenarios.yamltext import Listed, Text, mistake, shown
 from agentguard.analysis.supposed import ISSUER, LIFETIME, Identity
 from agentguard.errors import ConfigurationError, Refusal
+from agentguard.lifecycle.tally import Tally
 from agentguard.model import EntityUid, Grade
 from agentguard.policy.grants import check_grant
 from agentguard.policy.problem import did_you_mean
@@ -35,10 +37,12 @@ IDENTITY: Final = (
     "lifetime",
     "age",
     "grant",
+    "run",
     "delegated_by",
 )
 """The keys of an identity."""
 
+_FRESH: Final = Tally()
 PARENTS: Final = "in"
 """The key of an entity that is no attribute."""
 
@@ -127,6 +131,7 @@ class _Link:
             lifetime=lifetime,
             age=age,
             grant=self._grant(),
+            run=self._done(),
             ancestors=above,
         )
 
@@ -140,6 +145,10 @@ class _Link:
             name: frozenset(cast("list[str]", value)) if isinstance(value, list) else cast("str | int | bool", value)
             for name, value in found.items()
         }
+
+    def _done(self) -> Tally:
+        node = self._fields.members.get("run")
+        return _FRESH if node is None else done_by(node, _FRESH, self._workspace.policies.totals)
 
     def _grant(self) -> str | None:
         text = self._fields.text("grant")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from agentguard.analysis.scenarios.casecall import Setting, approval_of, facts_of, input_of, label_of
 from agentguard.analysis.scenarios.cases import Case, Expectation, Explained, Suite
+from agentguard.analysis.scenarios.done import done_by
 from agentguard.analysis.scenarios.fields import Fields, id_of, list_of, record_of, text_of
 from agentguard.analysis.scenarios.parties import Identities, entity_of
 from agentguard.analysis.scenarios.yamltext import MistakeError, Record, Text, mistake, read_yaml, shown
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from agentguard.analysis.scenarios.yamltext import Node
+    from agentguard.analysis.supposed import Identity
     from agentguard.analysis.workspace import Workspace
     from agentguard.policy.types import CedarType
     from agentguard.policy.written import Offered
@@ -45,6 +47,7 @@ CASE: Final = (
     "with",
     "facts",
     "entities",
+    "run",
     "approved",
     "now",
     "environment",
@@ -201,6 +204,7 @@ class _Reader:
         if isinstance(who, Text) and who.text in self._wrong:
             return []
         identity = self._identities.called(who) if isinstance(who, Text) else self._identities.read(who)
+        identity = self._with_done(identity, fields, setting)
         offered = self._offered(fields)
         context = cast("CedarType", self._workspace.types.actions[offered.tool.name].context).members
         call = SupposedCall(
@@ -227,6 +231,16 @@ class _Reader:
             expected=self._expectation(fields),
         )
         return [case]
+
+    def _with_done(self, identity: Identity, fields: Fields, setting: Setting) -> Identity:
+        """Return who calls with what the case says of the run, which comes over what the identity says."""
+        node = fields.members.get("run")
+        if node is not None:
+            identity = replace(identity, run=done_by(node, identity.run, self._workspace.policies.totals))
+        began = [link.run.started_at for link in (*identity.ancestors, identity) if link.run.started_at is not None]
+        if began and max(began) > setting.now:
+            mistake("the run's first call comes after this one: mend `started_at`", (node or fields).place)
+        return identity
 
     def _offered(self, fields: Fields) -> Offered:
         node = fields.needed("call", "one of the tools")
@@ -270,7 +284,7 @@ def _merged(shared: Fields, row: Fields) -> Fields:
     own = EXPECTED if "expect" in row.members else ()
     members = {key: node for key, node in shared.members.items() if key not in {"name", "cases", "entities", *own}}
     members |= row.members
-    for key in ("with", "facts"):
+    for key in ("with", "facts", "run"):
         if key in shared.members and key in row.members:
             both, own_ones = shared.record(key), row.record(key)
             keys = {**both.keys, **own_ones.keys}

@@ -32,6 +32,8 @@ PERMITS: Final = "10-permits.cedar"
 GUARDRAILS: Final = "20-guardrails.cedar"
 OBSERVED: Final = "10-observe.cedar"
 SCENARIOS: Final = "scenarios/first.test.yaml"
+APPROVAL: Final = "destructive-needs-approval"
+"""The id of the policy that has a person asked; a baseline has it too."""
 NEXT: Final = "next"
 """Where policies stand that are not in force yet."""
 
@@ -101,7 +103,7 @@ forbid (
 );
 """
 
-_APPROVAL: Final = """\
+_ASKS: Final = """\
 
 // A person is asked about exactly this call, and a yes holds once. A tool counts as destructive
 // unless the server says otherwise of it.
@@ -170,8 +172,13 @@ class Kinds:
         return (*self.changes, *self.destructive)
 
 
-def policy_files(written: WrittenSchema) -> dict[str, str]:
-    """Return the policies and entities that a folder for this server begins with, by name."""
+def policy_files(written: WrittenSchema, *, asks: bool = True) -> dict[str, str]:
+    """Return the policies and entities that a folder for this server begins with, by name.
+
+    Args:
+        written: What the server offers.
+        asks: Whether they have a person asked; else another file does.
+    """
     kinds = Kinds.of(written)
     group, why = ("read-only", "Reading is free for this agent; others get nothing until a permit names them.")
     if not kinds.reads:
@@ -180,7 +187,7 @@ def policy_files(written: WrittenSchema) -> dict[str, str]:
     permits = _READS.format(why=why, group=f'Action::"{group}"')
     if kinds.writing:
         permits += _changes(kinds.writing)
-    rules = {PERMITS: permits, GUARDRAILS: _STOPS + (_APPROVAL if kinds.destructive else "")}
+    rules = {PERMITS: permits, GUARDRAILS: _STOPS + (_ASKS if kinds.destructive and asks else "")}
     return {**{name: formatted(name, text, _LIMITS) for name, text in rules.items()}, ENTITIES: _entities()}
 
 

@@ -57,6 +57,17 @@ def test_an_entity_is_described_as_a_file_of_scenarios_has_it() -> None:
     assert call.entities[0]["uid"] == {"type": "Record", "id": "r=1"}
 
 
+def test_run_has_done_what_is_said_of_it() -> None:
+    """A number, a truth, a set and a record, each by its type."""
+    done = ["calls=9", "shared=true", "labels=[untrusted, seen]"]
+    call = call_of(called(done=done), FOLDER)
+
+    assert (call.identity.run.calls, call.identity.run.shared) == (9, True)
+    assert call.identity.run.labels == {"untrusted", "seen"}
+    assert refused(done=["call=9"]).startswith("`run` has no key `call`: did you mean `calls`?")
+    assert refused(done=["spent={payments: 1}"]).startswith("no tool adds to a total `payments`")
+
+
 def test_text_stays_text() -> None:
     """Whatever it looks like, and whatever is in it: a text is no YAML here."""
     for text in ("[x]", "{a: 1}", "null", "1.0", "\u202e", "\x1b[2J", "😀", 'a"b\\c\n'):

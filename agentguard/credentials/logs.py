@@ -1,0 +1,123 @@
+"""Log lines: one that holds a secret is replaced by a line that says so.
+
+Python has two public places where a record comes by while it is made, and both are used.
+The *factory* sees message, arguments, exception and stack, also of records that came over
+a socket. `logging.Logger.makeRecord` sees ``extra=``, which is added after that.
+
+What does not come by: what is printed, or sent by a library's own means; the ``extra=`` of
+a class of loggers that makes records by itself; anything, once somebody sets a factory that
+does not call the one before it; objects that change after their record was made; what a
+traceback shows of local variables, for those that do.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+from agentguard.credentials.containment import stops
+from agentguard.credentials.live import LIVE, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentguard.credentials.live import Live
+
+_WITHHELD: Final = "[credential]"
+
+
+class LogContainment:
+    """Looks through the log records of a process; one is enough for all guards: `LOGS`."""
+
+    def __init__(self, live: Live = LIVE) -> None:
+        self._live = live
+        self._lock = Lock()
+        self._on = False
+        self._hooked = False
+
+    def install(self) -> None:
+        """Look through every record from now on. Once is enough, more often does no harm."""
+        with self._lock:
+            self._on = True
+            if not self._hooked:
+                self._hooked = True
+                self._hook()
+
+    def remove(self) -> None:
+        """Look through no more records. What was put in their way stays there, and lets all pass."""
+        self._on = False
+
+    def _hook(self) -> None:
+        factory, make = logging.getLogRecordFactory(), logging.Logger.makeRecord
+
+        @functools.wraps(factory)
+        def contained(*args: Any, **options: Any) -> logging.LogRecord:
+            record = factory(*args, **options)
+            # The look that costs nothing comes first: most processes log before any run has begun.
+            if self._live and self._on and stops(_shown(record), Place.LOG, self._live):
+                self._stop(record)
+            return record
+
+        @functools.wraps(make)
+        def made(  # noqa: PLR0917  the standard library's own
+            logger: logging.Logger,
+            name: str,
+            level: int,
+            fn: str,
+            lno: int,
+            msg: object,
+            args: Any,
+            exc_info: Any,
+            func: str | None = None,
+            extra: Mapping[str, object] | None = None,
+            sinfo: str | None = None,
+        ) -> logging.LogRecord:
+            record = make(logger, name, level, fn, lno, msg, args, exc_info, func, extra, sinfo)
+            if extra and self._live and self._on and stops(extra, Place.LOG, self._live):
+                self._stop(record)
+                for key in extra:
+                    if stops(key, Place.LOG, self._live):
+                        del vars(record)[key]
+                    else:
+                        # A formatter may ask for it.
+                        vars(record)[key] = _WITHHELD
+            return record
+
+        logging.setLogRecordFactory(contained)
+        logging.Logger.makeRecord = made  # type: ignore[assignment,method-assign]
+
+    def _stop(self, record: logging.LogRecord) -> None:
+        """Leave nothing of a record but where it comes from."""
+        for place in ("name", "threadName"):
+            if stops(getattr(record, place), Place.LOG, self._live):
+                setattr(record, place, _WITHHELD)
+        record.msg = f"a log line of `{record.name}` held a credential, and was stopped"
+        record.args = ()
+        record.exc_info = record.exc_text = record.stack_info = None
+
+
+def _shown(record: logging.LogRecord) -> object:
+    """Return whatever a handler may show of a record."""
+    error = record.exc_info
+    if not record.args and not error and type(record.msg) is str and not record.stack_info:
+        return f"{record.msg} {record.name} {record.threadName}"
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001  the handler will fail likewise, and print what it was given
+        message = ""
+    return (
+        message,
+        record.msg,
+        record.args,
+        error[1] if isinstance(error, tuple) else None,
+        record.exc_text,
+        record.stack_info,
+        record.name,
+        record.threadName,
+    )
+
+
+LOGS: Final = LogContainment()
+"""That of this process."""

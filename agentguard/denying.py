@@ -1,0 +1,66 @@
+"""What becomes of a call that is not let through, or not let out: a recorded denial."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from agentguard.call import Denial
+from agentguard.errors import Refusal, raised
+from agentguard.evidence.vocabulary import Outcome
+from agentguard.model import Decision, Effect, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentguard.evidence.runs import LiveRuns
+    from agentguard.evidence.trail import Trace
+
+_LOG: Final = logging.getLogger("agentguard")
+
+
+class Denying:
+    """Makes the denials of one guard, each recorded first."""
+
+    def __init__(self, runs: LiveRuns) -> None:
+        self._runs = runs
+
+    def deny(self, trace: Trace, error: BaseException, recorded: Callable[[Decision], None] | None = None) -> Denial:
+        """Return the recorded denial that *error* amounts to; *recorded* is told of it, before its span ends."""
+        if trace.decision is not None:
+            # It was allowed and recorded, and ended before the tool began.
+            return self.end(trace, trace.decision, error, Outcome.CANCELLED)
+        denial = error.decision if isinstance(error, Denial) else _decision_of(error)
+        try:
+            named = trace.decided(denial)
+        except Exception as unrecorded:  # noqa: BLE001  a denial stands, recorded or not
+            errors = _decision_of(unrecorded).errors
+            named = trace.unrecorded(
+                Decision(effect=Effect.DENY, reason=Reason.EVIDENCE_UNAVAILABLE, errors=(*denial.errors, *errors))
+            )
+        else:
+            if recorded is not None:
+                recorded(named)
+        return self.denial(trace, named)
+
+    def denial(self, trace: Trace, named: Decision) -> Denial:
+        """Return the denial of what was decided, and count it for its run."""
+        trace.close()
+        self._runs.denied(trace.invocation, trace.span)
+        return Denial(named)
+
+    def end(self, trace: Trace, decision: Decision, error: BaseException, outcome: Outcome) -> Denial:
+        """Return the denial of a call that was allowed, under the id of its decision."""
+        end = _decision_of(error)
+        trace.ended(outcome, reason=end.reason)
+        return Denial(replace(end, id=decision.id, policy_version=decision.policy_version))
+
+
+def _decision_of(error: BaseException) -> Decision:
+    """Return the denial that *error* amounts to; what nobody expected is logged."""
+    if isinstance(error, Refusal):
+        return Decision(effect=Effect.DENY, reason=error.reason, errors=(error.detail,) if error.detail else ())
+    what = raised(error)
+    _LOG.error("a call is denied, because %s", what)
+    return Decision(effect=Effect.DENY, reason=Reason.INTERNAL_ERROR, errors=(what,))

@@ -1,0 +1,139 @@
+"""Baselines in a folder: their scenarios name the server's tools, and show all that the policies stop."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from agentguard.analysis.scenarios.baselines import Fitted, fit
+from agentguard.analysis.scenarios.coverage import survivors
+from agentguard.analysis.scenarios.suites import open_suites
+from agentguard.analysis.workspace import open_workspace
+from agentguard.cli.init import folder_files
+from agentguard.cli.starter import write_new
+from agentguard.policy.baselines import ALL, chosen
+from agentguard.policy.grants import METHODS
+from agentguard.policy.offered import Offered, WrittenSchema
+from agentguard.policy.schema import OwnType, method_tool
+from tests.analysis.folders import RECORDS, records_folder
+from tests.cli.test_init import SERVERS, works
+
+EVERY: Final = chosen([ALL])
+TYPES: Final = {"types/a.cedarschema": "entity Loaded in [Tool] = { every: Set<Long>, of: Set<Loaded> };"}
+
+
+def server(name: str, totals: Sequence[str] = ()) -> WrittenSchema:
+    """Return one of the odd servers, whose tools add to some totals."""
+    tools = [replace(one, tool=replace(one.tool, totals=tuple(totals))) for one in SERVERS[name]]
+    methods = [Offered(tool=method_tool(method, "odd")) for method in METHODS]
+    loaders = frozenset(("Loaded",)) if name == "resources" else frozenset[str]()
+    return WrittenSchema(server="odd", offers=(*tools, *methods), loaders=loaders)
+
+
+def records(folder: Path, name: str = "records") -> Path:
+    """Return a copy of the policies of an example."""
+    examples = RECORDS.parents[1]
+    return Path(shutil.copytree((examples if name == "records" else examples / "tau2") / name / "policies", folder))
+
+
+def shown_to_work(name: str, totals: tuple[str, ...], folder: Path) -> None:
+    """Make a folder for one of the odd servers with every baseline that fits, and see that all is as it should be."""
+    fitted, made = folder_files(
+        server(name, totals), TYPES if name == "resources" else {}, observe=False, baselines=EVERY
+    )
+    write_new(folder, made)
+
+    spends = bool(totals) and any(one.tool.kind is OwnType.TOOL for one in SERVERS[name])
+    assert fitted.untested == ()
+    assert {"lifetime-caps", "shared-principal", "office-hours"}.isdisjoint(fitted.unfit)
+    assert ("budget" in fitted.unfit) is not spends
+    workspace = works(folder)
+    assert survivors(workspace, open_suites(workspace)).findings() == []
+
+
+def put(fitted: Fitted, folder: Path) -> None:
+    """Write what was fitted."""
+    write_new(folder, fitted.files)
+
+
+@pytest.mark.parametrize(
+    ("name", "totals"), [("reads alone", ()), ("destroys alone", ("eur", "tokens")), ("odd names", ())]
+)
+def test_whatever_a_server_offers_all_baselines_that_fit_are_shown_to_work(
+    name: str, totals: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Every policy is covered, and every change of one is noticed, or explained where nobody could."""
+    shown_to_work(name, totals, tmp_path / "policies")
+
+
+def test_baselines_fit_beside_the_policies_of_a_team(tmp_path: Path) -> None:
+    """Those who may call are found in the scenarios that are there; a policy of the same id keeps one out."""
+    folder = records(tmp_path / "policies")
+
+    fitted = fit(open_workspace(folder), EVERY, folder)
+    put(fitted, folder)
+
+    assert fitted.untested == ()
+    assert fitted.unfit == {
+        "destructive-needs-approval": "policy `destructive-needs-approval` is in 20-guardrails.cedar:38 already",
+        "budget": "no tool adds to a total, with `Spend(…)` or `spends=`",
+    }
+    egress = fitted.files["scenarios/untrusted-to-egress.test.yaml"]
+    assert '  caller: { agent: billing-agent, task: invoice-42, purpose: "monthly close" }\n' in egress
+    # Two policies stop it, and the case names both.
+    assert (
+        "      - { as: caller-2, call: delete_record, with: { record_id: example }, run: { labels: [untrusted] }, "
+        "expect: deny, reason: approval_required, by: [destructive-needs-approval, untrusted-to-egress] }\n"
+    ) in egress
+    workspace = works(folder)
+    assert len([policy for policy in workspace.source.policies if policy.file.startswith("30-")]) == 7
+
+
+def test_what_is_there_is_fitted_again_as_it_was(tmp_path: Path) -> None:
+    """Its own policies are none of another file, and its own scenarios change nothing."""
+    folder = records(tmp_path / "policies")
+    first = fit(open_workspace(folder), EVERY, folder)
+    put(first, folder)
+
+    assert fit(open_workspace(folder), EVERY, folder) == first
+
+
+def test_where_no_permit_can_be_met_there_are_no_scenarios(tmp_path: Path) -> None:
+    """A case that is denied before any policy is asked would show nothing."""
+    folder = records_folder(tmp_path, '@id("one") permit (principal in Task::"none", action, resource);\n')
+
+    fitted = fit(open_workspace(folder), chosen(["shared-principal"]), folder)
+
+    assert fitted.untested == ("shared-principal",)
+    assert [*fitted.files] == ["30-shared-principal.cedar"]
+
+
+def test_scenarios_that_cannot_be_read_are_no_obstacle(tmp_path: Path) -> None:
+    """Whoever calls is looked for elsewhere then."""
+    folder = records(tmp_path / "policies")
+    (folder / "scenarios" / "broken.test.yaml").write_text("scenarios: 1\n")
+
+    fitted = fit(open_workspace(folder), chosen(["shared-principal"]), folder)
+
+    assert "scenarios/shared-principal.test.yaml" in fitted.files
+
+
+def test_what_a_line_cannot_say_of_who_calls_is_left_out(tmp_path: Path) -> None:
+    """A grant, for one; scopes are said."""
+    folder = records_folder(tmp_path, '@id("all") permit (principal, action, resource);')
+    (folder / "scenarios").mkdir()
+    (folder / "scenarios" / "own.test.yaml").write_text(
+        "identities:\n"
+        "  bound: { agent: b, scopes: [b, a], grant: 'permit (principal, action, resource);' }\n"
+        "scenarios:\n"
+        "  - { name: one, as: bound, call: search_records, with: { text: a, limit: 1 }, expect: allow }\n"
+    )
+
+    fitted = fit(open_workspace(folder), chosen(["shared-principal"]), folder)
+
+    assert "  caller: { agent: b, scopes: [a, b] }\n" in fitted.files["scenarios/shared-principal.test.yaml"]

@@ -1,0 +1,119 @@
+"""Which secrets of a process are looked for, and until when."""
+
+from __future__ import annotations
+
+import gc
+import secrets
+import threading
+from typing import Final
+
+from agentguard.credentials.leaks import Secret
+from agentguard.credentials.live import Live, Place
+
+RUN: Final = ("https://issuer.example", "r1")
+
+
+def made(name: str = "crm") -> tuple[Secret, str]:
+    """Return a new secret, and its text."""
+    text = secrets.token_urlsafe(32)
+    return Secret(name, text), text
+
+
+def test_secret_is_looked_for_as_long_as_somebody_holds_it() -> None:
+    """Whoever has a lease drops it at its end, and need not say so."""
+    live = Live()
+    assert not live
+    secret, text = made()
+    live.add(secret, run=RUN)
+
+    assert live
+    found = live.find(f"x {text} y")
+    assert found is not None
+    assert found[0] is secret
+    assert live.of(RUN) == (secret,)
+    assert live.find("nothing of it") is None
+
+    del secret, found
+    gc.collect()
+    assert live.find(text) is None
+    assert live.of(RUN) == ()
+    other, _ = made()
+    live.add(other)
+    assert live.of(RUN) == ()
+
+
+def test_secrets_of_a_run_are_its_own() -> None:
+    """And of no run, where none is named."""
+    live = Live()
+    (first, _), (second, _), (third, _) = made(), made(), made()
+    live.add(first, run=RUN)
+    live.add(second, run=("https://other.example", "r1"))
+    live.add(third)
+
+    assert live.of(RUN) == (first,)
+    assert live.of(None) == ()
+
+
+def test_secret_that_is_added_again_is_one() -> None:
+    """A token comes with each call of its run."""
+    live = Live(most=2)
+    (first, text), (second, _) = made(), made()
+    for secret in (first, first, second, first):
+        live.add(secret, run=RUN)
+
+    assert live.of(RUN) == (first, second)
+    assert live.find(text) is not None
+
+
+def test_of_too_many_those_that_came_first_are_dropped() -> None:
+    """But not from what their own run is searched for."""
+    live = Live(most=2)
+    kept = [made(str(number)) for number in range(3)]
+    for secret, _ in kept:
+        live.add(secret, run=RUN)
+
+    assert [live.find(text) is not None for _, text in kept] == [False, True, True]
+    assert live.of(RUN) == tuple(secret for secret, _ in kept)
+
+
+def test_what_is_gone_takes_no_room() -> None:
+    """Thousands of tokens come and go."""
+    live = Live()
+    last, text = made()
+    for _ in range(200):
+        last, text = made()
+        live.add(last, run=RUN)
+
+    assert len(live._blocks) < 60 * len(last.first_blocks)
+    assert len(live._kept) < 20
+    assert live.of(RUN) == (last,)
+    assert live.find(text) is not None
+
+
+def test_secrets_come_and_go_while_others_look() -> None:
+    """A log line may come from any thread."""
+    live = Live()
+    held, text = made()
+    live.add(held, run=RUN)
+    stop, wrong = threading.Event(), []
+
+    def look() -> None:
+        while not stop.is_set():
+            if live.find(text) is None or live.of(RUN) != (held,):
+                wrong.append(text)
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(60):
+        live.add(made()[0], run="another")
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+
+
+def test_places_are_those_that_are_recorded() -> None:
+    """The list is closed."""
+    assert [str(place) for place in Place] == ["result", "exception", "log", "span"]

@@ -1,0 +1,276 @@
+"""Credentials from somebody else's authorization server: got, used, renewed, given back, refused; and it away."""
+
+import logging
+import time
+import traceback
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+
+from agentguard.credentials.broker import CredentialRequest, IssuedCredential
+from agentguard.credentials.tokenexchange import ExchangeFor, TokenExchangeBroker
+from agentguard.errors import CredentialError
+from agentguard.identity.assertion import sign_assertion
+from agentguard.lifecycle.keys import read_signing_key
+from agentguard.testing import unsafe_invocation
+from tests import leaks
+from tests.clients.oidc_exchange import BRIEF, CRM, KEYS, RENEWING, SERVER, WIDE, Exchanging, running_exchange
+
+READ = {"read"}
+CREDENTIALS = {
+    "crm": ExchangeFor(resource=CRM, scopes={"read", "write"}),
+    "named": ExchangeFor(audience=CRM, scopes=READ),
+    "brief": ExchangeFor(resource=BRIEF, scopes=READ),
+    "wide": ExchangeFor(resource=WIDE, scopes=READ),
+    "unknown": ExchangeFor(resource="https://unknown.example/api", scopes=READ),
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Exchanging]:
+    """Run one provider for the tests that leave it as it is."""
+    with running_exchange() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def every_line(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Look through the log of every library, at every level, for the tokens of the test."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    assert not [line for line in caplog.messages if leaks._holds(line)]
+
+
+def broker_of(server: Exchanging, client: str = SERVER, **changes: Any) -> TokenExchangeBroker:
+    """Return the broker of a client that the provider knows, with changes."""
+    usual = {"client_id": client, "key": KEYS[client], "credentials": CREDENTIALS}
+    return TokenExchangeBroker(server.url, **{**usual, **changes})
+
+
+def wanting(server: Exchanging, name: str = "crm", *, token: str | None = None) -> CredentialRequest:
+    """Return what a tool of a run that has just begun asks for."""
+    return CredentialRequest(
+        name=name,
+        invocation=unsafe_invocation("support", user="alice"),
+        token=server.run_token() if token is None else token,
+        server="records",
+        tool="read_record",
+        until=time.time() + 600,
+    )
+
+
+def held(issued: IssuedCredential) -> IssuedCredential:
+    """Search for what was issued in all that gets out, and return it."""
+    leaks.register(issued.secret)
+    if issued.renewal is not None:
+        leaks.register(issued.renewal)
+    return issued
+
+
+async def refused(broker: TokenExchangeBroker, request: CredentialRequest) -> CredentialError:
+    """Return how a request is refused, once it is sure that nothing of it tells the run's token."""
+    with pytest.raises(CredentialError) as caught:
+        await broker.issue(request)
+    assert request.token not in "".join(traceback.format_exception(caught.value))
+    return caught.value
+
+
+async def test_credential_is_for_one_other_system_and_says_who_acts(server: Exchanging) -> None:
+    """What the other system learns of it: for whom, for what, by whom, in which run, until when."""
+    token = server.run_token(run="run-7")
+
+    issued = held(await broker_of(server).issue(wanting(server, token=token)))
+
+    told = server.introspected(issued.secret)
+    assert (told["active"], told["aud"], told["client_id"], told["sub"]) == (True, CRM, SERVER, "alice")
+    assert (told["scope"], told["run"], told["act"]) == ("read write", "run-7", {"sub": SERVER})
+    assert abs(told["exp"] - issued.expires_at) <= 2
+    assert issued.renewal is None
+
+
+async def test_the_other_system_may_go_by_its_name(server: Exchanging) -> None:
+    """``audience`` where a server does not know resources."""
+    issued = held(await broker_of(server).issue(wanting(server, "named")))
+
+    assert server.introspected(issued.secret)["scope"] == "read"
+
+
+async def test_actor_is_whom_its_token_names(server: Exchanging) -> None:
+    """Beside the client's authentication, where the server wants it."""
+    key = read_signing_key(KEYS[SERVER])
+
+    async def actor(request: CredentialRequest) -> str:
+        return sign_assertion(
+            client_id=SERVER,
+            audience=server.url,
+            private=key.private,
+            algorithm=key.algorithm,
+            key_id=key.key_id,
+            token_id=uuid.uuid4().hex,
+            now=int(time.time()),
+            seconds=60,
+        )
+
+    issued = held(await broker_of(server, actor_token=actor).issue(wanting(server)))
+
+    assert server.introspected(issued.secret)["act"] == {"sub": SERVER}
+
+
+async def test_released_credential_is_good_for_nothing(server: Exchanging) -> None:
+    """Revoked by the provider, and nothing happens if it is released again."""
+    broker = broker_of(server)
+    issued = held(await broker.issue(wanting(server)))
+    before = server.introspected(issued.secret)["active"]
+
+    await broker.release(issued, "crm")
+    await broker.release(issued, "crm")
+
+    assert (before, server.introspected(issued.secret)) == (True, {"active": False})
+
+
+async def test_renewal_by_exchange_is_another_lease(server: Exchanging) -> None:
+    """Both are good, and each is released by itself."""
+    broker = broker_of(server)
+    request = wanting(server, "brief")
+    first = held(await broker.issue(request))
+
+    second = held(await broker.renew(first, request))
+    await broker.release(first, "brief")
+
+    assert second.lease_id != first.lease_id
+    assert [server.introspected(one.secret)["active"] for one in (first, second)] == [False, True]
+
+
+async def test_renewal_by_refresh_token_is_the_same_lease(server: Exchanging) -> None:
+    """With rotation, twice, for the same system, and signed with the other kind of key; released as one."""
+    broker = broker_of(server, RENEWING)
+    request = wanting(server)
+    leases = [held(await broker.issue(request))]
+
+    for _ in range(2):
+        leases.append(held(await broker.renew(leases[-1], request)))
+    told = server.introspected(leases[-1].secret)
+    await broker.release(leases[-1], "crm")
+
+    assert len({one.lease_id for one in leases}) == 1
+    assert len({one.secret for one in leases}) == len({one.renewal for one in leases}) == 3
+    assert (told["active"], told["aud"], told["scope"], told["sub"]) == (True, CRM, "read write", "alice")
+    assert [server.introspected(one.secret)["active"] for one in leases] == [False, False, False]
+    with pytest.raises(CredentialError):
+        await broker.renew(leases[-1], wanting(server, token="no token"))
+
+
+async def test_renewal_that_was_used_up_falls_back_on_the_runs_token(server: Exchanging) -> None:
+    """As after an answer that never arrived: the provider ends the lease, and the run gets another one."""
+    broker = broker_of(server, RENEWING)
+    request = wanting(server)
+    first = held(await broker.issue(request))
+    second = held(await broker.renew(first, request))
+
+    third = held(await broker.renew(first, request))
+
+    assert third.lease_id != first.lease_id
+    assert [server.introspected(one.secret)["active"] for one in (second, third)] == [False, True]
+
+
+async def test_credential_ends_by_itself_as_it_said(server: Exchanging) -> None:
+    """The provider's clock and ours agree on when."""
+    issued = held(await broker_of(server).issue(wanting(server, "brief")))
+
+    while time.time() < issued.expires_at + 1:
+        active = server.introspected(issued.secret)["active"]
+        assert active or time.time() > issued.expires_at - 1
+
+    assert server.introspected(issued.secret) == {"active": False}
+
+
+async def test_wider_scope_is_refused_and_given_back(server: Exchanging) -> None:
+    """The provider made a token that nobody decided on; it is revoked."""
+    before = server.asked().get("/token/revocation", 0)
+
+    error = await refused(broker_of(server), wanting(server, "wide"))
+
+    assert error.detail == "the authorization server answered with a `scope` that is wider than what was asked for"
+    assert not error.retry
+    assert server.asked()["/token/revocation"] == before + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"key": generate_private_key(SECP256R1())}, "401, `invalid_client`"),
+        ({"client_id": "somebody-else"}, "401, `invalid_client`"),
+        ({"assertion_audience": "https://other.example"}, "401, `invalid_client`"),
+        ({"key_id": "another-key"}, "401, `invalid_client`"),
+    ],
+)
+async def test_client_that_is_not_who_it_says_gets_nothing(
+    server: Exchanging, changes: dict[str, Any], code: str
+) -> None:
+    """A key that is not registered; and nobody tries it again."""
+    before = server.asked().get("/token", 0)
+
+    error = await refused(broker_of(server, **changes), wanting(server))
+
+    assert (error.detail, error.retry) == (f"the authorization server answered {code}", False)
+    assert server.asked()["/token"] == before + 1
+
+
+async def test_token_that_is_no_runs_gets_nothing(server: Exchanging) -> None:
+    """Another issuer's, one for another server, and one that was changed."""
+    with running_exchange() as other:
+        foreign = other.run_token()
+    tokens = [foreign, server.run_token(audience="https://other.example/mcp"), server.run_token()[:-8] + "AAAAAAAA"]
+
+    errors = [await refused(broker_of(server), wanting(server, token=token)) for token in tokens]
+
+    assert {error.detail for error in errors} == {"the authorization server answered 400, `invalid_request`"}
+    assert not any(error.retry for error in errors)
+
+
+async def test_system_that_the_server_does_not_know_gets_nothing(server: Exchanging) -> None:
+    """RFC 8707."""
+    error = await refused(broker_of(server), wanting(server, "unknown"))
+
+    assert (error.detail, error.retry) == ("the authorization server answered 400, `invalid_target`", False)
+
+
+async def test_slow_server_is_for_later_and_then_serves_again(server: Exchanging) -> None:
+    """It is tried twice, each time for as long as was said, and nothing of it is kept."""
+    broker = broker_of(server, timeout_seconds=0.5)
+    issued = held(await broker.issue(wanting(server)))
+
+    with server.stopped():
+        began = time.monotonic()
+        error = await refused(broker, wanting(server))
+        took = time.monotonic() - began
+        with pytest.raises(CredentialError) as kept:
+            await broker.release(issued, "crm")
+
+    assert (error.detail, error.retry) == (f"the authorization server `{server.url}` did not answer in time", True)
+    assert 1 <= took < 3
+    assert kept.value.retry
+    await broker.release(issued, "crm")
+    again = held(await broker.issue(wanting(server)))
+    assert [server.introspected(one.secret)["active"] for one in (issued, again)] == [False, True]
+
+
+async def test_server_that_is_down_is_for_later() -> None:
+    """For what is to be got, renewed and given back."""
+    with running_exchange() as server:
+        broker = broker_of(server, RENEWING)
+        request = wanting(server)
+        issued = held(await broker.issue(request))
+    calls = [broker.issue(request), broker.renew(issued, request), broker.release(issued, "crm")]
+
+    for call in calls:
+        with pytest.raises(CredentialError) as caught:
+            await call
+
+        assert caught.value.retry
+        assert caught.value.detail.endswith("refused the connection: check that it runs, and its port")
+        shown = f"{vars(caught.value)} {caught.value!r}"
+        assert not [part for part in (request.token, issued.secret, str(issued.renewal)) if part in shown]
