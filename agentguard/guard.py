@@ -367,7 +367,12 @@ class Guard:
         enforcer.shadow.shade(shadow)
         if self._broker is not None and book.credentials is not None:
             leases = Leases(
-                self._broker, store=self.state.store, clock=self._clock, limits=self._limits, keep=trail.keep
+                self._broker,
+                store=self.state.store,
+                keep=trail.keep,
+                clock=self._clock,
+                limits=self._limits,
+                leaked=trail.leaked,
             )
             self._gate.lender = Lender(leases, book.credentials)
         LOGS.install()

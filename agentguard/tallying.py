@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -157,6 +158,8 @@ class Tallying:
         # A store that says nothing of it may wait for a network.
         self._waits = bool(getattr(store, "waits", True))
         self._known: Kept[Run, Tally] = Kept(_REMEMBERED)
+        self._lock = Lock()
+        self._denials: Counter[tuple[Run, str, str]] = Counter()
         self._turns: RunVar[defaultdict[Run, list[anyio.Lock]]] = RunVar("agentguard_turns")
 
     async def known(self, invocation: Invocation) -> tuple[Tally, ...]:
@@ -232,12 +235,21 @@ class Tallying:
         """Count a denial. The denial stands whether or not it could be counted."""
         if invocation is None:
             return
-        count = partial(self.add, invocation, Change(denied=1), server=server, origin=origin)
+        key = (run_of(invocation), server, origin)
+        with self._lock:
+            self._denials[key] += 1
         try:
-            if self._waits:
-                await anyio.to_thread.run_sync(count)
-            else:
-                count()
+            async with self.turn(invocation):
+                # Those that came while this one waited are counted with it.
+                with self._lock:
+                    denials = self._denials.pop(key, 0)
+                if denials == 0:
+                    return
+                count = partial(self.add, invocation, Change(denied=denials), server=server, origin=origin)
+                if self._waits:
+                    await anyio.to_thread.run_sync(count)
+                else:
+                    count()
         except Exception as error:  # noqa: BLE001  it is denied in any case
             _LOG.error("a denial could not be counted for its run: %s", raised(error))
 

@@ -16,9 +16,10 @@ from agentguard.model import Decision, Effect, Reason
 from agentguard.policy.annotated import ANNOTATIONS
 from agentguard.policy.fragments import VOCABULARY
 from agentguard.policy.schema import ATTRIBUTES, CONTEXT, GROUPS, OwnType
+from agentguard.policy.types import read_types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 PAGE: Final = Path(__file__).parent / "pages" / "reference" / "vocabulary.md"
 
@@ -43,8 +44,11 @@ IN_THE_SCHEMA: Final[Mapping[str, tuple[str, str]]] = {
     "loaders": ("the groups of actions", "the entity types that have a loader"),
     "resource": ("an action", "what it acts on, as the decorator says it"),
     "unseen": ("an action", "the arguments that no policy sees"),
+    "totals": ("an action", "the totals of the run that the tool adds to"),
+    "labels": ("an action", "what a run carries once the tool was let run"),
     "unannotated": ("an action", "that the server gives no hint of what the tool does"),
     "one_of": ("a member of a record", "the values that there are"),
+    "spends": ("a number among arguments or facts", "the total of the run that it adds to"),
 }
 TYPES: Final[Mapping[str, tuple[str, str, str]]] = {
     "Invocation": ("`Agent`, `Task`", "see below", "the run's id"),
@@ -87,7 +91,18 @@ CALL: Final[Mapping[str, str]] = {
     "or `wrap --time-zone`, and offline `time_zone` of scenarios or `explain --time-zone`",
     "environment": 'what the guard was made with; `"production"` by default',
     "transport": '`"http"` or `"stdio"`; a call in memory counts as `"stdio"`',
+    "run": "what the run [has done before](#what-a-run-has-done) this call",
     "approval?": ("that a person [approved](../how-to/approvals.md) this call: where, who if that is known, and when"),
+}
+RUN: Final[Mapping[str, str]] = {
+    "calls": "how many calls were let run, this one not counted",
+    "calls_of_this_tool": "how many of them were of this tool, at this server",
+    "denied": "how many were denied",
+    "labels": 'what the run carries: `@guard.tool(labels={"untrusted"})`, or `guard.label("untrusted")` inside a tool',
+    "spent": "each total that tools of the server declare, with what this call declares to spend: "
+    '`amount: Annotated[Decimal, Spend("payments")]`, and what `guard.spend("payments", …)` added',
+    "shared": "whether the run was used from elsewhere than where it was first used",
+    "started_at": "when the first call of the run came; the time of this one if it is the first",
 }
 REASONS: Final[Mapping[str, str]] = {
     "permit": "allowed",
@@ -108,6 +123,8 @@ REASONS: Final[Mapping[str, str]] = {
     "approval_unavailable": (
         "nobody could be asked, nobody answered in time, or the policy accepts no approval that can be had"
     ),
+    "credential_unavailable": "the tool's credential could not be had from the broker",
+    "credential_leak": "the result held a secret, so it was withheld",
     "evidence_unavailable": "the decision could not be recorded",
     "store_unavailable": "it is not known whether the run was ended",
     "internal_error": "something unexpected happened",
@@ -160,8 +177,19 @@ def _groups() -> str:
 
 def _context() -> str:
     rows = [(f"`{name}`", "record", says) for name, says in OF_A_TOOL.items()]
-    rows += [(f"`{name}`", f"`{kind}`", CALL[name]) for name, kind in CONTEXT.items()]
+    rows += [(f"`{name}`", "record" if name == "run" else f"`{kind}`", CALL[name]) for name, kind in CONTEXT.items()]
     return _table(("Attribute", "Type", "Says"), rows)
+
+
+def _run() -> str:
+    return _table(("Member", "Type", "Says"), ((f"`{name}`", kind, RUN[name]) for name, kind in _run_types()))
+
+
+def _run_types() -> Iterator[tuple[str, str]]:
+    """Yield what a run has done, by the schema: each member with its type."""
+    types = read_types(f"entity Call = {CONTEXT['run']};")
+    for name, member in types.entities["Call"].attributes.members.items():
+        yield name, "a record of `decimal`" if name == "spent" else f"`{member.type}`"
 
 
 def _reasons() -> str:
@@ -189,6 +217,7 @@ _TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "principal": _principal,
     "groups of actions": _groups,
     "context": _context,
+    "run": _run,
     "annotations of the schema": _in_the_schema,
     "reasons": _reasons,
 }

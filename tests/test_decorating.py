@@ -124,7 +124,7 @@ async def test_without_a_name_nothing_is_kept(tmp_path: Path) -> None:
     [
         (
             {"record_inputs": "amount"},
-            "record_inputs= wants the names of arguments, got `amount`: write record_inputs=(`amount`,)",
+            "record_inputs= wants several names, got `amount`: write record_inputs=(`amount`,)",
         ),
         ({"record_inputs": ["ammount"]}, "tool `pay` has no argument `ammount`: mend record_inputs="),
         ({"record_inputs": ["amount", 5]}, "tool `pay` has no argument `5`: mend record_inputs="),

@@ -183,7 +183,17 @@ def test_a_fact_without_a_counterpart_in_cedar_is_an_invalid_token(facts: dict[s
 
 def test_the_context_has_the_local_time_of_the_zone() -> None:
     """Weekdays count from Monday, minutes from midnight."""
-    assert base_context(NOW, ZoneInfo("Europe/Zurich"), "production", "http") == {
+    context = base_context(NOW, ZoneInfo("Europe/Zurich"), "production", "http")
+    assert context.pop("run") == {
+        "calls": 0,
+        "calls_of_this_tool": 0,
+        "denied": 0,
+        "labels": [],
+        "spent": {},
+        "shared": False,
+        "started_at": context["now"],
+    }
+    assert context == {
         "now": {"__extn": {"fn": "datetime", "arg": "2024-10-15T22:30:00.000Z"}},
         "local": {"weekday": 3, "minute": 30},
         "environment": "production",

@@ -32,6 +32,7 @@ from agentguard.errors import Refusal
 from agentguard.evidence.record import call_attributes
 from agentguard.identity.sources import META_KEY as IDENTITY_KEY
 from agentguard.identity.sources import EnvironmentSource, meta_token, stdio_audience
+from agentguard.lifecycle.ended import run_of
 from agentguard.model import Reason
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from agentguard.adapters.misfit import Heard
     from agentguard.enforce import Enforcer
     from agentguard.identity.verifier import InvocationVerifier
+    from agentguard.lifecycle.tally import Run
     from agentguard.limits import Limits
     from agentguard.model import Invocation
     from agentguard.rulebook import Rulebook
@@ -213,8 +215,17 @@ class Adapter:
         traceparent = (meta or {}).get("traceparent")
         answers = self._book.surface.answers
 
+        came_with: Run | None = None
+
         async def identify() -> Invocation:
-            invocation, call.token = await self._identify(request, meta)
+            nonlocal came_with
+            invocation, token = await self._identify(request, meta)
+            if token is not None:
+                # The file of a token may get another run's meanwhile: one request acts for one run.
+                came_with = came_with or run_of(invocation)
+                if run_of(invocation) != came_with:
+                    raise Refusal(Reason.UNAUTHENTICATED, "the token of another run took the place of the request's")
+            call.token = token
             return invocation
 
         call = Call(

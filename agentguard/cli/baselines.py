@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
@@ -21,6 +21,8 @@ from agentguard.errors import ConfigurationError
 from agentguard.model import printable
 from agentguard.policy.baselines import ALL, NAMES, Baseline, baselines, chosen
 from agentguard.policy.folder import POLICY_SUFFIX, WRITTEN
+
+_WHOLE: Final = 56
 
 
 def _names(incomplete: str) -> Iterator[tuple[str, str]]:
@@ -164,12 +166,26 @@ def tell_rest(fitted: Fitted) -> None:
         )
 
 
+def files_table(folder: Path, rows: Iterable[tuple[str, str]]) -> Table:
+    """Return a table of files in a folder, and what each is for."""
+    paths = [(f"  {printable(os.path.join(folder, name))}", what) for name, what in rows]  # noqa: PTH118  it keeps `./`
+    listed = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    # Whoever copies a path wants it in one piece; one that takes the whole line is folded.
+    listed.add_column(no_wrap=max(len(path) for path, _ in paths) <= _WHOLE)
+    for path, what in paths:
+        listed.add_row(Text(path, overflow="fold"), what)
+    return listed
+
+
 def _tell(folder: Path, fitted: Fitted, changed: Mapping[str, str], asked: Iterable[Baseline], server: str) -> None:
     said = {baseline.file: baseline.says for baseline in asked}
-    listed = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in fitted.files:
-        shown = Text(f"  {printable(os.path.join(folder, name))}", overflow="fold")  # noqa: PTH118  it keeps `./`
-        listed.add_row(shown, said.get(name, "calls that show it") if name in changed else "is there already")
+    listed = files_table(
+        folder,
+        [
+            (name, said.get(name, "calls that show it") if name in changed else "is there already")
+            for name in fitted.files
+        ],
+    )
     count = f"wrote {len(changed)} file{'' if len(changed) == 1 else 's'}" if changed else "nothing is new"
     draw(f"{count} for server `{printable(server)}`", listed, "")
     tell_rest(fitted)

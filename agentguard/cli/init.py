@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from agentguard.analysis.scenarios.baselines import Fitted, fit
 from agentguard.analysis.scenarios.starting import (
@@ -35,6 +33,7 @@ from agentguard.cli.baselines import (
     OverwriteOption,
     add,
     check_fit,
+    files_table,
     is_begun,
     tell_list,
     tell_rest,
@@ -317,9 +316,7 @@ def _tell(
     for_whom = (
         f"server `{printable(written.server)}`" if server else "an example server of three tools, which is not yours"
     )
-    listed = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, what in _listed(ready, observe=observe):
-        listed.add_row(Text(f"  {printable(os.path.join(folder, name))}", overflow="fold"), what)  # noqa: PTH118  it keeps `./`
+    listed = files_table(folder, _listed(ready, observe=observe))
     draw(f"wrote {len(made)} files for {for_whom}", listed, "")
     if observe:
         result("in the server, where its guard is made:")

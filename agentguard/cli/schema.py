@@ -326,6 +326,9 @@ def _table(written: WrittenSchema) -> Table:
                 drawn.add_row(Text(f"  {printable(name)}"), Text("policies do not see it", style="yellow"))
             for depth, label, type_ in _rows(type_of(tool.facts)) if tool.facts is not None else ():
                 drawn.add_row(Text(f"{'  ' * (depth + 1)}facts.{label}" if depth == 0 else ""), Text(type_))
+            for what, names in (("adds to", tool.totals), ("labels the run", sorted(tool.labels))):
+                if names:
+                    drawn.add_row(Text(f"  {what}"), Text(printable(", ".join(names))))
     return drawn
 
 
@@ -371,6 +374,8 @@ def _offered_json(offered: Offered) -> dict[str, object]:
         "arguments": _type_json(type_of(tool.input))["members"],
         "facts": None if tool.facts is None else _type_json(type_of(tool.facts))["members"],
         "unseen": list(tool.unseen),
+        "totals": list(tool.totals),
+        "labels": sorted(tool.labels),
     }
 
 
@@ -385,4 +390,6 @@ def _type_json(type_: CedarType) -> dict[str, Any]:
         ]
     if type_.one_of:
         found["one_of"] = list(type_.one_of)
+    if type_.spends:
+        found["spends"] = type_.spends
     return found

@@ -55,7 +55,8 @@ class IssuedCredential:
 
     Attributes:
         secret: The credential itself.
-        expires_at: When it ends by itself, unix seconds; never infinite.
+        expires_at: When it ends by itself, unix seconds; never infinite. It may be later than
+            the run's end, at which it is released.
         lease_id: What names it in records and in the other system's log. It tells nothing of
             the secret.
         token_type: ``Bearer``, or ``N_A`` for what is no access token.
@@ -104,7 +105,7 @@ class CredentialBroker(Protocol):
 
     Its methods are coroutines that may run in several event loops, each at most once at a
     time for one lease. What they raise is a `CredentialError`; anything else counts as one
-    that is not worth repeating.
+    that is not worth repeating, but for `release`, which is repeated until *issued* ends.
     """
 
     @property

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Self
 
-from agentguard.credentials.leaks import Secret, find
+from agentguard.credentials.leaks import Secret
 from agentguard.credentials.live import LIVE, Place
 from agentguard.credentials.shown import text_of
 
@@ -72,6 +72,8 @@ class Containment:
 
     __slots__ = ("_live", "_open", "_reset", "_run", "_seen", "_token", "_told")
 
+    _reset: Token[Containment | None]
+
     def __init__(
         self,
         *,
@@ -87,9 +89,8 @@ class Containment:
         self._live = live
         self._seen: set[tuple[Place, str]] = set()
         self._open = False
-        self._reset: Token[Containment | None] | None = None
         if self._token is not None:
-            live.add(self._token, told=outside)
+            live.add(self._token, run=run, told=outside)
 
     def __enter__(self) -> Self:
         self._open = True
@@ -100,8 +101,7 @@ class Containment:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open = False
-        if self._reset is not None:
-            _CURRENT.reset(self._reset)
+        _CURRENT.reset(self._reset)
 
     @property
     def open(self) -> bool:
@@ -119,13 +119,11 @@ class Containment:
             Also `UNREADABLE`, where a value cannot be looked through: an iterator, which
             could be looked at only once, or one that raises.
         """
-        secrets = self._live.of(self._run)
-        if self._token is not None:
-            secrets = (self._token, *secrets)
-        if not secrets:
+        if not self._live.has(self._run):
             return None
         try:
-            name = find(text_of(value), secrets)
+            found = self._live.find_of(self._run, text_of(value))
+            name = None if found is None else found.name
         except Exception:  # noqa: BLE001  what cannot be looked through is not handed out
             name = UNREADABLE
         if name is not None:

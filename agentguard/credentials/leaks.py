@@ -25,7 +25,7 @@ How it works: every needle of a secret is at least `stride` + 7 bytes long, so e
 where one could be contains eight bytes that begin at a multiple of the stride. Those of the
 text are looked up in the set of all eight bytes that the needles' beginnings have. What is
 found by that is compared in full. The cost grows with the text, and neither with the number
-of encodings nor (but for joining their sets) of secrets.
+of encodings nor, where their blocks are in one set, with that of secrets.
 """
 
 from __future__ import annotations
@@ -51,11 +51,9 @@ _SIGNS: Final = frozenset("+=&<>'\"")
 _SIGN: Final = re.compile(rb"[^A-Za-z0-9]")
 _PERCENT: Final = re.compile("%[0-9A-F]{2}")
 
-_BLOCK: Final = 8
+BLOCK: Final = 8
 # Lines of base64 have 64 or 76 characters and are joined; longer strides gain little.
-_LONGEST_STRIDE: Final = 32
-# Below it, looking once for each secret costs less than joining their sets.
-_SMALL: Final = 32 * 1024
+LONGEST_STRIDE: Final = 32
 
 
 class Secret:
@@ -82,11 +80,15 @@ class Secret:
         self.name: Final = name
         self._needles: Final = tuple(sorted(needles, key=len))
         shortest = len(self._needles[0])
-        self.stride: Final = min((shortest - _BLOCK + 1) // _BLOCK * _BLOCK, _LONGEST_STRIDE)
+        self.stride: Final = min((shortest - BLOCK + 1) // BLOCK * BLOCK, LONGEST_STRIDE)
         # Twice what a sample must hit: something may stand in the middle of it.
-        self.blocks: Final = frozenset(_blocks(needles, 2 * (self.stride + _BLOCK - 1)))
+        self.blocks: Final = frozenset(_blocks(needles, 2 * (self.stride + BLOCK - 1)))
         # For a stride of one block: texts are short where many secrets are looked for.
-        self.first_blocks: Final = frozenset(_blocks(needles, 2 * _BLOCK - 1))
+        self.first_blocks: Final = frozenset(_blocks(needles, 2 * BLOCK - 1))
+
+    def is_near(self, sample: Iterable[int]) -> bool:
+        """Return whether a sample has a piece of it, taken at its stride or a shorter one."""
+        return not self.blocks.isdisjoint(sample)
 
     def is_in(self, flat: bytes) -> bool:
         """Return whether a text that went through `flattened` holds it."""
@@ -103,17 +105,9 @@ class Secret:
 
 
 def find(text: str | bytes, secrets: Iterable[Secret]) -> str | None:
-    """Return the name of a secret that *text* holds, or None."""
-    wanted = tuple(secrets)
-    if not wanted:
-        return None
+    """Return the name of a secret that *text* holds, or None; `Live` looks for many at once."""
     flat = flattened(text)
-    sample = sampled(flat, min(secret.stride for secret in wanted))
-    if len(wanted) == 1 or len(flat) < _SMALL:
-        near = not all(secret.blocks.isdisjoint(sample) for secret in wanted)
-    else:
-        near = not frozenset().union(*(secret.blocks for secret in wanted)).isdisjoint(sample)
-    return next((secret.name for secret in wanted if secret.is_in(flat)), None) if near else None
+    return next((one.name for one in secrets if one.is_near(sampled(flat, one.stride)) and one.is_in(flat)), None)
 
 
 def flattened(text: str | bytes) -> bytes:
@@ -121,9 +115,9 @@ def flattened(text: str | bytes) -> bytes:
     return _flat(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
 
 
-def sampled(flat: bytes, stride: int = _BLOCK) -> memoryview[int]:
+def sampled(flat: bytes, stride: int = BLOCK) -> memoryview[int]:
     """Return eight bytes of a text at each multiple of the stride, as numbers."""
-    return memoryview(flat)[: len(flat) // _BLOCK * _BLOCK].cast("Q")[:: stride // _BLOCK]
+    return memoryview(flat)[: len(flat) // BLOCK * BLOCK].cast("Q")[:: stride // BLOCK]
 
 
 def _flat(text: bytes) -> bytes:
@@ -141,7 +135,7 @@ def _blocks(needles: Iterable[bytes], length: int) -> Iterator[int]:
     Those across two beginnings come along; they make a look slower, and no answer wrong.
     """
     beginnings = b"".join([needle[:length] for needle in needles])
-    for offset in range(_BLOCK):
+    for offset in range(BLOCK):
         yield from sampled(beginnings[offset:])
 
 
@@ -181,7 +175,7 @@ def _escaped(form: str) -> Iterator[str]:
     for escaped in (json.dumps(form)[1:-1], json.dumps(form, ensure_ascii=False)[1:-1]):
         yield escaped
         yield escaped.replace("/", "\\/")
-    if not _SIGNS.isdisjoint(form):
+    if "/" in form or not _SIGNS.isdisjoint(form):
         for digits in ("04x", "04X"):
             careful = "".join([f"\\u{ord(c):{digits}}" if c in _SIGNS else c for c in form])
             yield careful

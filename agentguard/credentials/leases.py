@@ -215,7 +215,9 @@ class Leases:
             raise _unavailable(request, raised(error)) from None
         # What cannot be renewed is issued anew.
         operations = 1 if held is None else 2
-        result = await waiter.get(operations * self._seconds + _PATIENCE_SECONDS)
+        return self._brought(await waiter.get(operations * self._seconds + _PATIENCE_SECONDS), request, held)
+
+    def _brought(self, result: Lease | Refusal | None, request: CredentialRequest, held: Lease | None) -> Lease:
         if result is None:
             result = self._serving(held) or _unavailable(request, "the broker hangs")
         if isinstance(result, Refusal):
@@ -259,6 +261,8 @@ class Leases:
                 one.put(result)
 
     async def _obtain(self, key: Key, request: CredentialRequest) -> Lease:
+        # It may have ended on the way here: then the broker is not asked in vain.
+        self._require_alive(request)
         held = self._holding.current.get(key)
         if held is not None and self._is_fresh(held, request):
             return held

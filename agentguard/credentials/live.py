@@ -10,7 +10,7 @@ from enum import StrEnum
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from agentguard.credentials.leaks import flattened, sampled
+from agentguard.credentials.leaks import BLOCK, LONGEST_STRIDE, flattened, sampled
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -55,6 +55,43 @@ class Kept:
             self.told(place, name)
 
 
+class _Group:
+    """Secrets that are looked for together, in one set of blocks."""
+
+    def __init__(self, *, short: bool = False) -> None:
+        self.kept: dict[weakref.ref[Secret], Kept] = {}
+        self._short = short
+        self._blocks: set[int] = set()
+        self._stride = LONGEST_STRIDE
+        # Of so many secrets that are gone there are blocks yet: they cost a look now and then.
+        self._stale = 0
+
+    def add(self, secret: Secret, kept: Kept) -> None:
+        self.kept[kept.secret] = kept
+        self._blocks |= secret.first_blocks if self._short else secret.blocks
+        self._stride = min(self._stride, BLOCK if self._short else secret.stride)
+
+    def drop(self, ref: weakref.ref[Secret]) -> None:
+        if self.kept.pop(ref, None) is None:
+            return
+        self._stale += 1
+        if self._stale > max(len(self.kept), 16):
+            alive = [secret for ref in self.kept if (secret := ref()) is not None]
+            # Whoever looks meanwhile has the old set, which knows them all.
+            self._blocks = set().union(*[one.first_blocks if self._short else one.blocks for one in alive])
+            self._stale = 0
+
+    def find(self, text: str | bytes) -> tuple[Secret, Kept] | None:
+        flat = flattened(text)
+        if self._blocks.isdisjoint(sampled(flat, self._stride)):
+            return None
+        for kept in list(self.kept.values()):
+            secret = kept.secret()
+            if secret is not None and secret.is_in(flat):
+                return secret, kept
+        return None
+
+
 class Live:
     """All secrets of a process that may still be good. Safe to share between threads.
 
@@ -62,75 +99,67 @@ class Live:
     line may come from anywhere, and costs the same for one secret and for many.
 
     Args:
-        most: How many are looked for at once; of more, the first are dropped.
+        most: How many are looked for at once outside of their own runs; of more, the first
+            are dropped.
     """
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._kept: dict[weakref.ref[Secret], Kept] = {}
-        self._runs: dict[Hashable, dict[weakref.ref[Secret], None]] = {}
-        self._blocks: set[int] = set()
-        # Those that are gone, and how many of them `_blocks` still knows.
+        self._all = _Group(short=True)
+        self._runs: dict[Hashable, _Group] = {}
         self._gone: deque[tuple[weakref.ref[Secret], Hashable]] = deque()
-        self._stale = 0
         self._lock = Lock()
 
     def __bool__(self) -> bool:
         """Return whether there may be any."""
-        return bool(self._kept)
+        return bool(self._all.kept)
 
     def add(self, secret: Secret, *, run: Hashable = None, told: Told | None = None) -> None:
         """Look for a secret from now on; adding it again changes nothing.
 
         Args:
             secret: It is held weakly: keep it for as long as it may be good.
-            run: Whose it is, for `of`; None if that need not be known.
+            run: Whose it is; None if that need not be known.
             told: Is called with the place (``log``, ``span``) and the secret's name when it
-                is found outside of any call, once for each. In whatever thread, so it must not wait for a
-                lock that is held where anything is logged.
+                is found outside of any call, once for each. In whatever thread, so it must
+                not wait for a lock that is held where anything is logged.
         """
-        if weakref.ref(secret) in self._kept:
+        if weakref.ref(secret) in self._runs.get(run, self._all).kept:
             return
         gone = self._gone
         ref = weakref.ref(secret, lambda ref: gone.append((ref, run)))
         with self._lock:
             self._sweep()
-            self._kept[ref] = Kept(ref, told)
+            kept = Kept(ref, told)
+            self._all.add(secret, kept)
             if run is not None:
-                self._runs.setdefault(run, {})[ref] = None
-            self._blocks |= secret.first_blocks
-            while len(self._kept) > self._most:
-                del self._kept[next(iter(self._kept))]
-                self._stale += 1
+                self._runs.setdefault(run, _Group()).add(secret, kept)
+            while len(self._all.kept) > self._most:
+                self._all.drop(next(iter(self._all.kept)))
 
-    def of(self, run: Hashable) -> tuple[Secret, ...]:
-        """Return all secrets of one run, also those that are no longer looked for elsewhere."""
-        return tuple([secret for ref in list(self._runs.get(run, ())) if (secret := ref()) is not None])
+    def has(self, run: Hashable) -> bool:
+        """Return whether a run may have any."""
+        return run in self._runs
 
     def find(self, text: str | bytes) -> tuple[Secret, Kept] | None:
-        """Return a secret that *text* holds, or None."""
-        flat = flattened(text)
-        if self._blocks.isdisjoint(sampled(flat)):
-            return None
-        for kept in list(self._kept.values()):
-            secret = kept.secret()
-            if secret is not None and secret.is_in(flat):
-                return secret, kept
-        return None
+        """Return a secret of any run that *text* holds, or None. For short texts."""
+        return self._all.find(text)
+
+    def find_of(self, run: Hashable, text: str | bytes) -> Secret | None:
+        """Return a secret of one run that *text* holds, or None. For texts of any length."""
+        group = self._runs.get(run)
+        found = None if group is None else group.find(text)
+        return None if found is None else found[0]
 
     def _sweep(self) -> None:
-        """Forget those that nobody holds, and their blocks once they are most of all."""
+        """Forget those that nobody holds."""
         while self._gone:
             ref, run = self._gone.popleft()
-            self._stale += self._kept.pop(ref, None) is not None
-            of_run = self._runs.get(run, {})
-            if of_run.pop(ref, ref) is None and not of_run:
-                del self._runs[run]
-        if self._stale > max(len(self._kept), 16):
-            alive = [secret for ref in self._kept if (secret := ref()) is not None]
-            # Whoever looks meanwhile has the old set, which knows them all.
-            self._blocks = {block for secret in alive for block in secret.first_blocks}
-            self._stale = 0
+            self._all.drop(ref)
+            if run in self._runs:
+                self._runs[run].drop(ref)
+                if not self._runs[run].kept:
+                    del self._runs[run]
 
 
 LIVE: Final = Live()

@@ -240,8 +240,7 @@ class TokenExchangeBroker:
             raise
         return IssuedCredential(
             secret=answer.access_token,
-            # What outlives the run is used until the run's end, and released then.
-            expires_at=min(asked_at + seconds, request.until),
+            expires_at=asked_at + seconds,
             lease_id=lease_id,
             # RFC 6749 section 6: where no other one comes, the same renews again.
             renewal=answer.refresh_token or renewal,

@@ -54,11 +54,10 @@ def contain_spans(provider: AnyProvider | None, stops: Stops) -> bool:
     provider = get_tracer_provider() if provider is None else provider
     if not isinstance(provider, TracerProvider):
         return False
-    if provider not in _contained:
-        with _lock:
-            if provider not in _contained:
-                provider.add_span_processor(SpanContainment(stops))
-                _contained.add(provider)
+    with _lock:
+        if provider not in _contained:
+            provider.add_span_processor(SpanContainment(stops))
+            _contained.add(provider)
     return True
 
 

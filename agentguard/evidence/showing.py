@@ -176,6 +176,14 @@ def _run(record: Kept) -> tuple[str, str]:
 # Of the arguments that are kept; --json shows all.
 _INPUTS: Final = 1_000
 _REFUSED: Final = ("agentguard.policy.refused", "agentguard.shadow.policy.refused")
+_CREDENTIAL: Final = ("agentguard.credential.name", "agentguard.credential.place")
+# Where a record has, in one word, what it says.
+_VERDICTS: Final[Mapping[str, str]] = {
+    RecordKind.DECISION: "agentguard.decision.effect",
+    RecordKind.OUTCOME: "agentguard.execution.outcome",
+    RecordKind.RUN: "agentguard.run.state",
+    RecordKind.CREDENTIAL: "agentguard.credential.event",
+}
 _REASONS: Final = ("agentguard.decision.reason", "agentguard.execution.reason")
 
 
@@ -198,7 +206,8 @@ def by(record: Kept) -> str:
         return f"{refused:,} of {record.text('agentguard.decision.reason')}"
     if record.kind == RecordKind.SHADOW:
         return _shadow_by(record)
-    return next(filter(None, map(record.text, (*_REFUSED, "agentguard.policy.label"))), "")
+    plain = next(filter(None, map(record.text, (*_REFUSED, "agentguard.policy.label"))), "")
+    return plain or ", ".join(filter(None, map(record.text, _CREDENTIAL)))
 
 
 def _shadow_by(record: Kept) -> str:
@@ -236,15 +245,11 @@ def _shown(inputs: Mapping[str, object]) -> str:
 
 def verdict(record: Kept) -> str:
     """Return, in one word, what a record says."""
-    if record.kind == RecordKind.DECISION:
-        return record.text("agentguard.decision.effect")
-    if record.kind == RecordKind.OUTCOME:
-        return record.text("agentguard.execution.outcome")
-    if record.kind == RecordKind.RUN:
-        return record.text("agentguard.run.state")
-    if record.kind == RecordKind.REFUSED_TOKEN:
+    if record.kind in _VERDICTS:
+        return record.text(_VERDICTS[record.kind])
+    if record.kind == RecordKind.REFUSED_TOKEN or any(map(record.text, _REFUSED)):
         return "refused"
-    return "refused" if any(map(record.text, _REFUSED)) else record.kind
+    return "stopped" if record.kind == RecordKind.CREDENTIAL_LEAK else record.kind
 
 
 def is_quiet(record: Kept) -> bool:

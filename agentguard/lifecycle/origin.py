@@ -16,9 +16,11 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+from functools import lru_cache
 from typing import Final
 
 _DIGEST: Final = 16
+_SHORT: Final = 256
 
 
 def origin_of(transport: str, *, address: str, named: tuple[str, str] | None) -> str:
@@ -30,6 +32,13 @@ def origin_of(transport: str, *, address: str, named: tuple[str, str] | None) ->
         named: What the MCP client calls itself, name and version; empty ones if it could have said
             that and did not, None if it could not.
     """
+    # Clients come again and again. What one says of itself may be long, and is not kept then.
+    short = len(address) + sum(map(len, named or ())) <= _SHORT
+    return (_written if short else _written.__wrapped__)(transport, address, named)
+
+
+@lru_cache(maxsize=1_024)
+def _written(transport: str, address: str, named: tuple[str, str] | None) -> str:
     return f"{transport}:{_digest(normal_address(address))}:{'' if named is None else _digest(*named)}"
 
 

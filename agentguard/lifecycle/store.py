@@ -1,9 +1,11 @@
 """What outlives a call: which runs were ended, and what may be used only once.
 
-A store is asked on every call, so its reads answer from this process's own memory. One
-that keeps its truth elsewhere mirrors it here, and refuses as soon as the mirror is
-older than the limit on staleness. Its writes may wait for a disk or a network: an event
-loop that must not wait makes them in a thread.
+Whether a run was ended is asked on every call, so that answer comes from this process's
+own memory. A store that keeps its truth elsewhere mirrors it here, and refuses as soon as
+the mirror is older than the limit on staleness. What a run has done is read and written
+where it is kept; that, and all other writes, may wait for a disk or a network: an event
+loop that must not wait makes them in a thread. One whose `tallies` and `exchange` wait for
+no network says so: ``waits = False``.
 """
 
 from __future__ import annotations

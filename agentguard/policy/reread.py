@@ -16,7 +16,7 @@ from agentguard.policy.lexer import LexError, check_schema_bounds, tokens
 from agentguard.policy.offered import Offered, WrittenSchema
 from agentguard.policy.problem import Problem, refused
 from agentguard.policy.scalars import refusal
-from agentguard.policy.schema import ATTRIBUTES, CLAIMS, GROUPS, METHODS, GuardedTool, OwnType
+from agentguard.policy.schema import ATTRIBUTES, CLAIMS, CREDENTIALS, GROUPS, METHODS, GuardedTool, OwnType
 from agentguard.policy.schematext import shown
 from agentguard.policy.shapes import is_total
 from agentguard.policy.types import read_types
@@ -174,7 +174,7 @@ class _Reader:
 
 
 def _kind(action: ActionDecl) -> OwnType:
-    if action.name in METHODS:
+    if action.name in METHODS or (action.name == CREDENTIALS and not action.groups):
         return OwnType.SERVER
     return next((kind for group, kind in _KINDS.items() if group in action.groups), OwnType.TOOL)
 

@@ -346,7 +346,7 @@ def message(method: str, **params: object) -> Any:
         request=None,
         meta={"traceparent": 7},
         protocol_version="2026-07-28",
-        session=SimpleNamespace(client_capabilities=None),
+        session=SimpleNamespace(client_capabilities=None, client_params=None),
     )
 
 

@@ -31,9 +31,11 @@ from agentguard.analysis.supposed import (
 )
 from agentguard.analysis.workspace import Workspace
 from agentguard.call import ACTING
+from agentguard.lifecycle.tally import Tally
 from agentguard.limits import Limits
 from agentguard.policy.types import CedarType, Member
 from agentguard.policy.values import Field, record_of, to_cedar
+from agentguard.request import run_record
 from tests.analysis.clinic import NOW, RECORDS, make_clinic, written_clinic
 from tests.approvals import NO, Person, at
 from tests.test_asking import Desk
@@ -215,6 +217,7 @@ async def test_context_is_that_of_the_guard(workspace: Workspace) -> None:
         "local": {"weekday": 2, "minute": 19 * 60},
         "environment": "staging",
         "transport": "http",
+        "run": run_record(Tally(), now=NOW),
         "input": {},
     }
     assert str(request.resource) == 'File::"/a"'

@@ -292,9 +292,9 @@ async def test_run_that_takes_over_while_the_person_thinks_runs_nothing(
 
     result = await call(world, LEGACY, Person(meanwhile=write))
 
-    assert refused(result)
+    assert refused(result, "unauthenticated")
     assert world.ran == []
-    assert reasons(world) == ["approval_invalid"]
+    assert reasons(world) == ["unauthenticated"]
 
 
 @eras

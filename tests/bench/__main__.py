@@ -10,7 +10,7 @@ import sys
 
 import anyio
 
-from tests.bench import ending, evidence, listing, parts, policies, reloading, transports
+from tests.bench import ending, evidence, leaks, listing, parts, policies, reloading, transports
 
 
 async def call() -> None:
@@ -27,6 +27,7 @@ SECTIONS = {
     "ending": ending.measure,
     "evidence": evidence.measure,
     "reloading": reloading.measure,
+    "leaks": leaks.measure,
 }
 
 

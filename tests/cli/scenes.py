@@ -87,6 +87,19 @@ SCENES: Final = (
     ),
     Scene(name="init-observe", piped=False, commands=("init live --server server.py --observe",)),
     Scene(
+        name="init-baselines",
+        commands=(
+            "init --list-baselines",
+            "init clinic --baseline shared-principal --baseline budget",
+            "init clinic --baseline all",
+            "test clinic --mutate",
+            "init clinic --baseline office-hours",
+            "init policies --baseline all",
+            "init policies --baseline shared-principal --json",
+            "init policies --baseline ofice-hours",
+        ),
+    ),
+    Scene(
         name="schema",
         commands=("schema server.py", "schema server.py --diff", "schema server.py --write policies", "schema"),
     ),

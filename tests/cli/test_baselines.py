@@ -216,8 +216,8 @@ def test_one_servers_part_of_a_folder_for_several_gets_its_own(policies: Path, h
     ("arguments", "told"),
     [
         (
-            ("policies", "--baseline", "shared"),
-            "there are no baseline policies `shared`: did you mean `shared-principal`?",
+            ("policies", "--baseline", "shared-principl"),
+            "there are no baseline policies `shared-principl`: did you mean `shared-principal`?",
         ),
         (("new", "--overwrite"), "--overwrite is about baseline policies, got none: add --baseline NAME"),
         (
@@ -231,7 +231,7 @@ def test_one_servers_part_of_a_folder_for_several_gets_its_own(policies: Path, h
             ("policies", "--baseline", "destructive-needs-approval"),
             (
                 "baseline `destructive-needs-approval` does not fit server `example`, since policy "
-                "`destructive-needs-approval` is in 20-guardrails.cedar:24 already: leave it out"
+                "`destructive-needs-approval` is in 20-guardrails.cedar:20 already: leave it out"
             ),
         ),
         (

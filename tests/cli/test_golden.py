@@ -25,7 +25,7 @@ _AS_IT_IS: Final = re.compile(r"--json|--format|--diff")
 
 # What stands at the top of each document.
 JSON: Final = {
-    "init new": "files folder observe server",
+    "init new": "baselines files folder left_out observe server untested",
     "schema server.py": "claims loaders offers server",
     "schema server.py --diff": "changes current diff file",
     "schema server.py --write policies": "changes file written",

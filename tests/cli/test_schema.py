@@ -156,6 +156,8 @@ def test_schema_as_json() -> None:
         "arguments": [{"name": "record_id", "required": True, "type": "String"}],
         "facts": None,
         "unseen": [],
+        "totals": [],
+        "labels": [],
     }
     assert export["arguments"][1] == {
         "name": "filters",
@@ -175,6 +177,23 @@ def test_schema_as_json() -> None:
     assert (export["unseen"], export["annotated"]) == (["path"], False)
     assert (notes["kind"], notes["action"]) == ("resource", "resources/read/notes")
     assert notes["acts_on"] == {"type": "Resource", "template": None}
+
+
+def test_what_a_tool_does_to_its_run_is_shown() -> None:
+    """The totals that it adds to, the amounts among its facts, and what the run carries from then on."""
+    text = (
+        GUARDED.replace("total: int", 'total: Annotated[int, Spend("rows")]')
+        .replace("Literal\n", "Annotated, Literal\n", 1)
+        .replace("Guard, Unsafe", "Guard, Spend, Unsafe", 1)
+        .replace('exclude={"path"}', 'exclude={"path"}, spends={"payments"}, labels={"untrusted", "bulk"}')
+    )
+    name = module(text)
+
+    shown = schema(name).stdout
+    assert "  facts.total     Long\n  adds to         payments, rows\n  labels the run  bulk, untrusted\n" in shown
+    export = schema(name, "--json").json["offers"][1]
+    assert (export["totals"], export["labels"]) == (["payments", "rows"], ["bulk", "untrusted"])
+    assert export["facts"] == [{"name": "total", "required": True, "type": "Long", "spends": "rows"}]
 
 
 def test_schema_is_written_whole_and_says_what_changed(place: Path) -> None:

@@ -53,7 +53,7 @@ class Clock:
 class Office:
     """A broker. What is put into `answers` comes once each, in place of what it would do."""
 
-    clock: Clock
+    clock: Callable[[], float]
     life: float = 300.0
     lease_id: str | None = None
     renewal: str | None = None

@@ -73,7 +73,7 @@ def test_result_that_cannot_be_looked_through_is_told_of(live: Live) -> None:
     assert call.look(iter([1]), Place.RESULT) == UNREADABLE
     assert call.look(Raises(), Place.RESULT) == UNREADABLE
     assert told == [(Place.RESULT, UNREADABLE)]
-    assert contained(live, None, told).look(iter([1]), Place.RESULT) is None
+    assert contained(Live(), None, told).look(iter([1]), Place.RESULT) is None
 
 
 def test_token_that_is_too_short_is_refused(live: Live) -> None:

@@ -99,7 +99,7 @@ def test_secret_is_found_as_text(encoding: str) -> None:
         assert find(text, [secret]) == "crm", before
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SECRETS, AROUND, AROUND, st.sampled_from(sorted(OF_ALL)))
 def test_any_secret_in_any_bytes_in_any_encoding_is_found(
     text: str, before: bytes, after: bytes, encoding: str
@@ -110,20 +110,20 @@ def test_any_secret_in_any_bytes_in_any_encoding_is_found(
     assert find(whole, [Secret("crm", text)]) == "crm"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SECRETS, st.text(max_size=100), st.text(max_size=100), st.sampled_from(sorted(OF_TEXT)))
 def test_any_secret_in_any_text_is_found(text: str, before: str, after: str, encoding: str) -> None:
     """Lone surrogates in it included."""
     assert find(before + OF_TEXT[encoding](text) + after, [Secret("crm", text)]) == "crm"
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.lists(SECRETS, min_size=2, max_size=5, unique=True), st.integers(0, 200_000), st.data())
+@settings(max_examples=20, deadline=None)
+@given(st.lists(SECRETS, min_size=2, max_size=5, unique=True), st.integers(0, 50_000), st.data())
 def test_each_of_several_secrets_is_found_in_a_long_text(texts: list[str], place: int, data: st.DataObject) -> None:
     """Short and long ones are looked for together."""
     every = [Secret(str(number), text) for number, text in enumerate(texts)]
     chosen = data.draw(st.sampled_from(texts))
-    filling = ". " * 100_000
+    filling = ". " * 25_000
 
     assert find(filling[:place] + chosen + filling[place:], every) is not None
     assert find(filling, every) is None
@@ -164,6 +164,15 @@ def test_lines_of_base64_within_json_are_found_though_not_every_short_secret_tha
         raw = bytes(before) + short.encode() + bytes(76)
         found += find(json.dumps({"key": in_lines(raw).decode()}), [Secret("crm", short)]) == "crm"
     assert found > 38
+
+
+def test_sign_that_base64_alone_has_may_be_escaped() -> None:
+    """A slash, where no other sign is."""
+    text = "0000000000123456?"
+    escaped = base64.b64encode(b"\0" + text.encode()).replace(b"/", b"\\u002f")
+
+    assert b"u002f" in escaped
+    assert find(escaped, [Secret("crm", text)]) == "crm"
 
 
 @pytest.mark.parametrize(

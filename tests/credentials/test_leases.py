@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from agentguard import atend
-from agentguard.credentials import leases
+from agentguard.credentials import leases, returns
 from agentguard.credentials.broker import IssuedCredential
 from agentguard.credentials.containment import stops
 from agentguard.credentials.credential import Credential
@@ -28,6 +28,13 @@ from tests.credentials.lending import HOUR, START, Lending, lending, until
 
 DOWN: Final = CredentialError("the server is down", retry=True)
 OVER: Final = CredentialError("the lease is unknown")
+
+
+def hurried(lent: Lending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for no broker for long: what comes of waiting is the same."""
+    monkeypatch.setattr(lent.leases, "_seconds", 0.05)
+    monkeypatch.setattr(leases, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(returns, "_FIRST_PAUSE", 0.05)
 
 
 async def refused(lent: Lending, **request: Any) -> Refusal:
@@ -359,9 +366,12 @@ async def test_whatever_a_broker_raises_is_a_refusal_without_its_text(
         await lent.leases.lease(lent.request())
 
 
-async def test_a_broker_that_is_slow_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_broker_that_is_slow_is_not_waited_for(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor does that last: the next one asks again. Who has a lease that serves uses it."""
     async with lending() as lent:
+        monkeypatch.setattr(lent.leases, "_seconds", 0.1)
         first = await lent.leases.lease(lent.request())
         lent.clock.pass_(280)
         lent.office.slow = 30.0
@@ -377,7 +387,7 @@ async def test_a_broker_that_is_slow_is_not_waited_for(caplog: pytest.LogCapture
             tasks.start_soon(other)
             tasks.start_soon(same)
 
-        assert set(map(str, results)) == {"credential `crm`: the broker did not answer in 1 s", first.reveal()}
+        assert set(map(str, results)) == {"credential `crm`: the broker did not answer in 0.1 s", first.reveal()}
         assert "serves on" in caplog.text
         lent.office.slow = 0
         await lent.leases.lease(lent.request(invocation=lent.run("run-2")))
@@ -579,9 +589,10 @@ async def test_secrets_are_known_by_their_run_until_they_can_be_good_no_more() -
         assert lent.leases.secrets_of(lent.run("run-2")) == (lent.office.secret(3),)
 
 
-async def test_giving_back_is_tried_again() -> None:
+async def test_giving_back_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while that grows; and on record once it is done."""
     async with lending() as lent:
+        hurried(lent, monkeypatch)
         await lent.leases.lease(lent.request())
         lent.office.answers["release"] = [DOWN]
         lent.store.revoke(issuer="https://issuer.example", run_id="run-1")
@@ -706,12 +717,12 @@ async def test_a_thread_that_begins_when_all_is_closed_ends_by_itself() -> None:
         assert lent.leases._worker.join(5)
 
 
-async def test_a_broker_that_holds_its_thread_up_holds_up_no_server() -> None:
+async def test_a_broker_that_holds_its_thread_up_holds_up_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits is refused after a while."""
     async with lending() as lent:
         go = threading.Event()
         lent.office.answers["issue"] = [go.wait]
-        lent.leases._seconds = 0  # nobody has to wait for this to be shown
+        hurried(lent, monkeypatch)
         refusal = await refused(lent)
         assert refusal.detail == "credential `crm`: the broker hangs"
         go.set()
@@ -735,14 +746,14 @@ async def test_a_broker_that_holds_its_thread_up_holds_up_no_end(caplog: pytest.
         assert lent.events()[2:] == ["release_failed"] * 2
 
 
-async def test_a_lease_serves_while_the_broker_holds_its_thread_up() -> None:
+async def test_a_lease_serves_while_the_broker_holds_its_thread_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has one that is good for a while need not wait for another for ever."""
     async with lending() as lent:
         first = await lent.leases.lease(lent.request())
         lent.clock.pass_(280)
         go = threading.Event()
         lent.office.answers["renew"] = [go.wait]
-        lent.leases._seconds = 0  # nobody has to wait for this to be shown
+        hurried(lent, monkeypatch)
         assert (await lent.leases.lease(lent.request())).reveal() == first.reveal()
         go.set()
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from agentguard.credentials.leaks import Secret
 from agentguard.credentials.live import Live, Place
+from tests.tokens import make_token
 
 RUN: Final = ("https://issuer.example", "r1")
 
@@ -30,39 +31,57 @@ def test_secret_is_looked_for_as_long_as_somebody_holds_it() -> None:
     found = live.find(f"x {text} y")
     assert found is not None
     assert found[0] is secret
-    assert live.of(RUN) == (secret,)
+    assert live.find_of(RUN, text) is secret
     assert live.find("nothing of it") is None
+    # So much of it that it has to be compared.
+    assert live.find(text[:30]) is None
 
     del secret, found
     gc.collect()
     assert live.find(text) is None
-    assert live.of(RUN) == ()
+    assert live.find_of(RUN, text) is None
     other, _ = made()
     live.add(other)
-    assert live.of(RUN) == ()
+    assert not live.has(RUN)
 
 
 def test_secrets_of_a_run_are_its_own() -> None:
     """And of no run, where none is named."""
     live = Live()
-    (first, _), (second, _), (third, _) = made(), made(), made()
+    (first, one), (second, two), (third, three) = made(), made(), made()
     live.add(first, run=RUN)
     live.add(second, run=("https://other.example", "r1"))
     live.add(third)
 
-    assert live.of(RUN) == (first,)
-    assert live.of(None) == ()
+    assert [live.find_of(RUN, text) for text in (one, two, three)] == [first, None, None]
+    assert live.find_of("another", one) is None
+    assert not live.has(None)
+
+
+def test_secrets_of_a_run_are_looked_for_together() -> None:
+    """Short and long ones, in a long text."""
+    live, texts = Live(), [make_token(), *(secrets.token_urlsafe(length) for length in (12, 16, 24, 32, 100))]
+    held = [Secret(str(number), text) for number, text in enumerate(texts)]
+    for secret in held:
+        live.add(secret, run=RUN)
+
+    for secret, text in zip(held, texts, strict=True):
+        for place in range(40):
+            assert live.find_of(RUN, "." * (5_000 + place) + text + "." * 5_000) is secret
+    assert live.find_of(RUN, "." * 10_000) is None
 
 
 def test_secret_that_is_added_again_is_one() -> None:
     """A token comes with each call of its run."""
     live = Live(most=2)
-    (first, text), (second, _) = made(), made()
-    for secret in (first, first, second, first):
+    (first, text), (second, _), (third, _) = made(), made(), made()
+    for secret in (first, first, second, first, second):
         live.add(secret, run=RUN)
+    for _ in range(3):
+        live.add(third)
 
-    assert live.of(RUN) == (first, second)
-    assert live.find(text) is not None
+    assert live.find(text) is None
+    assert live.find_of(RUN, text) is first
 
 
 def test_of_too_many_those_that_came_first_are_dropped() -> None:
@@ -73,7 +92,7 @@ def test_of_too_many_those_that_came_first_are_dropped() -> None:
         live.add(secret, run=RUN)
 
     assert [live.find(text) is not None for _, text in kept] == [False, True, True]
-    assert live.of(RUN) == tuple(secret for secret, _ in kept)
+    assert [live.find_of(RUN, text) for _, text in kept] == [secret for secret, _ in kept]
 
 
 def test_what_is_gone_takes_no_room() -> None:
@@ -84,9 +103,10 @@ def test_what_is_gone_takes_no_room() -> None:
         last, text = made()
         live.add(last, run=RUN)
 
-    assert len(live._blocks) < 60 * len(last.first_blocks)
-    assert len(live._kept) < 20
-    assert live.of(RUN) == (last,)
+    for group in (live._all, live._runs[RUN]):
+        assert len(group._blocks) < 60 * len(last.blocks)
+        assert len(group.kept) < 20
+    assert live.find_of(RUN, text) is last
     assert live.find(text) is not None
 
 
@@ -99,7 +119,7 @@ def test_secrets_come_and_go_while_others_look() -> None:
 
     def look() -> None:
         while not stop.is_set():
-            if live.find(text) is None or live.of(RUN) != (held,):
+            if live.find(text) is None or live.find_of(RUN, text) is not held:
                 wrong.append(text)
 
     threads = [threading.Thread(target=look) for _ in range(2)]

@@ -37,7 +37,8 @@ class World:
     live: Live = field(default_factory=Live)
     stream: io.StringIO = field(default_factory=io.StringIO)
     told: list[tuple[Place, str]] = field(default_factory=list)
-    log: logging.Logger = field(default_factory=lambda: logging.getLogger("app"))
+    # One that nothing else listens to.
+    log: logging.Logger = field(default_factory=lambda: logging.Logger("app"))  # noqa: LOG001
     secret: Secret | None = None
     containment: LogContainment = field(init=False)
 
@@ -57,14 +58,12 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     factory = logging.getLogRecordFactory()
     monkeypatch.setattr(logging.Logger, "makeRecord", logging.Logger.makeRecord)
     world = World()
-    world.log.propagate = False
     handler = logging.StreamHandler(world.stream)
     handler.setFormatter(Everything())
     world.log.addHandler(handler)
     world.secret = Secret("crm", SECRET)
     world.live.add(world.secret, told=lambda place, name: world.told.append((place, name)))
     yield world
-    world.log.removeHandler(handler)
     logging.setLogRecordFactory(factory)
 
 

@@ -147,11 +147,11 @@ async def test_everything_that_was_set_up_is_said(server: TokenServer) -> None:
     assert proved.client_id == CLIENT
 
 
-async def test_credential_is_never_used_past_the_end_of_its_run(server: TokenServer) -> None:
-    """The server made it for longer; it is revoked at the run's end."""
+async def test_end_is_the_tokens_own_even_past_the_runs(server: TokenServer) -> None:
+    """Until then it has to be revoked: who thinks that it ended with its run would leave it be."""
     issued = await broker_of(server.url).issue(wanting(until=NOW + 60))
 
-    assert issued.expires_at == NOW + 60
+    assert issued.expires_at == NOW + 300
 
 
 async def test_run_that_is_over_gets_nothing(server: TokenServer) -> None:
@@ -260,7 +260,6 @@ async def test_answer_that_gives_no_token_is_refused(server: TokenServer, body: 
         ((400, {"error": ["invalid_grant"]}), "400", False, 1),
         ((400, b"<html>"), "400", False, 1),
         ((400, {"error": "temporarily_unavailable"}), "400, `temporarily_unavailable`", True, 1),
-        ((302, b""), "302", False, 1),
         ((201, granted()), "201", False, 1),
         ((429, b""), "429", True, 1),
         ((500, b""), "500", True, 2),
@@ -289,6 +288,34 @@ async def test_trouble_that_passes_is_not_noticed(server: TokenServer) -> None:
     first, second = server.forms("/token")
     assert issued.secret == ACCESS
     assert first["client_assertion"] != second["client_assertion"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirect_takes_the_runs_token_nowhere(server: TokenServer, status: int) -> None:
+    """It is for the server that was named, and for nobody whom that one names."""
+    server.answers["/token"] = status, b"", (b"location", f"{server.url}/elsewhere".encode())
+
+    error = await refused(broker_of(server.url))
+
+    assert (error.detail, error.retry) == (f"the authorization server answered {status}", False)
+    assert server.forms("/elsewhere") == []
+
+
+async def test_proxy_of_the_environment_is_not_asked_for_loopback(
+    server: TokenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on this machine stays on it."""
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+    assert (await broker_of(server.url).issue(wanting())).secret == ACCESS
+
+
+async def test_answer_without_an_end_is_not_read_on(server: TokenServer) -> None:
+    """Neither is it kept: what is too long is as good as nothing."""
+    server.answers["/token"] = 200, b" " * 1_000_000 + json.dumps(granted()).encode()
+
+    assert (await refused(broker_of(server.url))).detail == f"the authorization server {NOT_JSON}"
 
 
 async def test_server_that_is_slow_is_not_waited_for(server: TokenServer) -> None:

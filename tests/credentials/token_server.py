@@ -39,8 +39,8 @@ class TokenServer:
 
     Attributes:
         url: Its URL, without a path; the issuer.
-        answers: Status and body of each path, or a function of the form that was posted; a
-            path without one is not found.
+        answers: Status and body of each path, and headers after them, or a function of the
+            form that was posted; a path without one is not found.
         asked: Each path that was asked for, and the form that came.
         gate: While it is not set, requests wait.
     """
@@ -64,9 +64,9 @@ class TokenServer:
         self.asked.append((path, form))
         await anyio.to_thread.run_sync(self.gate.wait)
         answer = self.answers.get(path, (404, {}))
-        status, content = answer(form) if callable(answer) else answer
+        status, content, *headers = answer(form) if callable(answer) else answer
         raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": raw})
 
 

@@ -7,11 +7,13 @@ from typing import Any, Final
 import pytest
 
 from agentguard.analysis.lints.silences import PREFIX
+from agentguard.lifecycle.tally import Tally
 from agentguard.model import Reason
 from agentguard.policy.annotated import ANNOTATIONS
 from agentguard.policy.fragments import VOCABULARY
 from agentguard.policy.schema import ATTRIBUTES, CONTEXT, GROUPS, OwnType
 from agentguard.policy.written import write_schema
+from agentguard.request import run_record
 from tests.docs.pages import ROOT
 from tests.policy.test_written import TYPES, WRITTEN, source
 
@@ -31,6 +33,7 @@ def test_page_of_the_vocabulary_is_what_the_code_says() -> None:
         ("PRINCIPAL", set(ATTRIBUTES)),
         ("ACTION_GROUPS", GROUPS),
         ("CALL", set(CONTEXT)),
+        ("RUN", set(run_record(Tally(), now=0))),
         ("REASONS", {reason.value for reason in Reason}),
     ],
 )

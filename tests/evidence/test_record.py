@@ -18,10 +18,13 @@ from agentguard.evidence.record import (
     private_resource,
     record,
     run_attributes,
+    run_state_attributes,
     wire_text,
 )
 from agentguard.evidence.vocabulary import ATTRIBUTES, AttributeValue, Outcome, Place, RecordKind
+from agentguard.lifecycle.tally import Tally
 from agentguard.model import Decision, Effect, EntityUid, Invocation, Reason, canonical_json
+from agentguard.request import run_record
 from tests.evidence.invocations import bare, complete
 
 KEY = b"k" * 32
@@ -39,6 +42,9 @@ DENIED = Decision(
 )
 RESOURCE = EntityUid("Record", "r1")
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+TALLY = Tally(started_at=1_000.0, labels=frozenset(("untrusted",)), spent={"payments": 125_000})
 
 
 def decided(
@@ -60,6 +66,7 @@ def decided(
             ),
             **approval_attributes("Q1", "url", "carol"),
             **arrival_attributes("http", 1_100.25),
+            **run_state_attributes(run_record(TALLY, now=1_100.25, tool="records export", totals=("payments",))),
         },
     )
 

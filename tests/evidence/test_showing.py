@@ -173,6 +173,17 @@ def test_a_run_is_named_by_the_beginning_of_its_id() -> None:
         ("policy", {"agentguard.policy.refused": "a.cedar:9"}, ("refused", "a.cedar:9")),
         ("policy", {"agentguard.policy.label": "winter"}, ("policy", "winter")),
         ("start", {}, ("start", "")),
+        (
+            "credential",
+            {"agentguard.credential.event": "renewed", "agentguard.credential.name": "crm"},
+            ("renewed", "crm"),
+        ),
+        (
+            "credential_leak",
+            {"agentguard.credential.name": "crm", "agentguard.credential.place": "log"},
+            ("stopped", "crm, log"),
+        ),
+        ("shared_run", {}, ("shared_run", "")),
     ],
 )
 def test_a_record_in_two_words(kind: str, attributes: dict[str, Any], said: tuple[str, str]) -> None:

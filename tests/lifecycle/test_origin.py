@@ -73,6 +73,7 @@ def test_two_addresses_are_two_places(one: str, other: str) -> None:
         over_http(named=("calendar", "1.2")),
         over_http(named=("inbox1", ".2")),
         over_http(named=("", "")),
+        over_http(named=("inbox" * 1_000, "1.2")),
         over_http(named=None, client="another"),
         over_http("198.51.100.1", named=None),
     ],

@@ -155,6 +155,9 @@ def test_increments_of_many_threads_are_exact(truth: Kept) -> None:
             barrier.wait(10)
             for _ in range(50):
                 count(store, A, B)
+                # Those of one moment: the two are only ever changed together.
+                first, second = store.tallies(A, B)
+                assert first == second
         except BaseException as error:
             failed.append(error)
             raise
@@ -542,17 +545,27 @@ def test_answer_that_is_lost_on_the_way_is_asked_for_again_and_counts_once(serve
         assert [tally.version for tally in there.tallies(A, B)] == [3, 4]
 
 
-def test_guard_needs_the_rights_of_the_manual_for_tallies(server: ValkeyServer) -> None:
-    """And can write nothing else with them."""
-    url = f"valkey://guard:secret@127.0.0.1:{server.port}"
+@pytest.mark.parametrize("user", ["guard", "issuer"])
+def test_guard_counts_with_the_rights_of_the_manual(user: str, server: ValkeyServer) -> None:
+    """With those of an issuer too, which it has where its calls are to be on record."""
+    url = f"valkey://{user}:secret@127.0.0.1:{server.port}"
     with closing(ValkeyStore(server.connection_url, clock=Clock())) as admin:
-        let_in(admin, "guard")
+        let_in(admin, user)
         with closing(ValkeyStore(url, clock=Clock())) as guard:
             count(guard, A, B)
             count(guard, A, B)
 
             assert [tally.version for tally in admin.tallies(A, B)] == [2, 2]
             assert refusals(admin) == 0
+
+
+def test_rights_of_a_guard_to_count_let_it_write_nothing_else(server: ValkeyServer) -> None:
+    """Neither ends of runs, nor what others used up; and it lets go of nothing."""
+    url = f"valkey://guard:secret@127.0.0.1:{server.port}"
+    with closing(ValkeyStore(server.connection_url, clock=Clock())) as admin:
+        let_in(admin, "guard")
+        with closing(ValkeyStore(url, clock=Clock())) as guard:
+            count(guard, A)
             for script, keys in (
                 ("return redis.call('SET', '{agentguard}:ended', '1')", ()),
                 ("return redis.call('SET', KEYS[1], '1')", ("{agentguard}:spent:an-assertion",)),

@@ -8,11 +8,12 @@ import pytest
 
 from agentguard.analysis.checking.refusals import REFUSALS
 from agentguard.analysis.lints.run import LINTS
+from agentguard.policy.baselines import NAMES
 from tests.policy.broken_folders import BROKEN, EXPECTED, lay_out, names, said_of
 
 PACKAGE = Path(__file__).parent.parent.parent / "agentguard"
 # Written in kebab-case too, and nothing that a folder is refused for.
-OTHERS = {"read-only", "open-world", "utf-8", "lost-comment", "changed-policy"}
+OTHERS = {"read-only", "open-world", "utf-8", "lost-comment", "changed-policy", *NAMES}
 # Cedar has other words for what it refuses, or will have; none is known that comes here.
 UNSEEN = {"invalid"}
 # More than one folder shows the same kind of mistake where people make it in more than one way.

@@ -20,7 +20,7 @@ from agentguard.policy.annotations import CHOICE, COMMA, joined, listed
 from agentguard.policy.entityfile import StaticEntity
 from agentguard.policy.layout import WIDTH
 from agentguard.policy.reread import shape_from
-from agentguard.policy.schema import METHODS, GuardedTool, OwnType, method_tool, read_fragment
+from agentguard.policy.schema import METHODS, GuardedTool, OwnType, credential_tool, method_tool, read_fragment
 from agentguard.policy.source import PolicySource, compile_policies, read_folder
 from agentguard.policy.types import read_types
 from agentguard.policy.values import Field, Shape, Spend, record_of, shape_of, to_cedar
@@ -93,9 +93,10 @@ NOTES: Final = Offered(
 ASK: Final = Offered(
     tool=tool("prompts/get/ask", kind=OwnType.PROMPT, groups=frozenset({"prompts/get"}), resource_type="Clinic::Ward")
 )
+CREDENTIALS: Final = Offered(tool=credential_tool("records"), resource=ResourceTemplate("Credential", "credential"))
 WRITTEN: Final = WrittenSchema(
     server="records",
-    offers=(READ, EXPORT, NOTES, ASK, *METHOD_OFFERS),
+    offers=(READ, EXPORT, NOTES, ASK, *METHOD_OFFERS, CREDENTIALS),
     loaders=frozenset({"Record", "Clinic::Ward"}),
     claims={"tenant": str, "level": int, "staff": bool, "teams": frozenset},
 )

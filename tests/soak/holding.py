@@ -15,11 +15,10 @@ from typing import Annotated, Any
 
 import httpx2
 
-from agentguard.credentials.broker import CredentialRequest, IssuedCredential
-from agentguard.credentials.credential import Credential
+from agentguard import Credential, CredentialRequest, IssuedCredential
 from tests.adapters.origins import ALL, INBOX, over_http
 from tests.stdio_world import RemoteIssuer
-from tests.world import AUDIENCE, ISSUER, World, make_world, served, text
+from tests.world import AUDIENCE, ERAS, ISSUER, World, make_world, served, text
 
 
 @dataclass
@@ -66,6 +65,7 @@ async def serve(told: dict[str, Any]) -> None:
                 "header": f"Authorization: Bearer {secret}",
                 "base64": base64.b64encode(secret.encode()).decode(),
                 "hex": secret.encode().hex(),
+                "backwards": secret[::-1],
             }
             return f"here it is: {said[how]}"
 
@@ -82,14 +82,16 @@ async def serve(told: dict[str, Any]) -> None:
 async def act(told: dict[str, Any]) -> None:
     """Be an agent: list the tools, call them, and remember everything that came."""
     kept: list[object] = []
-    answer = ""
-    for era in ("2025-11-25", "2026-07-28"):
+    answers: set[str] = set()
+    stopped: set[bool] = set()
+    for era in ERAS:
         async with over_http(told["url"], told["token"], era, named=INBOX) as client:
-            kept.append(await client.list_tools())
-            kept.append(await client.call_tool("customers", {}))
-            answer = text(kept[-1])  # type: ignore[arg-type]
-            kept += [await client.call_tool("tells", {"how": how}) for how in told["asks"]]
-    say(answer)
+            answer = await client.call_tool("customers", {})
+            handed = [await client.call_tool("tells", {"how": how}) for how in told["asks"]]
+            kept += [await client.list_tools(), answer, *handed]
+            answers.add(text(answer))
+            stopped |= {one.is_error for one in handed}
+    say(json.dumps({"answers": sorted(answers), "stopped": sorted(stopped)}))
     await over()
     # All of it was in memory when it was searched.
     assert kept

@@ -4,12 +4,18 @@ import logging
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
 
+import anyio.to_thread
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from mcp.server import MCPServer
+from mcp_types import CallToolResult
 
+from agentguard import Credential, FixedKeys, Guard, InvocationVerifier, TrustedIssuer, UnsafeMemoryState
 from agentguard.credentials.broker import CredentialRequest, IssuedCredential
 from agentguard.credentials.tokenexchange import ExchangeFor, TokenExchangeBroker
 from agentguard.errors import CredentialError
@@ -17,7 +23,19 @@ from agentguard.identity.assertion import sign_assertion
 from agentguard.lifecycle.keys import read_signing_key
 from agentguard.testing import unsafe_invocation
 from tests import leaks
-from tests.clients.oidc_exchange import BRIEF, CRM, KEYS, RENEWING, SERVER, WIDE, Exchanging, running_exchange
+from tests.clients.oidc_exchange import (
+    BRIEF,
+    CRM,
+    KEYS,
+    RECORDS,
+    RENEWING,
+    RUNS,
+    SERVER,
+    WIDE,
+    Exchanging,
+    running_exchange,
+)
+from tests.world import http_client, meta, serving, text
 
 READ = {"read"}
 CREDENTIALS = {
@@ -274,3 +292,126 @@ async def test_server_that_is_down_is_for_later() -> None:
         assert caught.value.detail.endswith("refused the connection: check that it runs, and its port")
         shown = f"{vars(caught.value)} {caught.value!r}"
         assert not [part for part in (request.token, issued.secret, str(issued.renewal)) if part in shown]
+
+
+POLICIES = """
+@id("tools") permit (principal in Agent::"support", action in Action::"tools/call", resource);
+@id("one-system") permit (principal, action == Action::"credentials/issue", resource == Credential::"{name}");
+"""
+
+
+@asynccontextmanager
+async def guarded(server: Exchanging, folder: Path, name: str) -> AsyncIterator[tuple[Guard, str]]:
+    """Serve tools, of which one may use one credential from the provider; give the guard and the URL."""
+    (folder / "policies.cedar").write_text(POLICIES.format(name=name))
+    trusted = InvocationVerifier(
+        TrustedIssuer(issuer=RUNS), audience=RECORDS, keys={RUNS: FixedKeys(server.runs.jwks())}
+    )
+    broker = broker_of(server, timeout_seconds=0.5)
+    guard = Guard(folder, verifier=trusted, state=UnsafeMemoryState(), broker=broker)
+    mcp = MCPServer("records", **guard.http_auth())
+
+    @mcp.tool()
+    @guard.tool
+    def ask(held: Annotated[Credential, guard.credential(name)]) -> str:
+        """Use the credential: the other system asks the provider about it, and says what it learned."""
+        told = server.introspected(held.reveal())
+        used.append(leaks.register(held.reveal()))
+        return f"{told['active']} {told.get('sub')} {told.get('scope')}"
+
+    @mcp.tool()
+    @guard.tool
+    async def peek() -> str:
+        """Want another one."""
+        return repr(await guard.credential("named"))
+
+    used.clear()
+    guard.attach(mcp)
+    async with serving(mcp) as url:
+        yield guard, url
+
+
+used: list[str] = []
+
+
+async def called(url: str, token: str, tool: str = "ask") -> CallToolResult:
+    """Call a tool with the token of a run."""
+    async with http_client(url, token) as client:
+        return await client.call_tool(tool, {})
+
+
+async def is_over(server: Exchanging, secret: str, seconds: float = 3) -> bool:
+    """Return whether the other system learns within some seconds that a credential is good no more."""
+
+    def looks() -> bool:
+        began = time.monotonic()
+        while active := server.introspected(secret)["active"]:
+            if time.monotonic() - began > seconds:
+                break
+        return not active
+
+    return await anyio.to_thread.run_sync(looks)
+
+
+async def test_tools_credential_ends_with_its_run(server: Exchanging, tmp_path: Path) -> None:
+    """Got for the run's user, used, and revoked as soon as the run is; another one is for another run."""
+    token, other = server.run_token(run="run-1"), server.run_token(run="run-2", user="bob")
+    async with guarded(server, tmp_path, "crm") as (guard, url):
+        results = [await called(url, token), await called(url, other)]
+        guard.state.store.revoke(issuer=RUNS, run_id="run-1")
+        over = await is_over(server, used[0])
+        after = await called(url, token)
+        untouched = server.introspected(used[1])["active"]
+        denied = await called(url, other, "peek")
+
+    assert [text(result) for result in results] == ["True alice read write", "True bob read write"]
+    assert (over, untouched) == (True, True)
+    assert (meta(after)["reason"], denied.is_error) == ("ended", True)
+
+
+async def test_tools_credential_ends_when_its_run_does_by_itself(server: Exchanging, tmp_path: Path) -> None:
+    """Nobody says so, and by itself it would be good for minutes more."""
+    ends_at = time.time() + 4
+    token = server.run_token(ends_in=4)
+    async with guarded(server, tmp_path, "crm") as (_, url):
+        result = await called(url, token)
+        before = server.introspected(used[0])
+        over = await is_over(server, used[0], 10)
+
+    assert text(result) == "True alice read write"
+    assert before["exp"] > ends_at + 200
+    assert over
+    assert time.time() > ends_at - 1
+
+
+async def test_nothing_is_used_past_its_end(server: Exchanging, tmp_path: Path) -> None:
+    """For longer than the provider's tokens last, each call has one that is good."""
+    token = server.run_token()
+    async with guarded(server, tmp_path, "brief") as (_, url):
+        began = time.monotonic()
+        answers = set()
+        while time.monotonic() - began < 5:
+            answers.add(text(await called(url, token)))
+
+    assert answers == {"True alice read"}
+    assert len(set(used)) > 2
+
+
+async def test_tool_does_not_run_without_its_credential(tmp_path: Path) -> None:
+    """While the provider is stopped, and once it is gone; nothing that it gave before is used instead."""
+    with running_exchange() as server:
+        async with guarded(server, tmp_path, "brief") as (_, url):
+            token = server.run_token()
+            first = await called(url, token)
+            assert await is_over(server, used[0])
+            with server.stopped():
+                slow = await called(url, token)
+            again = await called(url, token)
+            assert await is_over(server, used[1])
+            server.process.kill()
+            server.process.wait()
+            down = await called(url, token)
+
+    assert [text(first), text(again)] == ["True alice read"] * 2
+    assert [(meta(one)["reason"], meta(one)["retry"]) for one in (slow, down)] == [("unavailable", "later")] * 2
+    assert len(used) == 2

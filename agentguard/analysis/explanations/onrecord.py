@@ -229,7 +229,7 @@ class _Call:
             return unknown
         known = frozenset(path for path in unknown if path[:2] != RUN)
         tool = self.asked.action.tool
-        spending = [("context", "input", part.name) for part in tool.input.parts if part.shape.spends]
+        spending: list[Path] = [("context", "input", part.name) for part in tool.input.parts if part.shape.spends]
         facts = () if tool.facts is None else tool.facts.parts
         spending += [("context", "facts") for part in facts if part.shape.spends]
         return known if known.isdisjoint(spending) else known | {(*RUN, "spent")}

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from agentguard.analysis.proofs.reasoning import Demand, Reasoning
 
 _ARGUMENTS: Final = ("context", "input")
+_LABELS: Final = ("context", "run", "labels")
+# `unseen` is that close to `seen`, nearly, and meant.
+_CLOSE: Final = 0.85
 
 
 def never_matching_forbids(read: Read) -> Iterator[Spot]:
@@ -116,6 +119,23 @@ def _choices(reading: Reading, asked: Node) -> tuple[str, ...] | None:
             return None
         found |= dict.fromkeys(type_.one_of)
     return tuple(found) or None
+
+
+def unknown_labels(read: Read) -> Iterator[Spot]:
+    """Find labels that a run never carries for what a tool here declares, and that are close to one that it may.
+
+    Others may be put on while a tool runs, or at another server: of those nothing is known here.
+    """
+    known = sorted({label for tool in read.workspace.written.tools for label in tool.labels})
+    for reading in read.readings:
+        for clause in reading.syntax.clauses:
+            for node in walk(clause.body):
+                for asked, value, literal in _compared(node):
+                    if path_of(asked) != _LABELS or value in known:
+                        continue
+                    for close in difflib.get_close_matches(value, known, n=1, cutoff=_CLOSE):
+                        what = f"no tool here gives a run the label `{value}`: did you mean `{close}`?"
+                        yield reading.spot(literal, what)
 
 
 def unknown_attributes(read: Read) -> Iterator[Spot]:

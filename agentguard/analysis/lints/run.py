@@ -16,6 +16,7 @@ from agentguard.analysis.lints.matching import (
     never_matching_permits,
     plain_patterns,
     unknown_attributes,
+    unknown_labels,
     unknown_values,
 )
 from agentguard.analysis.lints.offering import stale_schemas, unannotated_tools, unreachable_tools
@@ -82,6 +83,13 @@ _ALL: Final = (
         "Where a forbid never matches for that, it is an error.",
         fix="Write one of the values that there are.",
         find=unknown_values,
+    ),
+    Lint(
+        name="unknown-label",
+        severity=Severity.WARNING,
+        why="A label that is mistyped is never there, so a forbid that asks for it protects nothing.",
+        fix="Write the label as the tools have it.",
+        find=unknown_labels,
     ),
     Lint(
         name="has-nothing",

@@ -326,9 +326,7 @@ def _line(call: SampleCall, given: str, expected: str, caller: str = "") -> str:
 
 
 def _expected(got: Verdict) -> str:
-    """Return what to expect where that is what comes."""
-    if got.allowed:
-        return "expect: allow"
+    """Return what to expect where a denial is what comes."""
     by = f"by: {flow(list(got.policy_ids))}"
     if got.reason is Reason.POLICY:
         return f"expect: deny, {by}"

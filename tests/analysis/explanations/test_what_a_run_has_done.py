@@ -147,3 +147,16 @@ def test_explanation_says_what_each_link_has_done(workspace: Workspace) -> None:
     ]
 
     assert shown == ["12 >= 10", "0 >= 10"]
+
+
+def test_end_of_a_range_is_not_told_where_it_could_be_anywhere(tmp_path: Path) -> None:
+    """A condition that chooses between two has no order."""
+    policies = """@id("works") permit (principal, action, resource);
+@id("odd") forbid (principal, action == Action::"pay", resource)
+when { if context.run.spent.payments.greaterThan(decimal("500.0")) then context.run.calls < 5 else false };"""
+
+    assert texts(spending(tmp_path, policies), payment("1.0000", run=spent(500))) == [
+        'amount == decimal("0.0")',
+        "context.run.calls == 5",
+        "a new run",
+    ]

@@ -81,7 +81,12 @@ def test_what_was_called_and_when_is_on_record() -> None:
 
     assert found.request.action == "read"
     assert found.request.resource == EntityUid("Record", "r1")
-    assert found.request.context == {"now": datetime_json(NOW), "transport": "stdio", "input": {"id": "r1"}}
+    assert found.request.context == {
+        "now": datetime_json(NOW),
+        "transport": "stdio",
+        "input": {"id": "r1"},
+        "run": reads().context["run"],
+    }
     assert found.request.entities == ()
     assert not found.early
 

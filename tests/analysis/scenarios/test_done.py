@@ -1,5 +1,6 @@
 """What a run has done before a supposed call: policies see it as the guard would tell it to them."""
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from agentguard.analysis.supposed import requests_of, suppose
 from agentguard.analysis.workspace import Workspace
 from tests.analysis.spending import decimal, spending
 
+ROOT: Final = Path(__file__).parent.parent.parent.parent
 HEAD: Final = """\
 now: 2040-01-10T10:00:00Z
 identities:
@@ -198,3 +200,13 @@ def test_server_without_totals_says_how_to_have_one(tmp_path: Path) -> None:
 
     with pytest.raises(PolicyError, match="no tool adds to a total `a`: declare one, with `Spend` or spends="):
         cases(workspace, f"  - {{ name: n, as: clerk, {PAY}, run: {{ spent: {{ a: 1 }} }}, expect: allow }}\n")
+
+
+def test_example_of_the_page_is_as_it_says(workspace: Workspace) -> None:
+    """What is spent by the call itself is added, and not said again."""
+    page = (ROOT / "docs" / "pages" / "reference" / "scenarios.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\nscenarios:\n(.*?)```", page, re.DOTALL)
+    found = cases(workspace, block)
+
+    assert len(found) == 3
+    assert [case.expected.met_by(suppose(workspace, case.call)) for case in found] == [True] * 3
