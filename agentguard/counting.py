@@ -61,7 +61,7 @@ async def counted(
                 stands = answered or judged.tallied.rests_on(await tallying.fresh(invocation))
                 return outcome if stands else None
             if not runs:
-                return outcome
+                return outcome if tallied.rests_on(await tallying.fresh(invocation)) else None
             if await tallying.write(tallied, judged.change):
                 return outcome
             read = await tallying.fresh(invocation)

@@ -2,52 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentguard.errors import ConfigurationError
+from agentguard.guarded import check_label
 from agentguard.lifecycle.tally import Change
 from agentguard.policy.problem import did_you_mean
 from agentguard.policy.values import decimal_units
+from agentguard.running import current_invocation
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from agentguard.inforce import InForce
-    from agentguard.model import Invocation
-    from agentguard.tallying import Tallying
+    from agentguard.enforce import Enforcer
 
 
-@dataclass(frozen=True, slots=True)
 class Doing:
-    """A tool that is running.
+    """The part of a guard that its tools speak to while they run."""
 
-    Attributes:
-        invocation: For whom.
-        tallying: Where what its run does is kept.
-        in_force: Which policies judge by it.
-    """
-
-    invocation: Invocation
-    tallying: Tallying
-    in_force: InForce
+    _enforcer: Enforcer | None
 
     def label(self, label: str) -> None:
-        """Have the run carry *label*.
+        """Have the run on whose behalf the running tool was called carry a label from now on.
+
+        So do the runs that it stems from: they get its results. It may wait for the store.
+
+        Args:
+            label: Such as ``untrusted``; policies ask ``context.run.labels.contains("untrusted")``.
 
         Raises:
-            Refusal: STORE_UNAVAILABLE; or INVALID_ARGUMENT, if it carries too many.
+            LookupError: If no guarded tool is running here.
+            ConfigurationError: If a run cannot carry it.
+            Refusal: If it cannot be kept: let it pass, so that the tool fails.
         """
-        self.tallying.add(self.invocation, Change(labels=frozenset((label,))))
+        check_label(label, "guard.label")
+        self._add(Change(labels=frozenset((label,))))
 
     def spend(self, total: str, amount: Decimal | float) -> None:
-        """Add *amount* to *total*.
+        """Add to a total of the run on whose behalf the running tool was called, and of those that it stems from.
+
+        What is known before the call is better declared with `Spend`: then the call itself is judged
+        with it. This adds whatever the total comes to; the next call is judged by that. It may wait
+        for the store.
+
+        Args:
+            total: One that a tool of this server declares; ``context.run.spent.payments`` to policies.
+            amount: Exact in four decimal places, and not negative.
 
         Raises:
+            LookupError: If no guarded tool is running here.
             ConfigurationError: If no tool declares the total, or the amount is none.
-            Refusal: STORE_UNAVAILABLE; or INVALID_ARGUMENT, if the total would be too much.
+            Refusal: If it cannot be kept, or the total would be more than Cedar's decimal holds.
         """
-        totals = self.in_force.policies.totals
+        totals = () if self._enforcer is None else self._enforcer.in_force.policies.totals
         if total not in totals:
             known = did_you_mean(str(total), totals) if totals else "give the tool spends="
             message = f"no tool of this server spends `{total}`: {known}"
@@ -56,4 +63,11 @@ class Doing:
         if units is None or units < 0:
             message = f"what is spent on `{total}` has to be exact in four decimal places and not negative"
             raise ConfigurationError(message)
-        self.tallying.add(self.invocation, Change(spent={total: units}))
+        self._add(Change(spent={total: units}))
+
+    def _add(self, change: Change) -> None:
+        invocation = current_invocation()
+        if self._enforcer is None:
+            message = "no guarded tool is running here: this guard is not attached"
+            raise LookupError(message)
+        self._enforcer.tallying.add(invocation, change)

@@ -88,6 +88,7 @@ class Enforcer:
         self.in_force = InForce(policies, trail=setting.trail, clock=setting.clock)
         self.shadow = Shadowing()
         self.store = setting.store
+        self.trail = setting.trail
         self._live = LiveCalls(setting.store)
         self.attend = Attending(self._live, self._check_alive, self.refuse)
         self.tallying = Tallying(setting.store, clock=setting.clock, shared=setting.trail.shared)

@@ -4,52 +4,40 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import time
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import anyio.to_thread
 
-from agentguard.adapters.elicitation import Rounds
 from agentguard.adapters.lowlevel import LowLevelSurface
-from agentguard.adapters.mcp import Adapter
 from agentguard.adapters.surface import Offer
 from agentguard.adapters.surfaces import surface_of
 from agentguard.asking import channel_of
+from agentguard.attaching import Attaching, zone_of
 from agentguard.credentials.broker import names_of
-from agentguard.credentials.leases import Leases
 from agentguard.credentials.lending import Lending
-from agentguard.credentials.logs import LOGS
 from agentguard.decorating import Decorator
 from agentguard.doing import Doing
-from agentguard.enforce import Enforcer, Setting
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.forwarding import read_forwarding
 from agentguard.evidence.metrics import Metrics
-from agentguard.evidence.record import setting_attributes
 from agentguard.evidence.spans import Spans
-from agentguard.evidence.trail import Trail
-from agentguard.evidence.vocabulary import RecordKind
-from agentguard.gate import Gate, Lender
-from agentguard.guarded import check_label
+from agentguard.gate import Gate
 from agentguard.identity.sources import EnvironmentSource
 from agentguard.limits import Limits
 from agentguard.offering import COLLECTING
 from agentguard.policy.entities import Loaders
 from agentguard.policy.problem import did_you_mean
 from agentguard.policy.several import part_for
-from agentguard.reloading import Reload, open_reloading, versions_of
+from agentguard.reloading import Reload, open_reloading
 from agentguard.rulebook import Rulebook
-from agentguard.running import current_invocation
 from agentguard.state import read_state
 from agentguard.trust import http_auth, named_run, own_store, read_verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from decimal import Decimal
 
     from mcp_types import CallToolResult, InputRequiredResult, Tool
     from opentelemetry.metrics import MeterProvider
@@ -61,7 +49,9 @@ if TYPE_CHECKING:
     from agentguard.approval import Approver
     from agentguard.call import Call
     from agentguard.credentials.broker import CredentialBroker
+    from agentguard.enforce import Enforcer
     from agentguard.errors import Refusal
+    from agentguard.evidence.trail import Trail
     from agentguard.guarded import GuardedFunction
     from agentguard.identity.issuers import TrustedIssuer
     from agentguard.identity.verifier import InvocationVerifier
@@ -74,7 +64,7 @@ LoaderT = TypeVar("LoaderT", bound="Callable[[str], object]")
 _LOG: Final = logging.getLogger("agentguard")
 
 
-class Guard:
+class Guard(Doing):
     """Judges each tool call of one server by Cedar policies, for the run that makes it.
 
     The short form names the issuer; its keys are found through its metadata::
@@ -142,14 +132,8 @@ class Guard:
             PolicyError: If a folder cannot be read, holds no policies, or is not what its manifest says.
         """
         self._limits = limits or Limits()
-        self._clock = clock
         self._verifier = read_verifier(issuer, audience, verifier, state=state, limits=self._limits, clock=clock)
-        self._environment = environment
-        try:
-            self._zone = ZoneInfo(time_zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            message = f"time zone `{time_zone}` is not known: use an IANA name such as `Europe/Zurich`"
-            raise ConfigurationError(message) from None
+        zone = zone_of(time_zone)
         self._folder = Path(policies).absolute()
         collected = COLLECTING.get()
         self._reloading = open_reloading(
@@ -163,18 +147,28 @@ class Guard:
             read=None if collected is None else collected.source,
         )
         channel_of(approver)
-        self._broker, self._credentials = broker, frozenset() if broker is None else names_of(broker)
-        self._approver = approver
+        self._credentials = frozenset[str]() if broker is None else names_of(broker)
         self._loaders = Loaders(self._limits)
         self._private: set[str] = set()
         forwarding = read_forwarding(forward)
-        self._spans = Spans(tracer_provider, forwarded=forwarding is not None)
         backlog = None if forwarding is None else forwarding.backlog
-        self._metrics = Metrics(meter_provider, backlog=backlog, policy_age=self._reloading.age_known)
+        call: ContextVar[Call | None] = ContextVar("agentguard_call", default=None)
+        self._given = Attaching(
+            verifier=self._verifier,
+            loaders=self._loaders,
+            limits=self._limits,
+            environment=environment,
+            zone=zone,
+            approver=approver,
+            broker=broker,
+            spans=Spans(tracer_provider, forwarded=forwarding is not None),
+            metrics=Metrics(meter_provider, backlog=backlog, policy_age=self._reloading.age_known),
+            clock=clock,
+            call=call,
+        )
         self._functions: list[GuardedFunction] = []
-        self._call: ContextVar[Call | None] = ContextVar("agentguard_call", default=None)
         self._trail: Trail | None = None
-        self._gate = Gate(self._call)
+        self._gate = Gate(call)
         self._enforcer: Enforcer | None = None
         # Last, so that nothing is left open by a guard that could not be made.
         self.state = read_state(state, store=own_store(issuer)) if collected is None else collected.state()
@@ -331,7 +325,7 @@ class Guard:
             enter=self._gate.enter,
             enter_raw=self._gate.enter_raw,
             unguarded=unguarded,
-            credentials=self._broker is not None,
+            credentials=self._given.broker is not None,
         )
         if (collected := COLLECTING.get()) is not None:
             collected.guarded.append((server, book, part_for(self._folder, surface.name)))
@@ -339,96 +333,14 @@ class Guard:
         policies, shadow = book.begin()
         for guarded in self._functions:
             guarded.check_private(self._private)
-        policies.activated_at = int(self._clock())
-        self._trail = trail = Trail(
-            ledger=self.state.ledger,
-            spans=self._spans,
-            metrics=self._metrics,
-            key=self.state.key,
-            private=frozenset(self._private),
-            clock=self._clock,
-            entropy=secrets.token_bytes,
-        )
-        setting = Setting(
-            store=self.state.store,
-            trail=trail,
-            loaders=self._loaders,
-            server=surface.name,
-            limits=self._limits,
-            environment=self._environment,
-            time_zone=self._zone,
-            clock=self._clock,
-            approver=self._approver,
-            prefixes=tuple(self._verifier.prefixes.values()),
-        )
-        set_up = setting_attributes(environment=self._environment, time_zone=self._zone.key)
-        trail.keep(RecordKind.START, {**versions_of(policies, shadow), **set_up})
-        self._enforcer = self._gate.enforcer = enforcer = Enforcer(setting, policies)
-        enforcer.shadow.shade(shadow)
-        if self._broker is not None and book.credentials is not None:
-            leases = Leases(
-                self._broker,
-                store=self.state.store,
-                keep=trail.keep,
-                clock=self._clock,
-                limits=self._limits,
-                leaked=trail.leaked,
-            )
-            self._gate.lender = Lender(leases, book.credentials)
-        LOGS.install()
+        policies.activated_at = int(self._given.clock())
+        self._trail = trail = self._given.trail(self.state, frozenset(self._private))
+        self._enforcer = enforcer = self._given.enforcer(self.state, trail, surface.name, policies, shadow)
         self._reloading.begin(book.compiling, enforcer.in_force, enforcer.shadow, trail)
         if self._forwarding is not None:
             self._forwarding.start(service=surface.name)
-        Adapter(
-            book,
-            enforcer,
-            environment=environment if identity == "environment" else None,
-            verifier=self._verifier,
-            current=self._call,
-            clock=self._clock,
-            limits=self._limits,
-            rounds=Rounds(self.state.key, limits=self._limits, clock=self._clock),
-        ).install()
-
-    def label(self, label: str) -> None:
-        """Have the run on whose behalf the running tool was called carry a label from now on.
-
-        So do the runs that it stems from: they get its results. It may wait for the store.
-
-        Args:
-            label: Such as ``untrusted``; policies ask ``context.run.labels.contains("untrusted")``.
-
-        Raises:
-            LookupError: If no guarded tool is running here.
-            ConfigurationError: If a run cannot carry it.
-            Refusal: If it cannot be kept: let it pass, so that the tool fails.
-        """
-        check_label(label, "guard.label")
-        self._doing().label(label)
-
-    def spend(self, total: str, amount: Decimal | float) -> None:
-        """Add to a total of the run on whose behalf the running tool was called, and of those that it stems from.
-
-        What is known before the call is better declared with `Spend`: then the call itself is judged
-        with it. This adds whatever the total comes to; the next call is judged by that. It may wait
-        for the store.
-
-        Args:
-            total: One that a tool of this server declares; ``context.run.spent.payments`` to policies.
-            amount: Exact in four decimal places, and not negative.
-
-        Raises:
-            LookupError: If no guarded tool is running here.
-            ConfigurationError: If no tool declares the total, or the amount is none.
-            Refusal: If it cannot be kept.
-        """
-        self._doing().spend(total, amount)
-
-    def _doing(self) -> Doing:
-        if self._enforcer is None:
-            message = "no guarded tool is running here: this guard is not attached"
-            raise LookupError(message)
-        return Doing(current_invocation(), self._enforcer.tallying, self._enforcer.in_force)
+        source = environment if identity == "environment" else None
+        self._given.install(self._gate, book, enforcer, self.state, source)
 
     async def reload(self) -> Reload:
         """Look at the policy folder, and take what arrived there whole and is valid, without a restart.

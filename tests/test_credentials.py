@@ -101,7 +101,10 @@ async def test_a_tool_gets_a_credential_that_no_caller_sees(tmp_path: Path, era:
 
     call, issue = world.records()[:2]
     assert (call["agentguard.action.id"], call["agentguard.policy.ids"]) == ("injected", ["calls", "grant:0"])
-    assert (issue["agentguard.action.id"], issue["agentguard.policy.ids"]) == ("credentials/issue", ["lends", "grant:0"])
+    assert (issue["agentguard.action.id"], issue["agentguard.policy.ids"]) == (
+        "credentials/issue",
+        ["lends", "grant:0"],
+    )
     assert issue["agentguard.resource.id"] == "crm"
     (lease,) = world.records("credential")
     assert lease["agentguard.credential.event"] == "issued"

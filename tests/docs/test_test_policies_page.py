@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from agentguard.analysis.scenarios.done import DONE
 from agentguard.analysis.scenarios.fields import Fields
 from agentguard.analysis.scenarios.parties import IDENTITY
 from agentguard.analysis.scenarios.scenariofile import CASE, FILE
@@ -81,6 +82,7 @@ def test_reference_has_every_key() -> None:
     assert keys("A file") == set(FILE)
     assert keys("An identity") == set(IDENTITY)
     assert keys("A scenario and its cases") == set(CASE)
+    assert keys("What the run has done") == set(DONE)
     assert f"{MOST_BYTES // 1024} KiB or {MOST_NODES:,} nodes" in text
 
 

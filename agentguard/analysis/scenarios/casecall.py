@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 from zoneinfo import ZoneInfo
 
 from agentguard.analysis.scenarios.fields import Fields, id_of, typed_members
-from agentguard.analysis.scenarios.yamltext import Listed, Text, mistake, plain, shown
+from agentguard.analysis.scenarios.yamltext import Listed, Record, Text, mistake, plain, shown
 from agentguard.approval import CLIENT
 from agentguard.model import EntityUid, printable
 from agentguard.policy.problem import did_you_mean
@@ -117,7 +117,10 @@ def label_of(row: Fields, called: str) -> str:
     said = [called]
     for key, node in row.members.items():
         if key in {"with", "facts", "run"}:
-            said += (f"{name}={_shown(value)}" for name, value in row.record(key).members.items())
+            members = row.record(key).members
+            if key == "run" and isinstance(spent := members.get("spent"), Record):
+                members = {**{name: node for name, node in members.items() if node is not spent}, **spent.members}
+            said += (f"{name}={_shown(value)}" for name, value in members.items())
         elif key == "approved":
             said.append("approved")
         elif key in {"call", "now", "environment", "transport"}:

@@ -129,7 +129,11 @@ def test_policies_judge_by_it(workspace: Workspace) -> None:
     )
 
     assert [case.expected.met_by(suppose(workspace, case.call)) for case in found] == [True] * len(found)
-    assert found[1].label == "clerk, calls=10"
+    assert [case.label for case in found[1:4]] == [
+        "clerk, calls=10",
+        "clerk, payments=487.50",
+        "clerk, payments=487.51",
+    ]
 
 
 @pytest.mark.parametrize(("calls", "moved"), [("9", []), ("8", ["`10` became `9` in `context.run.calls >= 10`"])])
