@@ -152,7 +152,7 @@ class Guard(Doing):
         self._private: set[str] = set()
         forwarding = read_forwarding(forward)
         backlog = None if forwarding is None else forwarding.backlog
-        call: ContextVar[Call | None] = ContextVar("agentguard_call", default=None)
+        self._call: ContextVar[Call | None] = ContextVar("agentguard_call", default=None)
         self._given = Attaching(
             verifier=self._verifier,
             loaders=self._loaders,
@@ -164,11 +164,11 @@ class Guard(Doing):
             spans=Spans(tracer_provider, forwarded=forwarding is not None),
             metrics=Metrics(meter_provider, backlog=backlog, policy_age=self._reloading.age_known),
             clock=clock,
-            call=call,
+            call=self._call,
         )
         self._functions: list[GuardedFunction] = []
         self._trail: Trail | None = None
-        self._gate = Gate(call)
+        self._gate = Gate(self._call)
         self._enforcer: Enforcer | None = None
         # Last, so that nothing is left open by a guard that could not be made.
         self.state = read_state(state, store=own_store(issuer)) if collected is None else collected.state()

@@ -94,10 +94,12 @@ class Served:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
+        """Give a client of it."""
         async with Client(self.server) as client:
             yield client
 
     def decisions(self) -> list[dict[str, Any]]:
+        """Return what is on record of each decision."""
         return [e.record["attributes"] for e in self.state.ledger if e.record["kind"] == "decision"]  # type: ignore[attr-defined]
 
 
@@ -107,10 +109,12 @@ async def call(client: Client, tool: str, **arguments: Any) -> bool:
 
 
 def acting(run: str = "run-1", *ancestors: Invocation, **facts: Any) -> Any:
+    """Act as an agent in a run."""
     return acting_as("agent", at=NOW, run_id=run, ancestors=ancestors, **facts)
 
 
 def ancestor(run: str, *above: Invocation) -> Invocation:
+    """Return a run that delegates everything."""
     return unsafe_invocation("agent", at=NOW, run_id=run, ancestors=above, grant=EVERYTHING)
 
 
@@ -132,9 +136,11 @@ async def test_calls_that_come_at_once_run_up_to_the_limit(tmp_path: Path) -> No
 
 
 async def test_each_tool_is_counted_by_itself(tmp_path: Path) -> None:
+    """One tool's calls do not use up another's."""
     served = Served(
         tmp_path,
-        '@id("cap") forbid (principal, action == Action::"pay", resource) when { context.run.calls_of_this_tool >= 1 };',
+        '@id("cap") forbid (principal, action == Action::"pay", resource) '
+        "when { context.run.calls_of_this_tool >= 1 };",
     )
     async with served.client() as client:
         with acting():
@@ -175,6 +181,7 @@ async def test_total_never_goes_down_nor_over(tmp_path: Path, amount: str) -> No
 
 
 async def test_label_holds_from_the_call_on_that_gives_it(tmp_path: Path) -> None:
+    """For its own run alone."""
     served = Served(
         tmp_path,
         '@id("egress") @advice("This run has read mail.") forbid (principal, action == Action::"pay", resource) '
@@ -191,6 +198,7 @@ async def test_label_holds_from_the_call_on_that_gives_it(tmp_path: Path) -> Non
 
 
 async def test_tool_says_itself_what_it_spent_and_read(tmp_path: Path) -> None:
+    """What it knows only while it runs counts for the next call."""
     served = Served(
         tmp_path,
         '@id("tokens") forbid (principal, action == Action::"think", resource) when '
@@ -244,6 +252,7 @@ async def test_child_cannot_launder_what_its_parent_reads(tmp_path: Path) -> Non
 
 
 async def test_denials_are_counted(tmp_path: Path) -> None:
+    """A run that keeps trying can be stopped."""
     served = Served(
         tmp_path,
         '@id("no-pay") forbid (principal, action == Action::"pay", resource) unless { context.input has amount };'
@@ -268,6 +277,7 @@ async def test_nested_calls_count(tmp_path: Path) -> None:
 
 
 async def test_store_keeps_what_a_run_did_through_a_restart(tmp_path: Path) -> None:
+    """A new process does not begin anew."""
     policies = '@id("cap") forbid (principal, action, resource) when { context.run.calls >= 2 };'
     for expected in ([True], [True], [False]):
         state = open_state(tmp_path / "state")
@@ -279,6 +289,7 @@ async def test_store_keeps_what_a_run_did_through_a_restart(tmp_path: Path) -> N
 
 
 def test_outside_of_a_tool_nothing_is_spent(tmp_path: Path) -> None:
+    """There is no run that it could count for."""
     guard = Served(tmp_path, "").guard
     with pytest.raises(LookupError):
         guard.spend("payments", 1)

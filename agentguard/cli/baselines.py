@@ -21,6 +21,7 @@ from agentguard.errors import ConfigurationError
 from agentguard.model import printable
 from agentguard.policy.baselines import ALL, NAMES, Baseline, baselines, chosen
 from agentguard.policy.folder import POLICY_SUFFIX, WRITTEN
+from agentguard.policy.several import COMMON, SERVERS
 
 _WHOLE: Final = 56
 
@@ -88,7 +89,7 @@ def is_begun(folder: Path) -> bool:
         names = [entry.name for entry in folder.iterdir()]
     except OSError:
         return False
-    return any(name == WRITTEN or name.lower().endswith(POLICY_SUFFIX) for name in names)
+    return any(name in {WRITTEN, COMMON, SERVERS} or name.lower().endswith(POLICY_SUFFIX) for name in names)
 
 
 def check_fit(fitted: Fitted, names: Sequence[str] | None, server: str) -> None:

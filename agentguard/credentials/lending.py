@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from agentguard.credentials.credential import Credential
 from agentguard.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import inspect
     from collections.abc import Awaitable, Callable, Generator, Mapping
 
 

@@ -33,6 +33,9 @@ Told = Callable[[Place, str], object]
 MOST: Final = 1_024
 """Of more secrets, those that came last are looked for."""
 
+# With more pieces of secrets in a text, all of it is compared: digits with blanks between have many by chance.
+_PIECES: Final = 64
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
@@ -83,11 +86,24 @@ class _Group:
 
     def find(self, text: str | bytes) -> tuple[Secret, Kept] | None:
         flat = flattened(text)
-        if self._blocks.isdisjoint(sampled(flat, self._stride)):
+        sample = sampled(flat, self._stride)
+        if self._blocks.isdisjoint(sample):
             return None
+        return self._near(flat, sample)
+
+    def _near(self, flat: bytes, sample: memoryview[int]) -> tuple[Secret, Kept] | None:
+        """Return a secret that a text holds of which some piece is known."""
+        places = [place for place, block in enumerate(sample) if block in self._blocks]
         for kept in list(self.kept.values()):
             secret = kept.secret()
-            if secret is not None and secret.is_in(flat):
+            if secret is None:
+                continue
+            if len(places) > _PIECES:
+                parts = [flat]
+            else:
+                own = [place * self._stride for place in places if sample[place] in secret.blocks]
+                parts = [flat[max(place - secret.reach, 0) : place + secret.reach] for place in own]
+            if any(secret.is_in(part) for part in parts):
                 return secret, kept
         return None
 

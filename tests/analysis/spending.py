@@ -8,10 +8,11 @@ from typing import Annotated, Any, Final
 from agentguard.analysis.supposed import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace, open_workspace
 from agentguard.limits import Limits
-from agentguard.policy.schema import METHODS, GuardedTool, method_tool
+from agentguard.policy.schema import METHODS, GuardedTool, credential_tool, method_tool
 from agentguard.policy.source import read_folder
 from agentguard.policy.values import Field, Spend, record_of
 from agentguard.policy.written import FILE, Offered, WrittenSchema, write_schema
+from agentguard.request import ResourceTemplate
 from tests.analysis.clinic import NOW
 from tests.world import write_policies
 
@@ -54,6 +55,7 @@ WRITTEN: Final = WrittenSchema(
         tool("read_mail", {"count": int}, labels=frozenset({"untrusted"})),
         tool("print", {"pages": Annotated[int, Spend("paper")]}, totals=("paper",)),
         *(Offered(tool=method_tool(method, "inbox")) for method in METHODS),
+        Offered(tool=credential_tool("inbox"), resource=ResourceTemplate("Credential", "credential")),
     ),
 )
 

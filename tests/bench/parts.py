@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,11 @@ import cedarpy
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from agentguard import Decision, enforce
+from agentguard import Decision, judging
 from agentguard.adapters.answers import ANSWERS
 from agentguard.call import Call
 from agentguard.evidence.record import call_attributes
+from agentguard.lifecycle.tally import Exchange, Tally
 from agentguard.model import AccessRequest
 from agentguard.policy import engine
 from agentguard.policy.engine import PolicySet
@@ -90,7 +92,7 @@ async def record_one(world: World, call: Way) -> Recorded:
         return engine.decide(request, policies)
 
     world.exporter.clear()
-    with mock.patch.object(enforce, "decide", decide):
+    with mock.patch.object(judging, "decide", decide):
         result = await call()
     assert not getattr(result, "is_error", False), result
     authorize, execute = world.exporter.get_finished_spans()
@@ -124,7 +126,8 @@ def bare_parts(world: World, recorded: Recorded) -> dict[str, Callable[[], objec
         "context": context,
     }
     entities = link.base if not request.entities else link.base.with_added_json_str(delta, action.schema)
-    tracer, metrics, ledger = guard._spans._tracer, guard._metrics, world.state.ledger
+    given = guard._given
+    tracer, metrics, ledger = given.spans._tracer, given.metrics, world.state.ledger
     counted = {
         "agentguard.decision.effect": "allow",
         "agentguard.decision.reason": "permit",
@@ -151,7 +154,21 @@ def bare_parts(world: World, recorded: Recorded) -> dict[str, Callable[[], objec
         for record in recorded.records:
             ledger.append(record)
 
-    return {"one Cedar call": cedar, "two spans": spans, "counter and histograms": measure, "two records": records}
+    store, run = world.state.store, ("https://issuer.example", "bench")
+    version = iter(range(1_000_000))
+
+    def tally() -> None:
+        before = next(version)
+        after = Tally(version=before + 1, calls=before, tools={"records read": before})
+        store.exchange(Exchange(run=run, before=before, after=after, until=time.time() + 600))
+
+    return {
+        "one Cedar call": cedar,
+        "two spans": spans,
+        "counter and histograms": measure,
+        "two records": records,
+        "one tally": tally,
+    }
 
 
 async def measure(name: str, arguments: dict[str, Any]) -> None:

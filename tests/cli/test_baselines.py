@@ -212,6 +212,19 @@ def test_one_servers_part_of_a_folder_for_several_gets_its_own(policies: Path, h
     assert agentguard("test", "several/servers/records", "--filter", "shared-principal").status == 0
 
 
+def test_a_folder_for_several_servers_is_not_taken_whole(here: Path, policies: Path) -> None:
+    """Scenarios are of one server, and so is a budget."""
+    shutil.copytree(policies, here / "several" / "servers" / "notes")
+
+    ran = agentguard("init", "several", "--baseline", "all")
+
+    assert ran.status == 2
+    assert ran.stderr == (
+        f"agentguard: policy folder `{here}/several` holds the policies of several servers: "
+        "name the folder of one, servers/notes\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

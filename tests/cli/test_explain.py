@@ -474,6 +474,7 @@ def test_an_id_has_to_name_one_decision(evidence: Path, tmp_path: Path) -> None:
             (str(RECORDS),),
             "`agentguard explain` wants a decision's id, --call or --scenario, got none",
         ),
+        ((str(RECORDS), "--run", "calls=1"), "--run describes a call, got no --call: add --call TOOL, or leave it out"),
         ((str(RECORDS), "--with", "a=b"), "--with describes a call, got no --call: add --call TOOL, or leave it out"),
         ((str(RECORDS), "--call", "read_record"), "--call wants --agent, got none: say who calls"),
         (("x", str(RECORDS), "--call", "read_record"), "got several: leave out the others"),
@@ -554,3 +555,22 @@ def test_suggestion_that_changes_the_facts_does_not_ask_that_they_stay() -> None
 
     assert "would be allowed with   context.facts.identifying_columns" in text
     assert "as long as context.facts" not in text
+
+
+def test_run_that_has_done_something_is_supposed(tmp_path: Path) -> None:
+    """What stops it is told with its value, and so is that another run would not be stopped."""
+    folder = tmp_path / "policies"
+    shutil.copytree(RECORDS, folder)
+    (folder / "40-runs.cedar").write_text(
+        '@id("cap")\nforbid (principal, action, resource)\nwhen { context.run.calls >= 10 };\n'
+    )
+    who = (*BILLING, "--task", "invoice-42")
+    read = (str(folder), "--call", "read_record", *who, "--with", "record_id=r1", *RECORD)
+
+    assert "0 >= 10" in explain(*read).stdout
+    stopped = explain(*read, "--run", "calls=10")
+    assert "DENY" in stopped.stdout
+    assert "10 >= 10" in stopped.stdout
+    assert "would be allowed with   a new run" in stopped.stdout
+    (change,) = explain(*read, "--run", "calls=10", "--json").json["suggestions"]
+    assert (change["text"], change["who"]) == ("a new run", "run")

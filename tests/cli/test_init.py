@@ -33,7 +33,7 @@ from agentguard.cli.starter import write_new
 from agentguard.limits import Limits
 from agentguard.policy.grants import METHODS
 from agentguard.policy.offered import Offered, WrittenSchema
-from agentguard.policy.schema import GuardedTool, method_tool
+from agentguard.policy.schema import GuardedTool, credential_tool, method_tool
 from agentguard.policy.values import Field, Shape, record_of
 from agentguard.request import ResourceTemplate
 from agentguard.testing import acting_as
@@ -380,6 +380,11 @@ SERVERS: Final = {
         offered("unseen", "destructive", template="Thing::{hidden}"),
         offered("unseen_ones", "destructive", template="Thing::{hidden[*]}"),
         offered("loaded", "destructive", input_=ID, template="Loaded::{id}"),
+    ],
+    "credentials": [
+        offered("look", "read-only", "open-world"),
+        offered("pay", "destructive", "open-world"),
+        Offered(tool=credential_tool("odd"), resource=ResourceTemplate.parse("Credential::{credential}")),
     ],
     "odd names": [offered('a"b\\c: #{}', "read-only"), offered("ünïcode - x", input_=EVERY), offered("line\nbreak")],
 }

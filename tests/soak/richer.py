@@ -12,11 +12,12 @@ from ipaddress import IPv4Address
 from typing import Any, Final, Literal, NotRequired, TypedDict
 from zoneinfo import ZoneInfo
 
-from agentguard.analysis.supposed import _known_before, without_approval
+from agentguard.analysis.supposed import _known_before
 from agentguard.analysis.workspace import Workspace
 from agentguard.errors import PolicyError, Refusal
 from agentguard.evidence.kept import Kept
 from agentguard.evidence.record import approval_attributes
+from agentguard.judging import without_approval
 from agentguard.model import AccessRequest, Decision, EntityUid, Grade, Invocation, Reason
 from agentguard.policy.engine import decide, never
 from agentguard.policy.schema import GuardedTool

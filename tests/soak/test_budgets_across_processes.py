@@ -114,6 +114,7 @@ def check(ran: list[str], let_through: int) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    """Give the policies."""
     return write_policies(tmp_path / "policies", POLICIES, types=None)
 
 

@@ -18,7 +18,7 @@ from agentguard.limits import Limits
 from agentguard.policy.folder import ENTITIES
 from agentguard.policy.format import formatted
 from agentguard.policy.offered import Offered, WrittenSchema
-from agentguard.policy.schema import GuardedTool, OwnType
+from agentguard.policy.schema import CREDENTIALS, GuardedTool, OwnType
 from agentguard.policy.values import Field, quoted, record_of
 
 if TYPE_CHECKING:
@@ -78,6 +78,20 @@ _CHANGES: Final = """\
   resource
 )
 when {{ principal has user }};
+"""
+
+_ISSUES: Final = """\
+
+// A tool that reaches another system gets a credential for it by this, short-lived and for this
+// run alone. Which one it is, `resource` says: `resource == Credential::"…"`; for which tool,
+// `context.input.tool`.
+@id("credentials-for-tools")
+@owner("security@example.com")
+permit (
+  principal in Agent::"example-agent",
+  action == Action::"credentials/issue",
+  resource
+);
 """
 
 _SILENCE: Final = (
@@ -187,6 +201,8 @@ def policy_files(written: WrittenSchema, *, asks: bool = True) -> dict[str, str]
     permits = _READS.format(why=why, group=f'Action::"{group}"')
     if kinds.writing:
         permits += _changes(kinds.writing)
+    if any(offered.tool.name == CREDENTIALS for offered in written.offers):
+        permits += _ISSUES
     rules = {PERMITS: permits, GUARDRAILS: _STOPS + (_ASKS if kinds.destructive and asks else "")}
     return {**{name: formatted(name, text, _LIMITS) for name, text in rules.items()}, ENTITIES: _entities()}
 
@@ -286,6 +302,10 @@ def _guarded(workspace: Workspace) -> Iterator[_Row]:
         call, scenario = sample_call(offered, workspace), "a person approves what cannot be undone"
         expected = "expect: deny, reason: approval_required, by: [destructive-needs-approval]"
         yield _Row(scenario, call, "for-alice", expected)
+    if CREDENTIALS in by_name:
+        call, scenario = sample_call(by_name[CREDENTIALS], workspace), "tools get credentials for this agent alone"
+        yield _Row(scenario, call, "example", _ALLOWED.format("credentials-for-tools"))
+        yield _Row(scenario, call, "other", _NOT_PERMITTED)
     if "prompts/get" in by_name:
         call = sample_call(by_name["prompts/get"], workspace)
         yield _Row("what no policy is about is denied", call, "for-alice", _NOT_PERMITTED)

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from agentguard.analysis.scenarios.baselines import Fitted, fit
 from agentguard.analysis.scenarios.coverage import survivors
 from agentguard.analysis.scenarios.suites import open_suites
@@ -62,12 +60,9 @@ def put(fitted: Fitted, folder: Path) -> None:
     write_new(folder, fitted.files)
 
 
-@pytest.mark.parametrize(("name", "totals"), [("reads alone", ()), ("destroys alone", ("eur",))])
-def test_whatever_a_server_offers_all_baselines_that_fit_are_shown_to_work(
-    name: str, totals: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_all_baselines_that_fit_a_server_are_shown_to_work(tmp_path: Path) -> None:
     """Every policy is covered, and every change of one is noticed, or explained where nobody could."""
-    shown_to_work(name, totals, tmp_path / "policies")
+    shown_to_work("reads alone", ("eur",), tmp_path / "policies")
 
 
 def test_baselines_fit_beside_the_policies_of_a_team(tmp_path: Path) -> None:
@@ -144,7 +139,11 @@ def test_what_a_line_cannot_say_of_who_calls_is_left_out(tmp_path: Path) -> None
 def test_what_cannot_be_called_with_samples_has_no_case() -> None:
     """An attribute of that name cannot be said in a file of scenarios, where it says what an entity is in."""
     input_ = record_of({"id": Field(str)}, where="id")
-    tools = (offered("one", input_=input_, template="Thing::{id}"), offered("two", input_=input_))
+    tools = (
+        offered("one", input_=input_, template="Thing::{id}"),
+        offered("two", input_=input_),
+        offered("three", "read-only", "open-world"),
+    )
     types = {"types/a.cedarschema": 'entity Thing in [Tool] = { "in": String };'}
     written = WrittenSchema(server="odd", offers=tools, loaders=frozenset({"Thing"}))
 
