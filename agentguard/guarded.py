@@ -23,8 +23,9 @@ from agentguard.adapters.surface import Offer
 from agentguard.call import Call, Rule
 from agentguard.errors import AccessDenied, ConfigurationError, UnmappableTypeError
 from agentguard.policy.schema import GuardedTool, OwnType, action_of
-from agentguard.policy.values import Field, Shape, Spend, is_total, record_of, shape_of
+from agentguard.policy.values import Field, Shape, is_total, record_of, shape_of
 from agentguard.request import ResourceTemplate
+from agentguard.spending import declared_totals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -176,7 +177,14 @@ class GuardedFunction:
             resource = ResourceTemplate.parse(self.resource)
             resource.check({p.name: p.annotation for p in parameters.values()}, where=what)
         facts, takes = self._facts(registered, parameters)
-        declared = _declared_totals(shape, facts, parameters, self.exclude, what)
+        declared = declared_totals(
+            shape,
+            facts,
+            signature_of(self.function).parameters,
+            exclude=self.exclude,
+            injected=self.injected.names,
+            what=what,
+        )
         tool = GuardedTool(
             name=action_of(kind, name),
             server=server,
@@ -318,46 +326,6 @@ def check_label(label: object, what: str) -> None:
     if not isinstance(label, str) or _LABEL.fullmatch(label) is None:
         message = f"{what} wants labels of 1 to 64 of `A-Za-z0-9_.:/-`, got `{label}`: name it like `untrusted`"
         raise ConfigurationError(message)
-
-
-def _declared_totals(
-    arguments: Shape,
-    facts: Shape | None,
-    parameters: Mapping[str, inspect.Parameter],
-    exclude: Collection[str],
-    what: str,
-) -> frozenset[str]:
-    """Return the totals that arguments and facts add to before a call is judged.
-
-    Raises:
-        ConfigurationError: If what is spent stands where it would not be counted.
-    """
-    for name in exclude & parameters.keys():
-        # What is not mapped is not looked into but for this.
-        metadata = getattr(parameters[name].annotation, "__metadata__", ())
-        if any(isinstance(item, Spend) for item in metadata):
-            message = f"{what} spends `{name}`, which policies do not see: take it out of exclude="
-            raise ConfigurationError(message)
-    found = set()
-    for shape in (arguments, facts):
-        for member in () if shape is None else shape.parts:
-            if member.shape.spends:
-                found.add(member.shape.spends)
-            elif hidden := _spent_within(member.shape):
-                message = (
-                    f"{what}: `{hidden}` is spent inside of `{member.name}`, where it is not counted: "
-                    "let facts= return the sum, with `Spend` on it"
-                )
-                raise ConfigurationError(message)
-    return frozenset(found)
-
-
-def _spent_within(shape: Shape) -> str:
-    """Return a total that a part of *shape* adds to; empty if none does."""
-    parts = [member.shape for member in shape.parts]
-    if shape.element is not None:
-        parts.append(shape.element)
-    return next((found for part in parts if (found := part.spends or _spent_within(part))), "")
 
 
 def find_guarded(functions: Sequence[GuardedFunction], registered: Registered) -> GuardedFunction | None:

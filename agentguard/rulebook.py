@@ -21,7 +21,7 @@ from agentguard.errors import ConfigurationError, Refusal
 from agentguard.guarded import GuardedFunction, find_guarded, unmappable
 from agentguard.model import Reason, printable
 from agentguard.policy.offered import Offered, WrittenSchema
-from agentguard.policy.schema import GROUPS, METHODS, OwnType, action_of, credential_tool, method_tool
+from agentguard.policy.schema import CREDENTIALS, GROUPS, METHODS, OwnType, action_of, credential_tool, method_tool
 from agentguard.raw import RawTool
 from agentguard.request import ResourceTemplate
 
@@ -276,9 +276,9 @@ class Rulebook:
 
     def _wrap(self, registered: Registered) -> _Entry | None:
         """Guard a tool whose code one cannot touch."""
-        if registered.name in GROUPS or registered.name in METHODS:
+        if registered.name in GROUPS or registered.name in METHODS or registered.name == CREDENTIALS:
             # Nobody here can rename it, and the server's other tools are none the worse for it.
-            why = "it has the name of a group of actions"
+            why = "it has the name of a group of actions, or of one of the guard's own"
             _LOG.warning("tool `%s` cannot be guarded, every call to it is denied: %s", registered.name, why)
             return None
         function = registered.function

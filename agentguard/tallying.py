@@ -62,8 +62,10 @@ def spent_by(tool: GuardedTool, context: Mapping[str, object]) -> dict[str, int]
             continue
         for member in shape.parts:
             if member.shape.spends and (value := values.get(member.name)) is not None:
-                total = member.shape.spends
-                spent[total] = spent.get(total, 0) + units_of_json(value)
+                total, units = member.shape.spends, units_of_json(value)
+                before = spent.get(total, 0)
+                # An amount below zero is refused, and must not be made up for by another.
+                spent[total] = min(before, units) if min(before, units) < 0 else before + units
     return spent
 
 

@@ -7,7 +7,6 @@ nothing either: what was issued is kept, renewed in time and released by `creden
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 
 NAME_CHARACTERS: Final = 256
 """The longest name of a credential, and the longest lease id."""
+
+# A later end is no moment, and a record could not hold it.
+_YEAR_10000: Final = 253_402_300_800
 
 SECRET_CHARACTERS: Final = range(SHORTEST, 16 * 1024 + 1)
 """How long a secret may be: a shorter one can be guessed, and is found by accident in any text."""
@@ -55,7 +57,7 @@ class IssuedCredential:
 
     Attributes:
         secret: The credential itself.
-        expires_at: When it ends by itself, unix seconds; never infinite. It may be later than
+        expires_at: When it ends by itself, unix seconds; before the year 10000. It may be later than
             the run's end, at which it is released.
         lease_id: What names it in records and in the other system's log. It tells nothing of
             the secret.
@@ -89,7 +91,7 @@ class IssuedCredential:
         held = self.secrets
         if not all(type(one) is str and len(one) in SECRET_CHARACTERS for one in held):
             yield f"a secret that is no string of {SECRET_CHARACTERS[0]} to {SECRET_CHARACTERS[-1]} characters"
-        if type(self.expires_at) not in {int, float} or not 0 < self.expires_at < math.inf:
+        if type(self.expires_at) not in {int, float} or not 0 < self.expires_at < _YEAR_10000:
             yield "no end of the credential, in unix seconds"
         if not _is_name(self.lease_id):
             yield f"a lease id that is no printable text of 1 to {NAME_CHARACTERS} characters"

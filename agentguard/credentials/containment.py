@@ -104,6 +104,11 @@ class Containment:
         _CURRENT.reset(self._reset)
 
     @property
+    def run(self) -> Hashable:
+        """The run."""
+        return self._run
+
+    @property
     def open(self) -> bool:
         """Whether its block runs."""
         return self._open
@@ -144,8 +149,9 @@ def stops(value: object, place: Place, live: Live = LIVE) -> bool:
     """
     if not live:
         return False
+    current = _CURRENT.get()
     try:
-        found = live.find(text_of(value, whole=False))
+        found = live.find(text_of(value, whole=False), None if current is None else current.run)
     except Exception:  # noqa: BLE001  what cannot be looked through is stopped
         return True
     if found is None:
@@ -153,7 +159,6 @@ def stops(value: object, place: Place, live: Live = LIVE) -> bool:
     secret, kept = found
     if getattr(_TELLING, "now", False):
         return True
-    current = _CURRENT.get()
     to = current if current is not None and current.open else kept
     _TELLING.now = True
     # It is stopped, recorded or not.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from agentguard.credentials.leaks import BLOCK, LONGEST_STRIDE, flattened, sampled
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable, Sequence
 
     from agentguard.credentials.leaks import Secret
 
@@ -85,27 +85,26 @@ class _Group:
             self._stale = 0
 
     def find(self, text: str | bytes) -> tuple[Secret, Kept] | None:
-        flat = flattened(text)
-        sample = sampled(flat, self._stride)
+        flat, stride = flattened(text), self._stride
+        sample = sampled(flat, stride)
         if self._blocks.isdisjoint(sample):
             return None
-        return self._near(flat, sample)
-
-    def _near(self, flat: bytes, sample: memoryview[int]) -> tuple[Secret, Kept] | None:
-        """Return a secret that a text holds of which some piece is known."""
-        places = [place for place, block in enumerate(sample) if block in self._blocks]
+        places = [number * stride for number, block in enumerate(sample) if block in self._blocks]
         for kept in list(self.kept.values()):
             secret = kept.secret()
-            if secret is None:
-                continue
-            if len(places) > _PIECES:
-                parts = [flat]
-            else:
-                own = [place * self._stride for place in places if sample[place] in secret.blocks]
-                parts = [flat[max(place - secret.reach, 0) : place + secret.reach] for place in own]
-            if any(secret.is_in(part) for part in parts):
+            if secret is not None and any(map(secret.is_in, _parts(flat, places, secret))):
                 return secret, kept
         return None
+
+
+def _parts(flat: bytes, places: Sequence[int], secret: Secret) -> Iterable[bytes]:
+    """Yield those parts of a text that may hold a secret, pieces of some being at these places."""
+    if len(places) > _PIECES:
+        yield flat
+        return
+    for place in places:
+        if not secret.blocks.isdisjoint(sampled(flat[place : place + BLOCK])):
+            yield flat[max(place - secret.reach, 0) : place + secret.reach]
 
 
 class Live:
@@ -153,13 +152,24 @@ class Live:
             while len(self._all.kept) > self._most:
                 self._all.drop(next(iter(self._all.kept)))
 
+    @property
+    def _full(self) -> bool:
+        return len(self._all.kept) >= self._most
+
     def has(self, run: Hashable) -> bool:
         """Return whether a run may have any."""
         return run in self._runs
 
-    def find(self, text: str | bytes) -> tuple[Secret, Kept] | None:
-        """Return a secret of any run that *text* holds, or None. For short texts."""
-        return self._all.find(text)
+    def find(self, text: str | bytes, run: Hashable = None) -> tuple[Secret, Kept] | None:
+        """Return a secret of any run that *text* holds, or None. For short texts.
+
+        Args:
+            text: What is looked through.
+            run: A run whose secrets are looked for in any case, however many there are.
+        """
+        found = self._all.find(text)
+        own = self._runs.get(run)
+        return own.find(text) if found is None and own is not None and self._full else found
 
     def find_of(self, run: Hashable, text: str | bytes) -> Secret | None:
         """Return a secret of one run that *text* holds, or None. For texts of any length."""

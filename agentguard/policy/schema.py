@@ -233,6 +233,10 @@ def _check_names(tools: Iterable[GuardedTool], ours: frozenset[str]) -> None:
         if tool.name in GROUPS or (tool.name in METHODS and tool.kind is not OwnType.SERVER):
             message = f"{what} has the name of a group of actions: rename it"
             raise ConfigurationError(message)
+        if tool.name == CREDENTIALS and tool.kind is not OwnType.SERVER:
+            # Also where nothing gives credentials: the guard's own is neither counted nor looked through.
+            message = f"{what} has the name of the action by which tools get credentials: rename it"
+            raise ConfigurationError(message)
         if tool.name in seen:
             other = (
                 "twice" if seen[tool.name] is tool.kind else f"as action `{tool.name}`, as a {seen[tool.name].word} is"

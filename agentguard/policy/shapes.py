@@ -272,6 +272,10 @@ def _unqualified(hint: object, *, required: bool) -> Field:
 
 def _annotated(inner: Any, metadata: tuple[object, ...], where: str, around: tuple[object, ...]) -> Shape:
     scales = [item for item in metadata if isinstance(item, Scaled)]
+    if any(item is Spend for item in metadata):
+        # It would say nothing, and whoever wrote it relies on it.
+        message = f'`{where}` is spent on no total: write `Annotated[Decimal, Spend("payments")]`'
+        raise UnmappableTypeError(message)
     if spends := [item for item in metadata if isinstance(item, Spend)]:
         if inner not in (int, float, Decimal) or len(spends) > 1 or scales:
             raise _unmappable(where, inner, "put one `Spend`, and no `Scaled`, on an int, a float or a Decimal")

@@ -95,6 +95,54 @@ def test_of_too_many_those_that_came_first_are_dropped() -> None:
     assert [live.find_of(RUN, text) for _, text in kept] == [secret for secret, _ in kept]
 
 
+def test_of_too_many_a_runs_own_are_still_looked_for_in_its_calls() -> None:
+    """In what it logs."""
+    live = Live(most=1)
+    (first, text), (second, _) = made(), made()
+    live.add(first, run=RUN)
+    assert live.find("x", RUN) is None
+    live.add(second, run="another")
+
+    assert live.find(text) is None
+    assert live.find(text, "nobody") is None
+    found = live.find(text, RUN)
+    assert found is not None
+    assert found[0] is first
+
+
+def test_secrets_that_went_are_forgotten_one_by_one() -> None:
+    """Those of a run, of none, and those that were dropped before."""
+    live = Live(most=2)
+    (first, one), (second, two), (third, three) = made(), made(), made()
+    live.add(first, run=RUN)
+    live.add(second, run=RUN)
+    live.add(third)
+    del first
+    gc.collect()
+    assert live.find_of(RUN, one) is None
+    (fourth, four), (fifth, _) = made(), made()
+    live.add(fourth, run=RUN)
+    assert live.find_of(RUN, two) is second
+    assert live.find_of(RUN, four) is fourth
+    del third
+    gc.collect()
+    live.add(fifth)
+
+    assert live.find(three) is None
+
+
+def test_secret_is_found_among_many_pieces_of_it() -> None:
+    """Somebody lists the starts of all tokens, and the token."""
+    live = Live()
+    secret, text = made()
+    live.add(secret, run=RUN)
+    for many in (1, 10, 200):
+        pieces = (text[:20] + "." * 20) * many
+
+        assert live.find_of(RUN, pieces) is None
+        assert live.find_of(RUN, f"{pieces} {text} {pieces}") is secret
+
+
 def test_what_is_gone_takes_no_room() -> None:
     """Thousands of tokens come and go."""
     live = Live()
