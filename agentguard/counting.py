@@ -58,8 +58,10 @@ async def counted(
                 tallied, outcome = judged.by(read, outcome)
             if not _is_allowed(outcome):
                 # What a person said is used up, so of that there is no second judgement.
-                stands = answered or judged.tallied.rests_on(await tallying.fresh(invocation))
-                return outcome if stands else None
+                if answered:
+                    return outcome
+                # What was allowed at first may be a question to a person by now.
+                return None if judged.allowed else judged.denied_by(await tallying.fresh(invocation), outcome)
             if not runs:
                 return outcome if tallied.rests_on(await tallying.fresh(invocation)) else None
             if await tallying.write(tallied, judged.change):

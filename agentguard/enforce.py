@@ -217,9 +217,8 @@ class Enforcer:
             # The request was cancelled from outside: by the client, or the server's end.
             if trace.is_asked and trace.decision is None:
                 # Nobody may bother people and leave no evidence of it.
-                self._denying.deny(
-                    trace, Refusal(Reason.APPROVAL_UNAVAILABLE, "the call was cancelled, and a person asked")
-                )
+                why = Refusal(Reason.APPROVAL_UNAVAILABLE, "the call was cancelled, and a person asked")
+                await self._count(call, trace.invocation, self._denying.deny(trace, why).decision)
             else:
                 trace.ended(Outcome.CANCELLED)
             raise
@@ -271,7 +270,7 @@ class Enforcer:
                 # An answer to what other policies asked is for nothing: see `in_force`.
                 call.policies = None
                 await self._identify(call, scope, trace)
-                return await self._judge(call, rule, arguments, trace)
+                return await self._judge(call, rule, arguments, trace, anew=True)
 
             answered, outcome = await self._decided(call, await self._judge(call, rule, arguments, trace), again, trace)
             for request, decision in outcome:
@@ -333,12 +332,17 @@ class Enforcer:
         now = self._check_alive(invocation)
         scope.deadline = anyio.current_time() + (invocation.ends_at - now)
 
-    async def _judge(self, call: Call, rule: Rule, arguments: Mapping[str, object], trace: Trace) -> Judged:
+    async def _judge(
+        self, call: Call, rule: Rule, arguments: Mapping[str, object], trace: Trace, *, anew: bool = False
+    ) -> Judged:
         """Take steps 3 and 4, by the policies that judge this call from start to end."""
         in_force = self.in_force
         own = is_own(call, rule)
         trace.policies = policies = in_force.pinned(call, rule.tool) if own else in_force.confirmed_policies()
         invocation = cast("Invocation", trace.invocation)
+        if anew or (own and call.given is not None):
+            # A person was asked about what the run had done then, at another server perhaps.
+            await self.tallying.fresh(invocation)
         return await self._judging.judge(call, rule, arguments, invocation=invocation, policies=policies, trace=trace)
 
     @staticmethod

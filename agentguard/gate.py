@@ -104,12 +104,16 @@ class Gate:
 
         Raises:
             AccessDenied: If they do not, or none can be had.
-            LookupError: If no guarded tool is running here.
+            LookupError: If no guarded tool ran here.
         """
         asking, call, lender = running(), self.current.get(), self.lender
         if self.enforcer is None or call is None or lender is None:
             _LOG.error("denied: credential `%s` was asked for outside of any request", name)
             raise UnjudgedDenial(Decision(effect=Effect.DENY, reason=Reason.UNAUTHENTICATED))
+        if call.open and not call.depth:
+            # What outlives the tool has its context, and is nothing that was allowed.
+            over = Refusal(Reason.UNAUTHENTICATED, f"`{asking.action}`, which asks for credential `{name}`, is over")
+            raise call.answers.denied_nested(await self.enforcer.refuse(call, lender.rule.tool.name, over))
         wanted = {"credential": name, "tool": asking.action}
 
         async def lend(_: Mapping[str, object]) -> Credential:

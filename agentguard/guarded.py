@@ -269,15 +269,24 @@ class GuardedFunction:
         An abandoned thread would keep its place past the limit, so a cancelled call
         waits for it; what it returns then is withheld.
         """
-        async with self.injected.filled(kwargs, arguments) as question:
+        first, given = self._by_name(args, kwargs)
+        async with self.injected.filled(given, arguments) as question:
             if question is not None:
                 return question
-            result = await self._called(args, kwargs)
+            result = await self._called(first, given)
         if isinstance(result, Iterator | AsyncIterator):
             # Its body would run after the outcome was recorded, and past the run's end.
             message = "a guarded tool returns values, not an iterator of them"
             raise TypeError(message)
         return result
+
+    def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments by name where they can be: between them are places of what is injected."""
+        if not args:
+            return args, kwargs
+        given = self.signature.bind(*args, **kwargs).arguments
+        first = [p.name for p in self.signature.parameters.values() if p.kind is p.POSITIONAL_ONLY]
+        return tuple(given.pop(name) for name in first if name in given), given
 
     async def _called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if inspect.iscoroutinefunction(self.function):

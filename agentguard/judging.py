@@ -50,6 +50,11 @@ def _of_links(records: tuple[dict[str, object], ...]) -> tuple[dict[str, object]
     return records if len(records) > 1 else ()
 
 
+def _with_records(request: AccessRequest, records: tuple[dict[str, object], ...]) -> AccessRequest:
+    """Return a request with what the run, and each link of the chain, has done by now."""
+    return replace(request, context={**request.context, "run": records[-1]}, runs=_of_links(records))
+
+
 def without_approval(request: AccessRequest) -> AccessRequest:
     """Return a request as it is without the approval that it has."""
     return replace(request, context={name: value for name, value in request.context.items() if name != "approval"})
@@ -137,12 +142,32 @@ class Judged:
         records = tallied.records(self.policies.totals)
         again = []
         for request, _ in outcome:
-            asked = replace(request, context={**request.context, "run": records[-1]}, runs=_of_links(records))
+            asked = _with_records(request, records)
             decision = self._as_approved(request, asked, decide(asked, self.policies))
             if not decision.allowed:
                 return tallied, [(asked, decision)]
             again.append((asked, decision))
         return tallied, again
+
+    def denied_by(
+        self, read: tuple[Tally, ...], outcome: Sequence[tuple[AccessRequest, Decision]]
+    ) -> list[tuple[AccessRequest, Decision]] | None:
+        """Return the denial that it came to as it is by other tallies; None if that is another one, or none.
+
+        Args:
+            read: The tallies.
+            outcome: The request that was denied, and the denial.
+
+        Raises:
+            Refusal: INVALID_ARGUMENT, if what the call declares to spend cannot be added.
+        """
+        ((request, denial),) = outcome
+        if self.tallied.rests_on(read):
+            return [(request, denial)]
+        asked = _with_records(request, replace(self.tallied, read=read).records(self.policies.totals))
+        found = decide(asked, self.policies)
+        same = (found.reason, found.policy_ids, found.link) == (denial.reason, denial.policy_ids, denial.link)
+        return [(asked, denial)] if same else None
 
     def _as_approved(self, request: AccessRequest, asked: AccessRequest, decision: Decision) -> Decision:
         """Return *decision*, if all that the approval in *asked* lifts was lifted by it in *request*."""

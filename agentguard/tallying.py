@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from agentguard.model import Invocation
     from agentguard.policy.schema import GuardedTool
 
+T = TypeVar("T")
+
 _LOG: Final = logging.getLogger("agentguard")
 
 # Of so many runs it is remembered what was last read: it is no more than a guess.
@@ -46,6 +48,8 @@ _REMEMBERED: Final = 10_000
 _MOST_TRIES: Final = 1_000
 _PATIENCE: Final = 3
 _PAUSE_SECONDS: Final = 0.001
+# How many calls wait for the store at once.
+_THREADS: Final = 40
 _BUSY: Final = "what the run has done changes all the time"
 
 
@@ -163,6 +167,7 @@ class Tallying:
         self._lock = Lock()
         self._denials: Counter[tuple[Run, str, str]] = Counter()
         self._turns: RunVar[defaultdict[Run, list[anyio.Lock]]] = RunVar("agentguard_turns")
+        self._threads: RunVar[anyio.CapacityLimiter] = RunVar("agentguard_tallying")
 
     async def known(self, invocation: Invocation) -> tuple[Tally, ...]:
         """Return what is known of the runs of a chain, root first: it may be out of date.
@@ -180,8 +185,7 @@ class Tallying:
         Raises:
             Refusal: STORE_UNAVAILABLE, also if the store knows less than it did.
         """
-        read = partial(self._read, invocation)
-        return await anyio.to_thread.run_sync(read) if self._waits else read()
+        return await self._waited(partial(self._read, invocation))
 
     def _read(self, invocation: Invocation) -> tuple[Tally, ...]:
         runs = [run_of(link) for link in invocation.chain]
@@ -205,8 +209,7 @@ class Tallying:
         Raises:
             Refusal: STORE_UNAVAILABLE.
         """
-        put = partial(self._put, tallied, change)
-        return await anyio.to_thread.run_sync(put) if self._waits else put()
+        return await self._waited(partial(self._put, tallied, change))
 
     def _put(self, tallied: Tallied, change: Change) -> bool:
         exchanges = tallied.exchanges(change)
@@ -234,26 +237,37 @@ class Tallying:
         raise Refusal(Reason.STORE_UNAVAILABLE, _BUSY)
 
     async def denied(self, invocation: Invocation | None, *, server: str, origin: str) -> None:
-        """Count a denial. The denial stands whether or not it could be counted."""
+        """Count a denial, also of a call that is cancelled. The denial stands whether or not it could be counted."""
         if invocation is None:
             return
         key = (run_of(invocation), server, origin)
         with self._lock:
             self._denials[key] += 1
         try:
-            async with self.turn(invocation):
-                # Those that came while this one waited are counted with it.
-                with self._lock:
-                    denials = self._denials.pop(key, 0)
-                if denials == 0:
-                    return
-                count = partial(self.add, invocation, Change(denied=denials), server=server, origin=origin)
-                if self._waits:
-                    await anyio.to_thread.run_sync(count)
-                else:
-                    count()
+            # Else whoever hangs up in time tries for nothing, and takes those along that are counted with it.
+            with anyio.CancelScope(shield=True):
+                async with self.turn(invocation):
+                    # Those that came while this one waited are counted with it.
+                    with self._lock:
+                        denials = self._denials.pop(key, 0)
+                    if denials == 0:
+                        return
+                    change = Change(denied=denials)
+                    await self._waited(partial(self.add, invocation, change, server=server, origin=origin))
         except Exception as error:  # noqa: BLE001  it is denied in any case
             _LOG.error("a denial could not be counted for its run: %s", raised(error))
+
+    async def _waited(self, ask: Callable[[], T]) -> T:
+        """Return what the store says, without keeping others waiting for it."""
+        if not self._waits:
+            return ask()
+        try:
+            threads = self._threads.get()
+        except LookupError:
+            # Their own: slow tools, which may have all the others, must keep no call from being judged.
+            threads = anyio.CapacityLimiter(_THREADS)
+            self._threads.set(threads)
+        return await anyio.to_thread.run_sync(ask, limiter=threads)
 
     @asynccontextmanager
     async def turn(self, invocation: Invocation) -> AsyncIterator[None]:

@@ -38,12 +38,21 @@ async def asked(operation: Callable[[], Awaitable[T]], seconds: float) -> T:
     """
     try:
         with anyio.fail_after(seconds):
-            return await operation()
+            # In a task of its own: one that cancels the task that it runs in must cancel none of ours.
+            return await asyncio.create_task(_answer(operation))
     except TimeoutError:
         raise FailedError(detail=f"the broker did not answer in {seconds} s", retry=True) from None
-    except BaseException as error:
-        # Whatever a broker raises ends this one operation, and never the thread that all share.
-        if isinstance(error, asyncio.CancelledError) and not is_stray(error):
+    except asyncio.CancelledError as error:
+        if not is_stray(error):
             raise
+        raise FailedError(detail=raised(error), retry=None) from None
+
+
+async def _answer(operation: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await operation()
+    except (TimeoutError, asyncio.CancelledError):
+        raise
+    except BaseException as error:  # noqa: BLE001  it ends this one operation, and never the thread that all share
         retry = error.retry if isinstance(error, CredentialError) else None
         raise FailedError(detail=raised(error), retry=retry) from None

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 NAME_CHARACTERS: Final = 256
 """The longest name of a credential, and the longest lease id."""
 
-# A later end is no moment, and a record could not hold it.
-_YEAR_10000: Final = 253_402_300_800
-
 SECRET_CHARACTERS: Final = range(SHORTEST, 16 * 1024 + 1)
 """How long a secret may be: a shorter one can be guessed, and is found by accident in any text."""
+
+# A later end is no moment, and no record could hold it.
+_YEAR_10000: Final = 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -73,11 +73,11 @@ class Credential:
         Raises:
             ConfigurationError: It is no bearer token.
         """
-        secret = self._reveal()
-        if self.token_type.lower() != BEARER.lower() or _BEARER_TOKEN.fullmatch(secret) is None:
+        # Not by a name of its own, which a traceback with local variables would show.
+        if self.token_type.lower() != BEARER.lower() or _BEARER_TOKEN.fullmatch(self._reveal()) is None:
             message = f"credential `{self.name}` is no bearer token: pass what reveal() gives to whom it is for"
             raise ConfigurationError(message)
-        return {"Authorization": f"{BEARER} {secret}"}
+        return {"Authorization": f"{BEARER} {self._reveal()}"}
 
     def __call__(self, request: _Request) -> _Request:
         """Put the header on a request, for whoever takes it as ``auth=``."""

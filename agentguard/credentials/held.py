@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from agentguard.lifecycle.tally import Run
     from agentguard.model import Invocation
 
-Key = tuple[str, ...]
-"""What a lease is for: a run, whoever acts in it and for whom, and a credential's name."""
+Key = tuple[object, ...]
+"""What a lease is for: a run, all that its token says of who acts and what for, and a credential's name."""
 
 # A lease is renewed when so much of its life is left: this share of it, and no fewer
 # seconds, but never before half of it is over.
@@ -45,10 +45,12 @@ class Event(StrEnum):
 def key_of(request: CredentialRequest) -> Key:
     """Return what a request asks for a lease of.
 
-    An issuer may tell runs apart by what two users share, so that a run alone is not enough.
+    An issuer may tell runs apart by what two users share, and one run may have tokens that
+    differ in what they are good for: what a broker gave for one of them is for no other.
     """
-    invocation = request.invocation
-    return (*run_of(invocation), invocation.agent, invocation.user or "", invocation.subject, request.name)
+    own = request.invocation
+    who = (own.agent, own.user, own.subject, own.client_id, own.task, own.purpose)
+    return (*run_of(own), *who, own.scopes, own.grant, frozenset(own.claims.items()), request.name)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -112,8 +114,12 @@ class Lease:
         return not now < self.until or (self.superseded and not self.left(now, tick) > 0)
 
     def is_spent(self, now: float, tick: float) -> bool:
-        """Return whether nothing of it is good any more, so that there is nothing to give back."""
-        return self.issued.renewal is None and not self.left(now, tick) > -_SKEW_SECONDS
+        """Return whether nothing of it is good any more, so that there is nothing to give back.
+
+        By both clocks: one may have been set forward.
+        """
+        left = max(self.issued.expires_at - now, self.life - (tick - self.since))
+        return self.issued.renewal is None and not left > -_SKEW_SECONDS
 
     def credential(self, until: float) -> Credential:
         """Return what a tool gets, which is good until the run's end at most."""

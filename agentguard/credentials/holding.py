@@ -101,5 +101,5 @@ class Holding:
             for lease in self.held:
                 if lease.is_over(now, tick) or lease.is_spent(now, tick):
                     self.release(lease)
-            self._known.forget(now)
+            self._known.forget(now, {text for lease in self.held for text in lease.secrets})
         self._tending = False

@@ -9,7 +9,7 @@ from agentguard.credentials.live import LIVE
 from agentguard.lifecycle.ended import run_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from agentguard.credentials.held import Lease
     from agentguard.credentials.live import Place
@@ -57,10 +57,10 @@ class Known:
             known[text] = (secret, max(until, before))
         self._of[run] = known
 
-    def forget(self, now: float) -> None:
-        """Forget what can be good no more."""
+    def forget(self, now: float, held: Collection[str] = ()) -> None:
+        """Forget what can be good no more, unless it is *held*: the clock may have been set forward."""
         for run, known in list(self._of.items()):
-            good = {text: (secret, until) for text, (secret, until) in known.items() if now < until}
+            good = {text: (secret, until) for text, (secret, until) in known.items() if now < until or text in held}
             if not good:
                 del self._of[run]
             elif len(good) < len(known):

@@ -182,8 +182,8 @@ def _escaped(form: str) -> Iterator[str]:
     if "/" in form or not _SIGNS.isdisjoint(form):
         for digits in ("04x", "04X"):
             careful = "".join([f"\\u{ord(c):{digits}}" if c in _SIGNS else c for c in form])
-            yield careful
-            yield careful.replace("/", f"\\u{ord('/'):{digits}}")
+            for slash in ("/", "\\/", f"\\u{ord('/'):{digits}}"):
+                yield careful.replace("/", slash)
 
 
 def _quoted(form: str) -> Iterator[str]:

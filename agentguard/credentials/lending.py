@@ -53,11 +53,14 @@ def lent(parameters: Mapping[str, inspect.Parameter], what: str) -> dict[str, Le
         metadata = getattr(annotation, "__metadata__", ())
         asked = [item for item in metadata if isinstance(item, Lending)]
         inner = get_args(annotation)[0] if metadata else annotation
-        if not asked and not _mentions(inner):
+        # As a default it would be an argument, which a caller could give instead.
+        by_default = isinstance(parameter.default, Lending)
+        if not asked and not by_default and not _mentions(inner):
             continue
-        if inner is not Credential or len(asked) != 1 or parameter.default is not parameter.empty:
+        unfit = parameter.default is not parameter.empty or parameter.kind is parameter.POSITIONAL_ONLY
+        if inner is not Credential or len(asked) != 1 or unfit:
             message = (
-                f"{what}: a credential is a parameter without a default: "
+                f"{what}: a credential is a parameter without a default, and not before a `/`: "
                 f'write `{name}: Annotated[Credential, guard.credential("…")]`'
             )
             raise ConfigurationError(message)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import to_jsonable_python
 
+from agentguard.credentials.credential import Credential
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -142,6 +144,9 @@ class _Walk:
         self._texts.append(str(item))
         if not self._whole or isinstance(item, type | range):
             return
+        if isinstance(item, Credential):
+            # It shows nothing, but whoever gets it has the secret.
+            self._texts.append(item.reveal())
         for name in _CONTENT:
             if callable(content := getattr(item, name, None)):
                 self._stack.append(content())

@@ -202,7 +202,8 @@ def test_ids_of_two_issuers_are_told_apart_as_the_page_says(
 def rows(page: str, heading: str) -> list[list[str]]:
     """Return the cells of the table below *heading*, without its head."""
     section = (ROOT / page).read_text("utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
+    # What is below a heading of its own is another table.
+    lines = [line for line in section.split("\n### ")[0].splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
 
 
@@ -238,7 +239,7 @@ def test_table_of_the_context_is_the_schema() -> None:
     for name, kind in shown.items():
         assert f"{name}: {'{' if kind == 'record' else kind}" in action
     assert len(shown) == len(
-        re.findall(r"(?:[{,] )(?:input|facts|now|local|environment|transport|approval\??): ", action)
+        re.findall(r"(?:[{,] )(?:input|facts|now|local|environment|transport|run|approval\??): ", action)
     )
 
 

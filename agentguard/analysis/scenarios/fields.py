@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -11,6 +12,7 @@ from agentguard.errors import ConfigurationError
 from agentguard.identity.form import ID_CHARACTERS
 from agentguard.policy.problem import did_you_mean
 from agentguard.policy.types import CedarType, value_of
+from agentguard.policy.values import datetime_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -95,7 +97,10 @@ class Fields:
         """Return a moment, in unix seconds."""
         if name not in self.members:
             return None
-        return datetime.fromisoformat(_argument(typed(self.members[name], _MOMENT, name))).timestamp()
+        moment = datetime.fromisoformat(_argument(typed(self.members[name], _MOMENT, name))).timestamp()
+        # A clock's reading is cut to the millisecond below, which is one too early where no float is exact.
+        after = math.nextafter(moment, math.inf)
+        return moment if datetime_json(moment) == datetime_json(after) else after
 
 
 def typed(node: Node, type_: CedarType, where: str) -> CedarJson:

@@ -214,3 +214,14 @@ def test_example_of_the_page_is_as_it_says(workspace: Workspace) -> None:
 
     assert len(found) == 3
     assert [case.expected.met_by(suppose(workspace, case.call)) for case in found] == [True] * 3
+
+
+@pytest.mark.parametrize("moment", ["09:59:59.999", "09:59:59.001", "10:00:00.000", "09:00:00.573", "09:00:00.294"])
+def test_moment_is_the_one_that_is_said(workspace: Workspace, moment: str) -> None:
+    """To the millisecond, though no float holds one exactly: a limit on time may turn on it."""
+    said = f"2040-01-10T{moment}Z"
+    (found,) = seen(workspace, f"as: clerk, {PAY}, run: {{ started_at: '{said}' }}")
+    (case,) = cases(workspace, f"  - {{ name: n, as: clerk, {PAY}, now: '{said}', expect: allow }}\n")
+    (request,) = requests_of(workspace, case.call)
+
+    assert found["started_at"] == request.context["now"] == {"__extn": {"fn": "datetime", "arg": said}}

@@ -1,0 +1,242 @@
+"""Ways to a credential that nobody allowed: another's name, token or place, or time that was over."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import anyio
+import pytest
+from fastmcp import FastMCP
+from fastmcp.server.middleware import Middleware
+from mcp import Client
+
+from agentguard import ConfigurationError, Credential, Issuer, UnsafeMemoryState
+from agentguard.errors import AccessDenied
+from agentguard.identity.sources import stdio_audience
+from agentguard.policy.schema import CREDENTIALS
+from agentguard.testing import acting_as
+from tests.credentials.lending import Office, lending, until
+from tests.test_credentials import CALLS, ISSUE, LENT, called, leases_of, make
+from tests.world import (
+    AUDIENCE,
+    ERAS,
+    EVERYTHING,
+    ISSUER,
+    SERVER,
+    World,
+    connected,
+    make_guard,
+    make_world,
+    meta,
+    text,
+    write_policies,
+)
+
+ALL: Final = '@id("all") permit (principal, action, resource);'
+
+
+@pytest.mark.parametrize("broker", [True, False])
+def test_a_tool_with_the_name_of_the_guards_own_action_is_refused(tmp_path: Path, *, broker: bool) -> None:
+    """It would be counted for nothing, and its results looked through for no secret."""
+
+    def extend(world: World) -> None:
+        @world.server.tool(name=CREDENTIALS)
+        @world.guard.tool
+        async def own() -> None: ...
+
+    options: dict[str, Any] = {"broker": Office(time.time)} if broker else {}
+    with pytest.raises(ConfigurationError, match=r"has the name of the action|guarded as action"):
+        make_world(tmp_path, policies=CALLS, extend=extend, **options)
+
+
+@pytest.mark.parametrize("broker", [True, False])
+async def test_a_tool_of_that_name_that_nobody_can_rename_is_denied_and_the_others_are_not(
+    tmp_path: Path, *, broker: bool
+) -> None:
+    """A program behind the guard chooses its own names."""
+    options: dict[str, Any] = {"broker": Office(time.time)} if broker else {}
+    world = make_world(tmp_path, policies=CALLS, attach=False, **options)
+
+    @world.server.tool(name=CREDENTIALS)
+    async def own() -> None: ...
+
+    @world.server.tool()
+    async def other() -> str:
+        return "done"
+
+    os.environ["AGENTGUARD_TOKEN"] = world.token(audience=stdio_audience(SERVER))
+    world.guard.attach(world.server, unguarded="guard")
+
+    assert meta(await called(world, CREDENTIALS))["reason"] == "denied"
+    assert text(await called(world, "other")) == "done"
+
+
+async def test_what_one_token_of_a_run_was_given_is_for_no_other_that_may_do_less() -> None:
+    """An issuer may name several tokens by one task: each is exchanged for what it is good for itself."""
+    async with lending() as lent:
+        wide = lent.run(scopes=frozenset({"read", "write"}))
+        narrow: list[dict[str, Any]] = [
+            {"scopes": frozenset({"read"})},
+            {"scopes": wide.scopes, "task": "t-2"},
+            {"scopes": wide.scopes, "purpose": "audit"},
+            {"scopes": wide.scopes, "client_id": "other"},
+            {"scopes": wide.scopes, "claims": {"tenant": "b"}},
+            {"scopes": wide.scopes, "grant": "permit (principal, action, resource);"},
+        ]
+        got = [(await lent.leases.lease(lent.request(invocation=wide))).reveal()]
+        got += [(await lent.leases.lease(lent.request(invocation=lent.run(**facts)))).reveal() for facts in narrow]
+        assert len(set(got)) == len(got) == 7
+
+        lent.store.revoke(issuer=wide.issuer, run_id=wide.run_id)
+        await until(lambda: sorted(lent.office.released) == sorted(got))
+
+
+def _cancels(lent: Any, what: str, *, waits: bool) -> None:
+    """Have the broker cancel the task that it runs in."""
+    does = getattr(lent.office, what)
+
+    async def cancelling(*arguments: Any) -> Any:
+        setattr(lent.office, what, does)
+        given = await does(*arguments)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        if waits:
+            await asyncio.sleep(0)
+        return given
+
+    setattr(lent.office, what, cancelling)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_broker_that_cancels_its_own_task_ends_nothing_else(*, waits: bool) -> None:
+    """Neither the thread in which all brokers are asked, nor that what it gave is given back."""
+    async with lending() as lent:
+        _cancels(lent, "issue", waits=waits)
+        with pytest.raises(Exception, match="refused"):
+            await lent.leases.lease(lent.request())
+        assert (await lent.leases.lease(lent.request())).reveal() == lent.office.secret(2)
+
+        _cancels(lent, "release", waits=waits)
+        lent.store.revoke(issuer="https://issuer.example", run_id="run-1")
+        await until(lambda: lent.events() == ["issued", "released"])
+
+
+async def test_a_credential_is_given_back_although_the_clock_was_set_forward_meanwhile() -> None:
+    """It did not end: nobody has to give back what did, and that is told by two clocks."""
+    async with lending() as lent:
+        credential = await lent.leases.lease(lent.request())
+        lent.clock.now += 400
+        await anyio.sleep(0.05)
+        assert lent.leases.secrets_of(lent.run()) == (credential.reveal(),)
+        lent.clock.now -= 400
+
+        lent.store.revoke(issuer="https://issuer.example", run_id="run-1")
+        await until(lambda: lent.events() == ["issued", "released"])
+        assert lent.office.released == [credential.reveal()]
+
+
+async def test_a_tool_that_returns_its_credential_gives_it_to_nobody(tmp_path: Path) -> None:
+    """Not to another tool either, which policies may not give it to."""
+    office, functions = Office(time.time), dict[str, Any]()
+    lends = f'@id("lends") permit (principal, action == {ISSUE}, resource) when {{ context.input.tool == "gets" }};'
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool
+        async def gets(crm: Annotated[Credential, world.guard.credential("crm")]) -> Any:
+            return {"crm": [crm]}
+
+        functions["gets"] = gets
+
+        @world.server.tool()
+        @world.guard.tool
+        async def wants() -> str:
+            world.ran.append("wants")
+            world.ran.append((await functions["gets"]())["crm"][0].reveal())
+            return "done"
+
+    world = make_world(tmp_path, policies=f"{CALLS} {lends}", extend=extend, broker=office)
+    for tool in ("wants", "gets"):
+        assert meta(await called(world, tool))["reason"] == "denied"
+    assert world.ran == ["wants"]
+    assert [one["agentguard.credential.name"] for one in world.records("credential_leak")] == ["crm", "crm"]
+    leases_of(world).close()
+
+
+async def test_what_outlives_its_tool_gets_no_credential(tmp_path: Path) -> None:
+    """Although the request that brought the identity is still being answered."""
+    write_policies(tmp_path, ALL, types=None)
+    issuer, state, office = Issuer(issuer=ISSUER, audience=AUDIENCE), UnsafeMemoryState(), Office(time.time)
+    guard, _ = make_guard(tmp_path, issuer, state=state, broker=office)
+    over, caught = asyncio.Event(), asyncio.Event()
+    denied: list[AccessDenied] = []
+
+    class Slow(Middleware):
+        async def on_call_tool(self, context: Any, call_next: Any) -> Any:
+            result = await call_next(context)
+            over.set()
+            await caught.wait()
+            return result
+
+    server = FastMCP[Any](SERVER, auth=guard.auth(), middleware=[Slow()])
+    tasks = []
+
+    @server.tool
+    @guard.tool
+    async def leaves() -> str:
+        async def later() -> None:
+            await over.wait()
+            try:
+                await guard.credential("crm")
+            except AccessDenied as error:
+                denied.append(error)
+            finally:
+                caught.set()
+
+        tasks.append(asyncio.create_task(later()))
+        return "done"
+
+    os.environ["AGENTGUARD_TOKEN"] = issuer.mint(agent="reader", audience=stdio_audience(SERVER), grant=EVERYTHING)
+    guard.attach(server)
+    async with Client(server._mcp_server, mode=ERAS[-1]) as client:
+        assert text(await client.call_tool("leaves", {})) == "done"
+
+    assert [error.decision.reason for error in denied] == ["unauthenticated"]
+    assert office.asked == []
+    kinds = [entry.record["attributes"].get("agentguard.action.id") for entry in state.ledger]  # type: ignore[attr-defined]
+    assert kinds.count(CREDENTIALS) == 1
+
+
+async def test_a_caller_who_names_the_parameter_gives_nothing(tmp_path: Path) -> None:
+    """What it is filled with is the guard's alone."""
+    world, office = make(tmp_path)
+    async with connected(world, "memory", ERAS[-1]) as client:
+        await client.call_tool("injected", {"name": "ann", "crm": "mine"})
+    assert world.ran == [f"injected ann {office.secret(1)}"]
+    leases_of(world).close()
+
+
+async def test_arguments_by_their_place_are_those_that_were_judged(tmp_path: Path) -> None:
+    """A credential among them takes none of their places."""
+    functions: dict[str, Any] = {}
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool
+        async def mixed(
+            first: str, /, crm: Annotated[Credential, world.guard.credential("crm")], second: str, third: str = "c"
+        ) -> str:
+            return f"{first} {crm!r} {second} {third}"
+
+        functions["mixed"] = mixed
+
+    world = make_world(tmp_path, policies=LENT, extend=extend, broker=Office(time.time))
+    with acting_as("reader"):
+        assert await functions["mixed"]("a", "b") == "a <credential `crm`> b c"
+        assert await functions["mixed"]("a", second="b", third="d") == "a <credential `crm`> b d"
+        with pytest.raises(TypeError):
+            await functions["mixed"]("a", "b", "c", "mine")
+    leases_of(world).close()
