@@ -142,6 +142,12 @@ class Containment:
             self._told(place, name)
 
 
+def runs_another(run: Hashable) -> bool:
+    """Return whether the tool of another run than *run* runs here."""
+    current = _CURRENT.get()
+    return current is not None and current.open and current.run != run
+
+
 def stops(value: object, place: Place, live: Live = LIVE) -> bool:
     """Return whether a log line or an attribute would show a secret, and tell of it.
 

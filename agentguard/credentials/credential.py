@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeVar, final
 
-from agentguard.errors import ConfigurationError
+from agentguard.errors import ConfigurationError, CredentialError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
@@ -56,15 +56,34 @@ class Credential:
     expires_at: float
     token_type: str
 
-    def __init__(self, secret: str, *, name: str, expires_at: float, token_type: str = BEARER) -> None:
+    def __init__(
+        self,
+        secret: str,
+        *,
+        name: str,
+        expires_at: float,
+        token_type: str = BEARER,
+        problem: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        def reveal() -> str:
+            why = problem()
+            if why is not None:
+                message = f"credential `{name}` {why}: ask for it in each call"
+                raise CredentialError(message)
+            return secret
+
         put = object.__setattr__
-        put(self, "_reveal", lambda: secret)
+        put(self, "_reveal", reveal)
         put(self, "name", name)
         put(self, "expires_at", expires_at)
         put(self, "token_type", token_type)
 
     def reveal(self) -> str:
-        """Return the secret itself: pass it on at once, and keep it nowhere."""
+        """Return the secret itself: pass it on at once, and keep it nowhere.
+
+        Raises:
+            CredentialError: It was given back, or the tool of another run runs here.
+        """
         return self._reveal()
 
     def authorization(self) -> dict[str, str]:
@@ -72,6 +91,7 @@ class Credential:
 
         Raises:
             ConfigurationError: It is no bearer token.
+            CredentialError: As `reveal` says.
         """
         # Not by a name of its own, which a traceback with local variables would show.
         if self.token_type.lower() != BEARER.lower() or _BEARER_TOKEN.fullmatch(self._reveal()) is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from agentguard.credentials.containment import runs_another
 from agentguard.credentials.credential import Credential
 from agentguard.evidence.record import run_attributes
 from agentguard.lifecycle.ended import Kind, run_of
@@ -67,6 +68,7 @@ class Lease:
         since: The same in seconds that never run backwards.
         again: When it may be renewed again after that failed, likewise.
         superseded: Whether another one came in its place.
+        given_back: Whether it was, or is about to be.
     """
 
     key: Key
@@ -78,6 +80,7 @@ class Lease:
     since: float
     again: float = 0.0
     superseded: bool = False
+    given_back: bool = False
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -123,8 +126,14 @@ class Lease:
 
     def credential(self, until: float) -> Credential:
         """Return what a tool gets, which is good until the run's end at most."""
-        end = min(self.issued.expires_at, until)
-        return Credential(self.issued.secret, name=self.name, expires_at=end, token_type=self.issued.token_type)
+        end, kind = min(self.issued.expires_at, until), self.issued.token_type
+        return Credential(self.issued.secret, name=self.name, expires_at=end, token_type=kind, problem=self._problem)
+
+    def _problem(self) -> str | None:
+        """Return why a credential that some tool kept may not be used here and now."""
+        if self.given_back:
+            return "is over"
+        return "was made for another run" if runs_another(run_of(self.invocation)) else None
 
     def attributes(self, event: Event) -> dict[str, AttributeValue]:
         """Return what is kept of it: who has which credential, for how long, and never the secret."""

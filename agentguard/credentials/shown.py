@@ -26,6 +26,8 @@ MOST_PARTS: Final = 1_000_000
 """A value of more containers and objects than these is not looked through."""
 
 _BARE: Final = frozenset({bool, float, type(None)})
+_LISTS: Final = (list, tuple, set, frozenset, deque)
+_BYTES: Final = (bytes, bytearray, memoryview)
 # Shorter numbers hold no secret.
 _LONG: Final = 10**12
 # The frameworks' own objects for pictures and the like make their content late.
@@ -48,7 +50,7 @@ def text_of(value: object, *, whole: bool = True) -> str | bytes:
         Unreadable: If *whole* and it cannot be.
         Exception: Whatever the value itself raises.
     """
-    if isinstance(value, str | bytes):
+    if isinstance(value, (str, bytes)):
         return value
     return _Walk(whole=whole).through((value,))
 
@@ -100,22 +102,22 @@ class _Walk:
 
     def _open(self, item: object) -> None:
         """Take what is directly in an object."""
-        if isinstance(item, dict):
+        if hasattr(type(item), "__pydantic_serializer__"):
+            self._open_model(item)
+        elif isinstance(item, dict):
             self._extend(dict.keys(item))
             self._extend(dict.values(item))
-        elif isinstance(item, list | tuple | set | frozenset | deque):
+        elif isinstance(item, _LISTS):
             self._extend(item)
         elif isinstance(item, str):
             self._texts.append(str.__str__(item))
-        elif isinstance(item, bytes | bytearray | memoryview):
+        elif isinstance(item, _BYTES):
             self._raw.append(bytes(item))
         elif isinstance(item, BaseException):
             self._raw.append(_Walk(whole=False).through(_parts_of(item)))
         elif isinstance(item, Enum):
             self._texts.append(str(item))
             self._stack.append(item.value)
-        elif hasattr(type(item), "__pydantic_serializer__"):
-            self._open_model(item)
         elif is_dataclass(item):
             self._texts.append(str(item))
             self._extend(getattr(item, field.name, None) for field in fields(item))

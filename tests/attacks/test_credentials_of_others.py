@@ -127,15 +127,15 @@ async def test_a_broker_that_cancels_its_own_task_ends_nothing_else(*, waits: bo
 async def test_a_credential_is_given_back_although_the_clock_was_set_forward_meanwhile() -> None:
     """It did not end: nobody has to give back what did, and that is told by two clocks."""
     async with lending() as lent:
-        credential = await lent.leases.lease(lent.request())
+        secret = (await lent.leases.lease(lent.request())).reveal()
         lent.clock.now += 400
         await anyio.sleep(0.05)
-        assert lent.leases.secrets_of(lent.run()) == (credential.reveal(),)
+        assert lent.leases.secrets_of(lent.run()) == (secret,)
         lent.clock.now -= 400
 
         lent.store.revoke(issuer="https://issuer.example", run_id="run-1")
         await until(lambda: lent.events() == ["issued", "released"])
-        assert lent.office.released == [credential.reveal()]
+        assert lent.office.released == [secret]
 
 
 async def test_a_tool_that_returns_its_credential_gives_it_to_nobody(tmp_path: Path) -> None:

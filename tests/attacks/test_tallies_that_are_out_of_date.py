@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +45,14 @@ class Away(MemoryStore):
 class Replica:
     """One of several servers on one store."""
 
-    def __init__(self, folder: Path, policies: str, store: MemoryStore, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        policies: str,
+        store: MemoryStore,
+        users: Callable[[], Awaitable[None]] | None = None,
+        **options: Any,
+    ) -> None:
         write_policies(folder, policies, types="entity Record in [Tool] = { closed: Bool };")
         self.state = State(store=store, ledger=MemoryLedger(), key=b"k" * 32)
         self.guard = guard = Guard(
@@ -60,6 +67,13 @@ class Replica:
             self.loads += 1
             await anyio.sleep(0.001)
             return Entity({"closed": True})
+
+        if users is not None:
+
+            @guard.entity("User")
+            async def user(name: str) -> Entity:
+                await users()
+                return Entity({})
 
         @server.tool()
         @guard.tool(resource="Record::{record_id}")
@@ -139,6 +153,34 @@ async def test_yes_counts_for_what_a_run_did_elsewhere_meanwhile(replica: Callab
     assert other.reasons() == ["permit"] * 3
 
 
+@pytest.mark.parametrize(("calls", "reason"), [(1, "permit"), (3, "approval_invalid")])
+async def test_yes_is_not_for_what_another_policy_would_ask_by_now(
+    calls: int, reason: str, replica: Callable[..., Replica]
+) -> None:
+    """The run goes on elsewhere while whoever said yes is looked up: the question is another one then."""
+    policies = ASKS + (
+        '@id("ask-more") @obligation("approval") forbid (principal, action == Action::"export", resource) '
+        "when { context.run.calls >= 5 } unless { context has approval };"
+    )
+    one = replica(policies)
+
+    async def go_on() -> None:
+        async with one.client() as client:
+            for _ in range(calls):
+                assert not (await client.call_tool("look", {})).is_error
+
+    async def person(request: ApprovalRequest) -> Approval:
+        return Approval(approver="carol")
+
+    other = replica(policies, approver=person, users=go_on)
+    with acting_as("agent", run_id="run-1"):
+        async with other.client() as client:
+            for _ in range(2):
+                await client.call_tool("look", {})
+            await client.call_tool("export", {"max_rows": 1})
+    assert other.reasons() == ["permit", "permit", reason]
+
+
 @pytest.mark.parametrize(
     "policies",
     [
@@ -210,6 +252,19 @@ async def test_denial_counts_though_nobody_waits_for_the_answer(tmp_path: Path) 
                 await enforcer.tallying.denied(invocation, server="records", origin="")
     ((_, (tally, _)),) = store._tallies.items()
     assert tally.denied == 3
+
+
+async def test_denials_that_come_together_are_all_counted(tmp_path: Path) -> None:
+    """Where the store is far away, those that come while one is counted are counted by one of them."""
+    store = Away(clock=time.time)
+    one = Replica(tmp_path, ALL + '@id("none") forbid (principal, action == Action::"look", resource);', store)
+    with acting_as("agent", run_id="run-1"):
+        async with Client(one.server) as client, anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(client.call_tool, "look")
+    ((_, (tally, _)),) = store._tallies.items()
+    assert tally.denied == 20
+    assert tally.version < 20
 
 
 async def test_person_who_is_bothered_for_nothing_is_a_denial(replica: Callable[..., Replica]) -> None:
