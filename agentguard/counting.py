@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MOST_TRIES: Final = 1_000
 """How often something else may come between: it would take hundreds of servers at once."""
 
+MOST_SECONDS: Final = 5.0
+"""For how long: a call of many resources takes a while to be judged, and others come more easily between."""
+
 BUSY: Final = "what the run has done changes all the time"
 
 _PATIENCE: Final = 3
@@ -53,6 +56,7 @@ async def counted(
     invocation = tallied.invocation
     async with tallying.turn(invocation):
         read = await tallying.known(invocation)
+        until = anyio.current_time() + MOST_SECONDS
         for tries in range(MOST_TRIES):
             if _is_allowed(outcome) and not tallied.rests_on(read):
                 tallied, outcome = judged.by(read, outcome)
@@ -67,6 +71,8 @@ async def counted(
             if await tallying.write(tallied, judged.change):
                 return outcome
             read = await tallying.fresh(invocation)
+            if anyio.current_time() > until:
+                break
             if tries > _PATIENCE:
                 await anyio.sleep(_PAUSE_SECONDS)
     raise Refusal(Reason.STORE_UNAVAILABLE, BUSY)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import typing
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from agentguard.adapters.injected import SYNTHETIC_CONTEXT, Injected, signature_
 from agentguard.adapters.surface import Offer
 from agentguard.call import Call, Rule
 from agentguard.errors import AccessDenied, ConfigurationError, UnmappableTypeError
+from agentguard.lifecycle.tally import is_label
 from agentguard.policy.schema import GuardedTool, OwnType, action_of
 from agentguard.policy.values import Field, Shape, is_total, record_of, shape_of
 from agentguard.request import ResourceTemplate
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 # How many decorators are looked through for a misplaced one.
 _WRAPPERS = 32
 
-_LABEL = re.compile(r"[A-Za-z0-9_.:/-]{1,64}", re.ASCII)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -332,7 +331,7 @@ def check_label(label: object, what: str) -> None:
     Raises:
         ConfigurationError: If not.
     """
-    if not isinstance(label, str) or _LABEL.fullmatch(label) is None:
+    if not is_label(label):
         message = f"{what} wants labels of 1 to 64 of `A-Za-z0-9_.:/-`, got `{label}`: name it like `untrusted`"
         raise ConfigurationError(message)
 

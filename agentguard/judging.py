@@ -299,6 +299,8 @@ class Judging:
             # Neither may hold it, so that no two of them are one.
             tool=f"{tool.server}\0{tool.name}",
             spent=spent_by(tool, context),
+            # The call that wants a credential was let run, and is not one too many for itself.
+            within=1 if tool.name == CREDENTIALS else 0,
         )
 
     def _context(self, call: Call, rule: Rule, arguments: Mapping[str, object], now: float) -> dict[str, object]:

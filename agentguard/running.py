@@ -85,8 +85,10 @@ class Contained:
         self._trace = trace
         self._running = Running(invocation, action)
         outside = partial(trail.leaked, invocation)
+        decision = "" if trace.decision is None else trace.decision.id
+        inside = partial(outside, decision=decision)
         trail.spans.look_through(_IN_SPANS)
-        self._containment = Containment(run=run_of(invocation), token=token, told=outside, outside=outside)
+        self._containment = Containment(run=run_of(invocation), token=token, told=inside, outside=outside)
 
     async def run(self, body: Callable[[], Awaitable[Any]]) -> Ran:
         """Await *body*; what it returns or raises is looked through before anybody has it."""

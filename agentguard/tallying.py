@@ -85,6 +85,7 @@ class Tallied:
         now: When it is judged, unix seconds.
         tool: What is called, as tallies name it.
         spent: What the call declares to spend, in ten-thousandths, by total.
+        within: How many of the calls that were counted are the one on whose behalf this is asked.
     """
 
     invocation: Invocation
@@ -94,6 +95,7 @@ class Tallied:
     now: float
     tool: str = ""
     spent: Mapping[str, int] = field(default_factory=dict)
+    within: int = 0
 
     @classmethod
     def of_a_new_run(cls, invocation: Invocation) -> Tallied:
@@ -126,7 +128,8 @@ class Tallied:
         labels: frozenset[str] = frozenset()
         for tally in self.bound:
             spending = tally.spending(self.spent)
-            found.append(run_record(spending, now=self.now, tool=self.tool, totals=totals, labels=labels))
+            record = run_record(spending, now=self.now, tool=self.tool, totals=totals, labels=labels)
+            found.append({**record, "calls": max(0, spending.calls - self.within)})
             labels |= tally.labels
         return tuple(found)
 
@@ -236,10 +239,8 @@ class Tallying:
                 time.sleep(_PAUSE_SECONDS)
         raise Refusal(Reason.STORE_UNAVAILABLE, _BUSY)
 
-    async def denied(self, invocation: Invocation | None, *, server: str, origin: str) -> None:
+    async def denied(self, invocation: Invocation, *, server: str, origin: str) -> None:
         """Count a denial, also of a call that is cancelled. The denial stands whether or not it could be counted."""
-        if invocation is None:
-            return
         key = (run_of(invocation), server, origin)
         with self._lock:
             self._denials[key] += 1

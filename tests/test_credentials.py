@@ -227,7 +227,8 @@ async def test_a_credential_that_a_tool_returns_is_stopped(tmp_path: Path) -> No
     assert answer.is_error
     assert office.secret(1) not in answer.model_dump_json()
     assert meta(answer)["reason"] == "denied"
-    assert len(world.records("credential_leak")) == 1
+    (leak,) = world.records("credential_leak")
+    assert leak["agentguard.decision.id"] in {one["agentguard.decision.id"] for one in world.records()}
     leases_of(world).close()
 
 
@@ -244,6 +245,28 @@ def test_a_credential_that_nobody_gives_is_refused_at_start_up(tmp_path: Path) -
         guard.credential("crn")
     with pytest.raises(ConfigurationError, match="wants a CredentialBroker, got `str`"):
         Guard(tmp_path / "policies", broker="https://login.example", **options)  # type: ignore[arg-type]
+
+
+def test_a_parameter_that_a_caller_could_fill_is_refused(tmp_path: Path) -> None:
+    """What looks like a credential is one, or is refused when the server starts."""
+    write_policies(tmp_path / "policies")
+    options: dict[str, Any] = {"issuer": ISSUER, "audience": "http://127.0.0.1/mcp", "state": UnsafeMemoryState()}
+    guard = Guard(tmp_path / "policies", broker=Office(time.time), **options)
+    crm, mail = guard.credential("crm"), guard.credential("mail")
+
+    async def default(crm: Credential = crm) -> None: ...  # type: ignore[assignment]
+    async def anything(crm: Any = crm) -> None: ...
+    async def optional(crm: Annotated[Credential | None, crm] = None) -> None: ...
+    async def several(crm: list[Credential]) -> None: ...
+    async def unsaid(crm: Credential) -> None: ...
+    async def twice(crm: Annotated[Credential, crm, mail]) -> None: ...
+    async def other(crm: Annotated[str, crm]) -> None: ...
+    async def slash(crm: Annotated[Credential, crm], /) -> None: ...
+
+    declared: list[Any] = [default, anything, optional, several, unsaid, twice, other, slash]
+    for function in declared:
+        with pytest.raises(ConfigurationError, match=r"write `crm: Annotated\[Credential, guard.credential\("):
+            guard.tool(function)
 
 
 async def test_a_credential_is_for_a_running_tool_alone(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ class Lease:
         again: When it may be renewed again after that failed, likewise.
         superseded: Whether another one came in its place.
         given_back: Whether it was, or is about to be.
+        heir: What took its place under the same lease id: what ends that ends both.
     """
 
     key: Key
@@ -81,6 +82,7 @@ class Lease:
     again: float = 0.0
     superseded: bool = False
     given_back: bool = False
+    heir: Lease | None = None
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -131,7 +133,10 @@ class Lease:
 
     def _problem(self) -> str | None:
         """Return why a credential that some tool kept may not be used here and now."""
-        if self.given_back:
+        last = self
+        while last.heir is not None:
+            last = last.heir
+        if last.given_back:
             return "is over"
         return "was made for another run" if runs_another(run_of(self.invocation)) else None
 

@@ -71,20 +71,23 @@ class Secret:
     __slots__ = ("__weakref__", "_needles", "blocks", "first_blocks", "name", "reach", "stride")
 
     def __init__(self, name: str, text: str) -> None:
-        if len(text) < SHORTEST or len(set(text)) < _DIFFERENT:
+        core = _core(text)
+        if len(text) < SHORTEST or len(set(core)) < _DIFFERENT:
             message = (
                 f"`{name}` cannot be looked for: a secret wants {SHORTEST} characters, {_DIFFERENT} of them different"
             )
             raise ValueError(message)
-        needles = {_flat(form) for form in _forms(_core(text))}
+        needles = {_flat(form) for form in _forms(core)}
         self.name: Final = name
         self._needles: Final = tuple(sorted(needles, key=len))
         shortest = len(self._needles[0])
         # Whatever of it a piece lies in is within so many bytes of the piece, lines within JSON included.
         self.reach: Final = 2 * len(self._needles[-1])
         self.stride: Final = min((shortest - BLOCK + 1) // BLOCK * BLOCK, LONGEST_STRIDE)
-        # Twice what a sample must hit: something may stand in the middle of it.
-        self.blocks: Final = frozenset(_blocks(needles, 2 * (self.stride + BLOCK - 1)))
+        least = self.stride + BLOCK - 1
+        # In lines, something may stand in the middle of what a sample must hit.
+        in_lines = [form.encode() for form in _base64(core.encode("utf-8", "surrogatepass"))]
+        self.blocks: Final = frozenset((*_blocks(needles, least), *_blocks(in_lines, 2 * least)))
         # For a stride of one block: texts are short where many secrets are looked for.
         self.first_blocks: Final = frozenset(_blocks(needles, 2 * BLOCK - 1))
 

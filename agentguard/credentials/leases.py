@@ -317,6 +317,7 @@ class Leases:
             raise FailedError(detail=f"the broker gave {problem}", retry=False)
         if held is not None and held.issued.lease_id == issued.lease_id:
             # What ends the new one ends this one.
+            held.heir = lease
             self._holding.drop(held)
         try:
             self._record(event, lease)

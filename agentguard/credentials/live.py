@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Lock
@@ -64,14 +65,18 @@ class _Group:
     def __init__(self, *, short: bool = False) -> None:
         self.kept: dict[weakref.ref[Secret], Kept] = {}
         self._short = short
-        self._blocks: set[int] = set()
+        self._blocks: AbstractSet[int] = set()
         self._stride = LONGEST_STRIDE
         # Of so many secrets that are gone there are blocks yet: they cost a look now and then.
         self._stale = 0
 
     def add(self, secret: Secret, kept: Kept) -> None:
+        if self._short:
+            self._blocks |= secret.first_blocks
+        else:
+            # Most runs have a token and no more: then there is nothing to copy.
+            self._blocks = self._blocks | secret.blocks if self.kept else secret.blocks
         self.kept[kept.secret] = kept
-        self._blocks |= secret.first_blocks if self._short else secret.blocks
         self._stride = min(self._stride, BLOCK if self._short else secret.stride)
 
     def drop(self, ref: weakref.ref[Secret]) -> None:

@@ -24,7 +24,7 @@ from agentguard.identity.keys import acceptable, metadata_urls
 from agentguard.lifecycle.keys import read_signing_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from agentguard.lifecycle.keys import KeySource
 
@@ -119,11 +119,11 @@ class AuthorizationServer:
         endpoints = await self._endpoints()
         return await self._granted(endpoints.token, form)
 
-    async def revoke(self, tokens: Mapping[str, str]) -> None:
+    async def revoke(self, tokens: Iterable[tuple[str, str]]) -> None:
         """Revoke tokens (RFC 7009), the others too where one is refused.
 
         Args:
-            tokens: By ``token_type_hint``.
+            tokens: Each with its ``token_type_hint`` before it.
 
         Raises:
             CredentialError: One of them may still be good.
@@ -132,7 +132,7 @@ class AuthorizationServer:
         if url is None:
             _fail(self._issuer, "revokes nothing: its tokens are good until their end")
         problem: CredentialError | None = None
-        for hint, token in tokens.items():
+        for hint, token in tokens:
             try:
                 await self._granted(url, {"token": token, "token_type_hint": hint})
             except CredentialError as error:

@@ -132,6 +132,11 @@ class TokenExchangeBroker:
         if not credentials:
             message = "`credentials` wants at least one, got none: nothing could be had from this broker"
             raise ConfigurationError(message)
+        given: Mapping[str, object] = credentials
+        for name, what in given.items():
+            if not isinstance(what, ExchangeFor):
+                message = f"credential `{name}` wants an ExchangeFor, got `{type(what).__name__}`: say what it is for"
+                raise ConfigurationError(message)
         for option, kind in (("subject_token_type", subject_token_type), ("actor_token_type", actor_token_type)):
             if kind not in get_args(TokenType):
                 message = f"`{option}` wants `access_token` or `jwt`, got `{kind}`: choose one of them"
@@ -199,7 +204,7 @@ class TokenExchangeBroker:
         if resource is not None:
             form["resource"] = resource
         try:
-            return await self._obtained(form, request, issued.lease_id, issued.renewal)
+            return await self._obtained(form, request, issued.lease_id, issued)
         except CredentialError as error:
             if error.retry:
                 raise
@@ -212,7 +217,7 @@ class TokenExchangeBroker:
         Raises:
             CredentialError: It may be good until its end.
         """
-        await self._revoke(issued.secret, issued.renewal)
+        await self._revoke(issued.renewal, issued.secret, *issued.parts)
 
     def _wanted(self, name: str) -> ExchangeFor:
         wanted = self._credentials.get(name)
@@ -221,7 +226,7 @@ class TokenExchangeBroker:
         return wanted
 
     async def _obtained(
-        self, form: Mapping[str, str], request: CredentialRequest, lease_id: str, renewal: str | None = None
+        self, form: Mapping[str, str], request: CredentialRequest, lease_id: str, before: IssuedCredential | None = None
     ) -> IssuedCredential:
         wanted = self._wanted(request.name)
         # Counted from before it is asked for, so that a slow answer makes nothing last longer.
@@ -229,6 +234,9 @@ class TokenExchangeBroker:
         if not asked_at < request.until:
             _fail("the run is over, so nothing was asked for")
         answer = read_answer(await self._server.token(form))
+        if answer.access_token in form.values():
+            # The other system could act by it where the run does; and to revoke it would end the run.
+            _fail("the authorization server gave back what it was sent")
         try:
             seconds = check_answer(
                 answer, scopes=wanted.scopes, longest=wanted.longest, exchanged=form["grant_type"] == _EXCHANGE
@@ -236,20 +244,22 @@ class TokenExchangeBroker:
         except CredentialError:
             # It is good, whatever is wrong with it, and nobody will ask for it again.
             with suppress(CredentialError):
-                await self._revoke(answer.access_token, answer.refresh_token)
+                await self._revoke(answer.refresh_token, answer.access_token)
             raise
         return IssuedCredential(
             secret=answer.access_token,
             expires_at=asked_at + seconds,
             lease_id=lease_id,
             # RFC 6749 section 6: where no other one comes, the same renews again.
-            renewal=answer.refresh_token or renewal,
+            renewal=answer.refresh_token or (None if before is None else before.renewal),
+            # It is good for a while yet, and not every server ends it with what renewed it (RFC 7009 section 2.1).
+            parts=() if before is None or before.secret == answer.access_token else (before.secret,),
         )
 
-    async def _revoke(self, access_token: str, refresh_token: str | None) -> None:
-        tokens = {"access_token": access_token}
+    async def _revoke(self, refresh_token: str | None, *access_tokens: str) -> None:
+        tokens = [("access_token", token) for token in access_tokens]
         # It goes first, since it could get further ones.
-        await self._server.revoke(tokens if refresh_token is None else {"refresh_token": refresh_token, **tokens})
+        await self._server.revoke(tokens if refresh_token is None else [("refresh_token", refresh_token), *tokens])
 
 
 async def _acting(actor: Callable[[CredentialRequest], Awaitable[str]], request: CredentialRequest) -> str:

@@ -168,15 +168,18 @@ class Trail:
         """
         self.keep(RecordKind.SHARED_RUN, run_attributes(invocation))
 
-    def leaked(self, invocation: Invocation, place: str, name: str) -> None:
+    def leaked(self, invocation: Invocation, place: str, name: str, *, decision: str = "") -> None:
         """Keep that a secret of a run was stopped on its way out.
 
         Args:
             invocation: The run.
             place: Where it would have come out.
             name: What it is called; never the secret.
+            decision: The decision that the tool ran by, where that is known.
         """
         found = {"agentguard.credential.name": name, "agentguard.credential.place": place}
+        if decision:
+            found["agentguard.decision.id"] = decision
         self.keep(RecordKind.CREDENTIAL_LEAK, {**run_attributes(invocation), **found})
 
     def refused_token(self, reason: Reason) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -25,9 +26,15 @@ Run = tuple[str, str]
 
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 _MOST_LABELS: Final = 64
+_LABEL: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,64}", re.ASCII)
 _MOST_UNITS: Final = 2**63 - 1
 KEPT_AFTER: Final = 3_600.0
 """For how many seconds a tally is kept past the end of its run: a clock may be set back."""
+
+
+def is_label(name: object) -> bool:
+    """Return whether a run can carry *name*."""
+    return isinstance(name, str) and _LABEL.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,7 +83,7 @@ class Baseline:
     @property
     def is_of_totals(self) -> bool:
         """Whether they are about what a run has spent, so that a server without totals has no use for them."""
-        return f".spent.{_TOTAL}" in self.policies
+        return "context.run.spent." in self.policies
 
     def for_totals(self, totals: Sequence[str]) -> Baseline:
         """Return it with a policy for each of a server's totals, if it is about totals."""

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import anyio
+import httpx2
 import pytest
 from fastmcp import FastMCP
 from fastmcp.server.middleware import Middleware
 from mcp import Client
 
 from agentguard import ConfigurationError, Credential, Issuer, UnsafeMemoryState
-from agentguard.errors import AccessDenied
+from agentguard.errors import AccessDenied, CredentialError
 from agentguard.identity.sources import stdio_audience
 from agentguard.policy.schema import CREDENTIALS
 from agentguard.testing import acting_as
 from tests.credentials.lending import Office, lending, until
+from tests.publishing import move
 from tests.test_credentials import CALLS, ISSUE, LENT, called, leases_of, make
 from tests.world import (
     AUDIENCE,
@@ -25,11 +27,14 @@ from tests.world import (
     EVERYTHING,
     ISSUER,
     SERVER,
+    TYPES,
     World,
     connected,
+    http_client,
     make_guard,
     make_world,
     meta,
+    served,
     text,
     write_policies,
 )
@@ -239,4 +244,111 @@ async def test_arguments_by_their_place_are_those_that_were_judged(tmp_path: Pat
         assert await functions["mixed"]("a", second="b", third="d") == "a <credential `crm`> b d"
         with pytest.raises(TypeError):
             await functions["mixed"]("a", "b", "c", "mine")
+    leases_of(world).close()
+
+
+@pytest.mark.parametrize("renewed", ["not", "in its place", "beside it"])
+async def test_a_credential_that_a_tool_kept_tells_nothing_once_it_was_given_back(renewed: str) -> None:
+    """Also where the other system takes nothing back, so that it would be good for longer than its run."""
+    async with lending(lease_id="lease" if renewed == "in its place" else None) as lent:
+        kept = await lent.leases.lease(lent.request())
+        assert kept.reveal() == lent.office.secret(1)
+        if renewed != "not":
+            lent.clock.pass_(280)
+            await lent.leases.lease(lent.request())
+            assert kept.reveal() == lent.office.secret(1)
+        lent.office.answers["release"] = [CredentialError("nothing is taken back")] * 2
+
+        lent.store.revoke(issuer="https://issuer.example", run_id="run-1")
+        await until(lambda: not lent.leases)
+        for use in (kept.reveal, kept.authorization, lambda: kept(httpx2.Request("GET", "https://crm.example"))):
+            with pytest.raises(CredentialError) as caught:
+                use()
+            assert caught.value.detail == "credential `crm` is over: ask for it in each call"
+        assert repr(kept) == "<credential `crm`>"
+
+
+async def test_a_credential_that_a_tool_kept_is_for_no_other_run(tmp_path: Path) -> None:
+    """What one user's agent was given, another's would act by: nobody would have decided on that."""
+    kept: list[Credential] = []
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool
+        async def find(crm: Annotated[Credential, world.guard.credential("crm")]) -> str:
+            kept.append(crm)
+            world.ran.append(kept[0].reveal())
+            return "done"
+
+        @world.server.tool()
+        @world.guard.tool
+        def in_a_thread() -> str:
+            world.ran.append(kept[0].reveal())
+            return "done"
+
+    office = Office(time.time)
+    world = make_world(tmp_path, policies=LENT, extend=extend, broker=office, agent=None)
+    async with served(world) as url:
+        for user in ("alice", "bob"):
+            async with http_client(url, world.token(user=user)) as client:
+                answers = [(await client.call_tool(name, {})).is_error for name in ("find", "find", "in_a_thread")]
+                assert answers == [user == "bob"] * 3
+    assert world.ran == [office.secret(1)] * 3
+    assert kept[0].reveal() == office.secret(1)
+    leases_of(world).close()
+
+
+async def test_a_call_that_is_let_run_under_a_limit_gets_its_credential(tmp_path: Path) -> None:
+    """It was counted before it asks; of calls at once, each would be the one too many."""
+    limit = '@id("three") forbid (principal, action, resource) when { context.run.calls >= 3 };'
+    world, _ = make(tmp_path, f"{LENT} {limit}")
+    reasons: list[str] = []
+
+    async with connected(world, "memory", ERAS[-1]) as client:
+
+        async def call() -> None:
+            answer = await client.call_tool("injected", {"name": "ann"})
+            reasons.append(meta(answer)["reason"] if answer.is_error else "ran")
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(6):
+                tasks.start_soon(call)
+
+    assert sorted(reasons) == ["denied"] * 3 + ["ran"] * 3
+    assert len(world.ran) == 3
+    leases_of(world).close()
+
+
+async def test_a_lease_is_judged_by_the_policies_and_the_labels_of_each_use(tmp_path: Path) -> None:
+    """That the run has it already is no reason to let a tool have it."""
+    untrusted = 'when { context.run.labels.contains("untrusted") }'
+    labelled = f'{LENT} @id("untrusted") forbid (principal, action == {ISSUE}, resource) {untrusted};'
+    office = Office(time.time)
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool
+        async def uses(crm: Annotated[Credential, world.guard.credential("crm")]) -> str:
+            return f"{crm!r}"
+
+        @world.server.tool()
+        @world.guard.tool
+        def reads() -> str:
+            world.guard.label("untrusted")
+            return "mail"
+
+    folder = tmp_path / "policies"
+    world = make_world(folder, policies=labelled, extend=extend, broker=office)
+    async with connected(world, "memory", ERAS[-1]) as client:
+        assert not (await client.call_tool("uses", {})).is_error
+        forbidden = f'{LENT} @id("none") forbid (principal, action == {ISSUE}, resource);'
+        move(folder, {"policies.cedar": forbidden, "types/records.cedarschema": TYPES})
+        assert (await world.guard.reload()).loaded
+        assert meta(await client.call_tool("uses", {}))["reason"] == "denied"
+        move(folder, {"policies.cedar": labelled, "types/records.cedarschema": TYPES})
+        assert (await world.guard.reload()).loaded
+        assert not (await client.call_tool("uses", {})).is_error
+        assert text(await client.call_tool("reads", {})) == "mail"
+        assert meta(await client.call_tool("uses", {}))["reason"] == "denied"
+    assert office.count("issue") == 1
     leases_of(world).close()

@@ -148,6 +148,17 @@ async def test_call_that_others_always_come_between_is_denied(served: Served, mo
     assert served.reasons == ["store_unavailable"]
 
 
+async def test_call_that_takes_long_to_judge_is_not_judged_for_ever(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run that calls cheaply at one server keeps another one judging one dear call."""
+    monkeypatch.setattr(counting, "MOST_SECONDS", -1.0)
+    served.store.busy = 1
+    assert (await served.call("pay", amount="6")).is_error
+    assert served.reasons == ["store_unavailable"]
+    assert served.store.last.denied == 1
+
+
 @pytest.mark.parametrize("above", [(), (unsafe_invocation("agent", run_id="parent", grant=EVERYTHING),)])
 async def test_store_that_has_forgotten_a_run_lets_it_do_nothing(served: Served, above: Any) -> None:
     """What it has forgotten would count as not done: of the run itself, or of one above it."""

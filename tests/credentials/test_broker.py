@@ -91,6 +91,10 @@ def test_values_are_compared_by_identity() -> None:
         ({"expires_at": math.nan}, "no end of the credential, in unix seconds"),
         ({"expires_at": math.inf}, "no end of the credential, in unix seconds"),
         ({"expires_at": 0}, "no end of the credential, in unix seconds"),
+        # No record can hold these, and the last is no float.
+        ({"expires_at": 253_402_300_800}, "no end of the credential, in unix seconds"),
+        ({"expires_at": 1e300}, "no end of the credential, in unix seconds"),
+        ({"expires_at": 10**400}, "no end of the credential, in unix seconds"),
         ({"expires_at": True}, "no end of the credential, in unix seconds"),
         ({"expires_at": None}, "no end of the credential, in unix seconds"),
         ({"lease_id": ""}, "a lease id that is no printable text of 1 to 256 characters"),

@@ -186,6 +186,15 @@ def test_what_is_no_bearer_token_makes_no_header(secret: str, kind: str) -> None
     assert str(caught.value) == "credential `crm` is no bearer token: pass what reveal() gives to whom it is for"
 
 
+def test_traceback_with_local_variables_does_not_show_it() -> None:
+    """Whatever is raised on the way to a header."""
+    with pytest.raises(ConfigurationError) as caught:
+        make_credential(token_type=NOT_A_TOKEN).authorization()
+
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert SECRET not in "".join(shown.format())
+
+
 def test_pydantic_makes_no_argument_of_it() -> None:
     """A tool that was not decorated cannot be given one by its caller."""
     with pytest.raises(pydantic.PydanticUserError):

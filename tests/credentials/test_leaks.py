@@ -212,7 +212,7 @@ def test_what_is_hidden_on_purpose_is_not_found(hidden: str) -> None:
     assert find(hidden, [Secret("crm", OPAQUE)]) is None
 
 
-@pytest.mark.parametrize("text", ["fifteen-signs-x", "0123456" * 10, ""])
+@pytest.mark.parametrize("text", ["fifteen-signs-x", "0123456" * 10, "abcdefgh" + "-" * 80, ""])
 def test_secret_that_would_be_found_where_it_is_not_is_refused(text: str) -> None:
     """And is not quoted."""
     with pytest.raises(ValueError, match="`crm` cannot be looked for") as refused:

@@ -23,6 +23,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import BlobResourceContents, CallToolResult, EmbeddedResource, ImageContent, TextContent
 
 from agentguard.credentials import shown
+from agentguard.credentials.credential import Credential
 from agentguard.credentials.shown import Unreadable, text_of
 
 S: Final = "s3cr3t-of-this-test"
@@ -212,6 +213,7 @@ VALUES: Final[dict[str, Callable[[], object]]] = {
     "note": lambda: noted(S),
     "group": lambda: ExceptionGroup("x", [ValueError("y"), ExceptionGroup("z", [KeyError(S)])]),
     "slotted pydantic dataclass": lambda: CheckedSlots(S),
+    "credential": lambda: {"crm": Credential(S, name="crm", expires_at=0.0)},
     "exception in a list": lambda: [ValueError(S)],
 }
 

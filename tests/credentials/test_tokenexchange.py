@@ -418,6 +418,7 @@ async def test_credential_is_renewed_by_its_refresh_token(server: TokenServer) -
     renewed = await broker_of(server.url).renew(leased(renewal=leaks.register(REFRESH)), wanting())
 
     assert (renewed.secret, renewed.lease_id, renewed.renewal) == (ACCESS, "lease-1", "the next refresh token")
+    assert renewed.parts == ("the-earlier-token",)
     (form,) = server.forms("/token")
     assert (form["grant_type"], form["refresh_token"], form["resource"]) == ("refresh_token", REFRESH, CRM)
     assert not {"scope", "subject_token"} & form.keys()
@@ -474,6 +475,37 @@ async def test_release_revokes_all_that_was_issued(server: TokenServer) -> None:
         ("the-earlier-token", "access_token"),
     ]
     assert all(form["client_assertion"] for form in server.forms("/revoke"))
+
+
+async def test_release_revokes_the_token_that_was_renewed_too(server: TokenServer) -> None:
+    """It is good for a while yet, and RFC 7009 does not have every server end it with the refresh token."""
+    broker = broker_of(server.url)
+    renewed = await broker.renew(leased(renewal=leaks.register(REFRESH)), wanting())
+    again = await broker.renew(renewed, wanting())
+
+    await broker.release(renewed, "crm")
+
+    assert [form["token"] for form in server.forms("/revoke")] == [REFRESH, ACCESS, "the-earlier-token"]
+    assert again.parts == ()
+
+
+@pytest.mark.parametrize("echoed", ["subject_token", "actor_token", "refresh_token"])
+async def test_token_that_was_sent_is_no_credential(server: TokenServer, echoed: str) -> None:
+    """The other system could act by it where the run does. It is not revoked either: that would end the run."""
+
+    async def actor(_: CredentialRequest) -> str:
+        return leaks.register("a-token-of-who-acts")
+
+    server.answers["/token"] = lambda form: (200, granted(access_token=form.get(echoed)))
+    broker = broker_of(server.url, actor_token=actor)
+
+    with pytest.raises(CredentialError) as caught:
+        await broker.renew(leased(renewal="a-longer-refresh-token" if echoed == "refresh_token" else None), wanting())
+
+    echo = "the authorization server gave back what it was sent"
+    none = "the authorization server answered with no `access_token` that a request could carry"
+    assert caught.value.detail == (none if echoed == "refresh_token" else echo)
+    assert server.forms("/revoke") == []
 
 
 async def test_release_goes_on_where_one_token_stays(server: TokenServer) -> None:
@@ -603,6 +635,7 @@ ENDPOINT = "wants an https URL, or http on loopback as the issuer's, got"
     [
         ({"url": "http://as.example"}, "`issuer` wants an https URL, or http on loopback, got `http://as.example`: "),
         ({"credentials": {}}, "`credentials` wants at least one, got none: "),
+        ({"credentials": {"crm": CRM}}, "credential `crm` wants an ExchangeFor, got `str`: "),
         ({"client_id": ""}, "`client_id` wants the name of this client at the server, got `''`: "),
         ({"key": "no key"}, "`key` wants a private key on P-256 or Ed25519, as PEM, JWK or object, got "),
         ({"timeout_seconds": 0}, "`timeout_seconds` wants more than 0 and at most 60, got `0`: "),

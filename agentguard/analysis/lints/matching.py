@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from agentguard.analysis.lints.listing import groups_of_users
 from agentguard.analysis.proofs.constants import constant_of
 from agentguard.analysis.proofs.reasoning import comparison_of
+from agentguard.lifecycle.tally import is_label
 from agentguard.model import EntityUid
 from agentguard.policy.grants import GROUPS, METHODS
 from agentguard.policy.problem import did_you_mean
@@ -24,6 +25,7 @@ _ARGUMENTS: Final = ("context", "input")
 _LABELS: Final = ("context", "run", "labels")
 # `unseen` is that close to `seen`, nearly, and meant.
 _CLOSE: Final = 0.85
+_FORM: Final = "write 1 to 64 of `A-Za-z0-9_.:/-`"
 
 
 def never_matching_forbids(read: Read) -> Iterator[Spot]:
@@ -124,18 +126,23 @@ def _choices(reading: Reading, asked: Node) -> tuple[str, ...] | None:
 def unknown_labels(read: Read) -> Iterator[Spot]:
     """Find labels that a run never carries for what a tool here declares, and that are close to one that it may.
 
-    Others may be put on while a tool runs, or at another server: of those nothing is known here.
+    Others may be put on while a tool runs, or at another server: of those nothing is known here, but that
+    they are labels.
     """
     known = sorted({label for tool in read.workspace.written.tools for label in tool.labels})
+    folded = {label.casefold(): label for label in known}
     for reading in read.readings:
         for clause in reading.syntax.clauses:
             for node in walk(clause.body):
                 for asked, value, literal in _compared(node):
                     if path_of(asked) != _LABELS or value in known:
                         continue
-                    for close in difflib.get_close_matches(value, known, n=1, cutoff=_CLOSE):
-                        what = f"no tool here gives a run the label `{value}`: did you mean `{close}`?"
+                    close = difflib.get_close_matches(value.casefold(), folded, n=1, cutoff=_CLOSE)
+                    if close:
+                        what = f"no tool here gives a run the label `{value}`: did you mean `{folded[close[0]]}`?"
                         yield reading.spot(literal, what)
+                    elif not is_label(value):
+                        yield reading.spot(literal, f"no run can carry the label `{value}`: {_FORM}")
 
 
 def unknown_attributes(read: Read) -> Iterator[Spot]:

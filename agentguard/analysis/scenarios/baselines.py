@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from agentguard.analysis.workspace import Workspace
     from agentguard.policy.baselines import Baseline
     from agentguard.policy.offered import Offered
+    from agentguard.policy.values import Shape
 
 _HELD: Final = frozenset(("open-world", "destructive"))
 _KINDS: Final[Mapping[str, Callable[[frozenset[str]], bool]]] = {
@@ -173,7 +174,7 @@ class _Writer:
             for line in scenario.rstrip("\n").split("\n"):
                 if (case := _CASE.fullmatch(line)) is None:
                     lines.append(line)
-                elif (found := self._case(case, {*baseline.ids})) is not None:
+                elif (found := self._case(case, {*baseline.ids}, exact=baseline.is_of_totals)) is not None:
                     lines.append(found.line)
                     written.append(found)
                 elif any(self._calls(case["kind"])):
@@ -198,11 +199,17 @@ class _Writer:
                     lines.append(f"  - {flow(dict(row))}")
         return ["\n".join(lines)]
 
-    def _case(self, case: re.Match[str], own: set[str]) -> _Written | None:
-        """Return a case with a tool of the server's, and somebody who gets as far as the baseline with it."""
+    def _case(self, case: re.Match[str], own: set[str], *, exact: bool) -> _Written | None:
+        """Return a case with a tool of the server's, and somebody who gets as far as the baseline with it.
+
+        Args:
+            case: The case, of a kind of tools.
+            own: The ids of the baseline's policies.
+            exact: Whether what the case says of the run's totals has to be all that is spent.
+        """
         nearest = None
         for caller in self._callers:
-            for call in self._calls(case["kind"]):
+            for call in map(self._spending_nothing, self._calls(case["kind"])) if exact else self._calls(case["kind"]):
                 who = "" if caller == _CALLER else caller
                 line = _line(call, case["given"], case["expected"], who)
                 result = self._judged(line, call, self._callers)
@@ -222,6 +229,11 @@ class _Writer:
         offers = [offered for offered in self._workspace.written.offers if is_one(offered.tool.groups)]
         for offered in sorted(offers, key=_last)[:_MOST_CALLS]:
             yield self._samples[offered.tool.name]
+
+    def _spending_nothing(self, call: SampleCall) -> SampleCall:
+        """Return a call that adds nothing to the totals by itself."""
+        tool = self._workspace.policies.action(call.action).tool
+        return replace(call, input=_free(call.input, tool.input), facts=call.facts and _free(call.facts, tool.facts))
 
     def _judged(self, line: str, call: SampleCall, callers: Mapping[str, str]) -> CaseResult | None:
         """Return what comes of a case; None if it cannot be said."""
@@ -309,6 +321,11 @@ def _known(callers: Mapping[str, str], calls: Iterable[SampleCall]) -> str:
     if entities:
         lines += ["entities:", *(f"  {name}: {flow(value)}" for name, value in entities.items()), ""]
     return "\n".join(lines) + "\n"
+
+
+def _free(values: Mapping[str, Sample], shape: Shape | None) -> dict[str, Sample]:
+    spent = {part.name for part in shape.parts if part.shape.spends} if shape is not None else set[str]()
+    return {name: "0" if name in spent else value for name, value in values.items()}
 
 
 def _last(offered: Offered) -> tuple[bool, bool, int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 from agentguard.analysis.doing import THIS_TOOL
 from agentguard.analysis.scenarios.fields import Fields, id_of, typed
 from agentguard.analysis.scenarios.yamltext import mistake, shown
+from agentguard.lifecycle.tally import is_label
 from agentguard.policy.problem import did_you_mean
 from agentguard.policy.scalars import units_of_json
 from agentguard.policy.types import CedarType
@@ -15,7 +16,7 @@ from agentguard.policy.types import CedarType
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from agentguard.analysis.scenarios.yamltext import Node
+    from agentguard.analysis.scenarios.yamltext import Node, Text
     from agentguard.lifecycle.tally import Tally
 
 DONE: Final = ("calls", "calls_of_this_tool", "denied", "labels", "spent", "shared", "started_at")
@@ -53,11 +54,21 @@ def done_by(node: Node, before: Tally, totals: Collection[str]) -> Tally:
         calls=calls,
         tools={THIS_TOOL: of_tool} if of_tool else {},
         denied=before.denied if denied is None else denied,
-        labels=before.labels if labels is None else frozenset(id_of(label, "a label") for label in labels),
+        labels=before.labels if labels is None else frozenset(map(_label, labels)),
         spent={**before.spent, **_spent(fields, totals)},
         shared=cast("bool", shared),
         started_at=before.started_at if started_at is None else started_at,
     )
+
+
+def _label(node: Text) -> str:
+    label = id_of(node, "a label")
+    if not is_label(label):
+        what = (
+            f"no run carries the label {shown(label)}: write 1 to 64 of `A-Za-z0-9_.:/-`, and several as `[one, two]`"
+        )
+        mistake(what, node.place)
+    return label
 
 
 def _count(fields: Fields, key: str) -> int | None:

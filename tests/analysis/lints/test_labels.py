@@ -29,3 +29,17 @@ def test_label_that_could_come_from_elsewhere_is_none_of_ours(tmp_path: Path) ->
     assert found(tmp_path / "a", 'context.run.labels.contains("mailed")') == []
     assert found(tmp_path / "b", 'context.run.labels.contains("untrusted")') == []
     assert found(tmp_path / "c", 'principal.scopes.contains("untrustd")') == []
+
+
+def test_label_in_other_case_is_a_slip_too(tmp_path: Path) -> None:
+    """A run carries labels as the tools have them, to the letter."""
+    said = "no tool here gives a run the label `UNTRUSTED`: did you mean `untrusted`?"
+
+    assert found(tmp_path / "a", 'context.run.labels.contains("UNTRUSTED")') == [said]
+
+
+def test_label_that_none_can_be_is_told(tmp_path: Path) -> None:
+    """Whoever gives it."""
+    said = "no run can carry the label `untrusted mail`: write 1 to 64 of `A-Za-z0-9_.:/-`"
+
+    assert found(tmp_path / "a", 'context.run.labels.contains("untrusted mail")') == [said]

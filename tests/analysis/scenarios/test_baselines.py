@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from agentguard.analysis.scenarios.baselines import Fitted, fit
 from agentguard.analysis.scenarios.coverage import survivors
@@ -17,8 +18,8 @@ from agentguard.cli.starter import write_new
 from agentguard.policy.baselines import ALL, chosen
 from agentguard.policy.grants import METHODS
 from agentguard.policy.offered import Offered, WrittenSchema
-from agentguard.policy.schema import OwnType, method_tool
-from agentguard.policy.values import Field, record_of
+from agentguard.policy.schema import GuardedTool, OwnType, method_tool
+from agentguard.policy.values import Field, Spend, record_of
 from tests.analysis.folders import RECORDS, records_folder
 from tests.cli.test_init import SERVERS, offered, works
 
@@ -151,3 +152,23 @@ def test_what_cannot_be_called_with_samples_has_no_case() -> None:
 
     assert "call: two" in made.files["scenarios/shared-principal.test.yaml"]
     assert "call: one" not in made.files["scenarios/shared-principal.test.yaml"]
+
+
+def test_what_a_call_spends_itself_is_no_part_of_what_a_case_says(tmp_path: Path) -> None:
+    """Where every tool spends, whether by an argument or by facts, a budget is still shown to the last digit."""
+    amount = record_of({"amount": Field(Annotated[Decimal, Spend("eur")])}, where="pay")
+    pages = record_of({"pages": Field(Annotated[int, Spend("eur")])}, where="print")
+    eur = ("eur",)
+    tools = (
+        Offered(tool=GuardedTool(name="pay", server="odd", input=amount, totals=eur)),
+        Offered(tool=GuardedTool(name="print", server="odd", input=record_of({}, where="a"), facts=pages, totals=eur)),
+    )
+    methods = tuple(Offered(tool=method_tool(method, "odd")) for method in METHODS)
+    for place, some in enumerate((tools, tools[:1], tools[1:])):
+        folder = tmp_path / str(place)
+        written = WrittenSchema(server="odd", offers=(*some, *methods))
+        fitted, made = folder_files(written, {}, observe=False, baselines=chosen(["budget"]))
+        write_new(folder, made)
+
+        assert (fitted.untested, dict(fitted.unfit)) == ((), {})
+        assert survivors(works(folder), open_suites(open_workspace(folder))).findings() == []

@@ -178,6 +178,11 @@ MISTAKES: Final = [
     ("run: { spent: { payments: -3 } }", "-3", "what was spent of `payments` is not negative: write 0.00 or more"),
     ("run: { labels: ['', a] }", "''", "a label wants 1 to 256 characters, got 0: shorten it"),
     (
+        "run: { labels: 'mail, untrusted' }",
+        "'mail, untrusted'",
+        "no run carries the label `mail, untrusted`: write 1 to 64 of `A-Za-z0-9_.:/-`, and several as `[one, two]`",
+    ),
+    (
         "run: { started_at: 2040-01-10T10:00:01Z }",
         "{ started_at",
         "the run's first call comes after this one: mend `started_at`",
