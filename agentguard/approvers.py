@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import socket
-import ssl
 import time
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import urlsplit
@@ -19,6 +17,7 @@ from agentguard.errors import ConfigurationError, Refusal
 from agentguard.identity.form import read_object
 from agentguard.identity.keys import acceptable
 from agentguard.model import Reason
+from agentguard.unreached import unreached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -142,7 +141,7 @@ class HTTPApprover:
                     with anyio.fail_after(self._timeout):
                         status, retry_after, answer = await self._post(client, body)
                 except (httpx2.TransportError, TimeoutError) as error:
-                    away_because = _unreached(error)
+                    away_because = unreached(error)
                 else:
                     if status == _OK:
                         return self._read(answer, request)
@@ -199,19 +198,3 @@ def _pause(retry_after: str, poll: float) -> float:
     if not (retry_after.isascii() and retry_after.isdigit() and len(retry_after) <= 4):  # noqa: PLR2004  digits of seconds
         return poll
     return min(max(float(retry_after), min(poll, _SHORTEST_PAUSE)), _LONGEST_PAUSE)
-
-
-def _unreached(error: BaseException) -> str:
-    """Return why nothing came, in words of ours: an exception's own may hold more."""
-    if isinstance(error, (TimeoutError, httpx2.TimeoutException)):
-        return "did not answer in time"
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLError):
-            return "could not be reached by TLS: check its certificate"
-        if isinstance(cause, socket.gaierror):
-            return "could not be found: check the name of its host"
-        if isinstance(cause, ConnectionRefusedError):
-            return "refused the connection: check that it runs, and its port"
-        cause = cause.__cause__ or cause.__context__
-    return f"could not be reached, {type(error).__qualname__}"

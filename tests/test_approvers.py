@@ -19,7 +19,8 @@ import pytest
 import uvicorn
 
 from agentguard import Approval, ApprovalRequest, ConfigurationError, HTTPApprover, Reason, Refusal
-from agentguard.approvers import SIGNATURE, _pause, _unreached
+from agentguard.approvers import SIGNATURE, _pause
+from agentguard.unreached import unreached
 from tests.approvals import ASKS, NO, Person, call
 from tests.tokens import Clock
 from tests.world import ERAS, Era, free_socket, make_world
@@ -258,7 +259,7 @@ def caused(error: BaseException, cause: BaseException) -> BaseException:
 )
 def test_service_that_cannot_be_reached_is_told_in_words_of_ours(error: BaseException, why: str) -> None:
     """An exception's own words may hold more than the log should."""
-    assert _unreached(error) == why
+    assert unreached(error) == why
 
 
 async def test_log_says_why_the_service_did_not_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

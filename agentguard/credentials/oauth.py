@@ -6,8 +6,6 @@ Each request has a connection of its own: whoever asks may do so from several ev
 
 from __future__ import annotations
 
-import socket
-import ssl
 import uuid
 from dataclasses import dataclass
 from functools import cache
@@ -22,8 +20,10 @@ from agentguard.identity.assertion import ASSERTION_TYPE, sign_assertion
 from agentguard.identity.form import read_object
 from agentguard.identity.keys import acceptable, metadata_urls
 from agentguard.lifecycle.keys import read_signing_key
+from agentguard.unreached import unreached
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from agentguard.lifecycle.keys import KeySource
@@ -226,7 +226,7 @@ class AuthorizationServer:
                                 return response.status_code, b"", ""
                     return response.status_code, bytes(body), ""
         except (httpx2.HTTPError, TimeoutError) as error:
-            return 0, b"", _unreached(error)
+            return 0, b"", unreached(error)
 
     def _proof(self) -> dict[str, str]:
         """Return what says who we are, good for one request."""
@@ -266,22 +266,6 @@ def _problems(issuer: str, client_id: str, endpoints: Endpoints | None, timeout:
 def _tls() -> ssl.SSLContext:
     """Return whom we trust, read once: that takes longer than a whole request."""
     return httpx2.create_ssl_context()
-
-
-def _unreached(error: BaseException) -> str:
-    """Return why nothing came, in words of ours: an exception's own may hold more."""
-    if isinstance(error, (TimeoutError, httpx2.TimeoutException)):
-        return "did not answer in time"
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLError):
-            return "could not be reached by TLS: check its certificate"
-        if isinstance(cause, socket.gaierror):
-            return "could not be found: check the name of its host"
-        if isinstance(cause, ConnectionRefusedError):
-            return "refused the connection: check that it runs, and its port"
-        cause = cause.__cause__ or cause.__context__
-    return f"could not be reached, {type(error).__qualname__}"
 
 
 def _fail(issuer: str, what: str, *, retry: bool = False) -> NoReturn:
