@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agentguard.adapters.elicitation import Rounds
 from agentguard.adapters.mcp import Adapter
+from agentguard.credentials.containment import stops
 from agentguard.credentials.leases import Leases
+from agentguard.credentials.live import Place
 from agentguard.credentials.logs import LOGS
 from agentguard.enforce import Enforcer, Setting
 from agentguard.errors import ConfigurationError
@@ -18,6 +21,7 @@ from agentguard.evidence.trail import Trail
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.gate import Lender
 from agentguard.reloading import versions_of
+from agentguard.running import IN_SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +95,7 @@ class Attaching:
             private=private,
             clock=self.clock,
             entropy=secrets.token_bytes,
+            stops=partial(stops, place=Place.RECORD),
         )
 
     def enforcer(
@@ -136,6 +141,7 @@ class Attaching:
             )
             gate.lender = Lender(leases, book.credentials)
         LOGS.install()
+        trail.spans.look_through(IN_SPANS)
         Adapter(
             book,
             enforcer,

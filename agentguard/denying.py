@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from agentguard.call import Denial
-from agentguard.errors import Refusal, raised
+from agentguard.errors import AccessDenied, Refusal, raised
 from agentguard.evidence.vocabulary import Outcome
 from agentguard.model import Decision, Effect, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from anyio import CancelScope
+
     from agentguard.evidence.runs import LiveRuns
     from agentguard.evidence.trail import Trace
+    from agentguard.running import Ran
 
 _LOG: Final = logging.getLogger("agentguard")
 
@@ -49,6 +52,41 @@ class Denying:
         trace.close()
         self._runs.denied(trace.invocation, trace.span)
         return Denial(named)
+
+    def let_out(self, trace: Trace, ran: Ran, scope: CancelScope, end: Exception | None) -> None:
+        """Take steps 8 and 9: return if what the tool returned may be handed out.
+
+        Args:
+            trace: The call's evidence.
+            ran: What came of the tool.
+            scope: What it ran in.
+            end: Why its run has no authority any more, if it has not.
+
+        Raises:
+            Denial: It is withheld.
+            Exception: What the tool raised.
+        """
+        # A tool that swallows its cancellation, or runs in a thread, may have had its effect
+        # all the same; the record says so.
+        if scope.cancel_called or end is not None:
+            outcome = Outcome.CANCELLED if scope.cancelled_caught else Outcome.WITHHELD
+            error = end or Refusal(Reason.EXPIRED)
+            # Without a decision, it ended while it was still being judged.
+            raise self.deny(trace, error) if trace.decision is None else self.end(trace, trace.decision, error, outcome)
+        decision, failure = cast("Decision", trace.decision), ran.failure
+        if ran.leaks:
+            raise self.end(trace, decision, Refusal(Reason.CREDENTIAL_LEAK), Outcome.WITHHELD)
+        if isinstance(failure, Refusal):
+            # Something of ours that the tool cannot be without, such as a credential or the store.
+            _LOG.warning("what decision %s allowed could not go on: %s", decision.id, raised(failure))
+            raise self.end(trace, decision, failure, Outcome.FAILED)
+        if isinstance(failure, AccessDenied) and not ran.began:
+            trace.ended(Outcome.CANCELLED, reason=failure.decision.reason)
+            raise failure
+        if failure is not None:
+            trace.ended(Outcome.FAILED, error=failure)
+            raise failure
+        trace.ended(Outcome.COMPLETED)
 
     def end(self, trace: Trace, decision: Decision, error: BaseException, outcome: Outcome) -> Denial:
         """Return the denial of a call that was allowed, under the id of its decision."""

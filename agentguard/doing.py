@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentguard.errors import ConfigurationError
-from agentguard.guarded import check_label
-from agentguard.lifecycle.tally import Change
+from agentguard.lifecycle.tally import Change, is_label
 from agentguard.policy.problem import did_you_mean
-from agentguard.policy.values import decimal_units
-from agentguard.running import current_invocation
+from agentguard.policy.values import decimal_units, is_total
+from agentguard.running import running, totals_of_running
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -33,9 +32,12 @@ class Doing:
         Raises:
             LookupError: If no guarded tool is running here.
             ConfigurationError: If a run cannot carry it.
-            Refusal: If it cannot be kept: let it pass, so that the tool fails.
+            Refusal: If it cannot be kept: the tool has failed then, whatever it makes of that.
         """
-        check_label(label, "guard.label")
+        if not is_label(label):
+            # It may be a stranger's words, and the agent is told what a tool raises.
+            message = "guard.label wants 1 to 64 of `A-Za-z0-9_.:/-`, got something else: name it like `untrusted`"
+            raise ConfigurationError(message)
         self._add(Change(labels=frozenset((label,))))
 
     def spend(self, total: str, amount: Decimal | float) -> None:
@@ -52,12 +54,13 @@ class Doing:
         Raises:
             LookupError: If no guarded tool is running here.
             ConfigurationError: If no tool declares the total, or the amount is none.
-            Refusal: If it cannot be kept, or the total would be more than Cedar's decimal holds.
+            Refusal: As for `label`; or if the total would be more than Cedar's decimal holds.
         """
         totals = () if self._enforcer is None else self._enforcer.in_force.policies.totals
-        if total not in totals:
+        # The server may have another tool in its place by now.
+        if total not in totals and total not in totals_of_running():
             known = did_you_mean(str(total), totals) if totals else "give the tool spends="
-            message = f"no tool of this server spends `{total}`: {known}"
+            message = f"no tool of this server spends {f'`{total}`' if is_total(total) else 'that'}: {known}"
             raise ConfigurationError(message)
         units = decimal_units(amount)
         if units is None or units < 0:
@@ -66,8 +69,13 @@ class Doing:
         self._add(Change(spent={total: units}))
 
     def _add(self, change: Change) -> None:
-        invocation = current_invocation()
+        doing = running()
         if self._enforcer is None:
             message = "no guarded tool is running here: this guard is not attached"
             raise LookupError(message)
-        self._enforcer.tallying.add(invocation, change)
+        try:
+            self._enforcer.tallying.add(doing.invocation, change)
+        except Exception as error:
+            # A tool that catches it has a result all the same.
+            doing.unkept.append(error)
+            raise

@@ -36,6 +36,7 @@ from agentguard.evidence.vocabulary import Outcome, RecordKind
 from agentguard.inforce import InForce
 from agentguard.judging import Judging
 from agentguard.lifecycle.calls import LiveCalls
+from agentguard.lifecycle.tally import Change
 from agentguard.model import Decision, Reason
 from agentguard.policy.engine import never
 from agentguard.previewing import Previewing
@@ -202,11 +203,11 @@ class Enforcer:
             Exception: Whatever *body* raises.
         """
         trace = self._s.trail.begin(rule.tool.name, call.facts)
-        ran = Ran()
+        ran, change = Ran(), Change()
         scope = anyio.CancelScope()
         try:
             with scope:
-                await self._admit(call, rule, arguments, scope, trace)
+                change = await self._admit(call, rule, arguments, scope, trace)
                 # 7. Run. What the tool raises is withheld like what it returns.
                 ran = await self._contained(call, rule, trace).run(body)
         except Denial as denial:
@@ -224,27 +225,10 @@ class Enforcer:
             raise
         finally:
             self._live.remove(trace.invocation, scope)
-        # 8. Withhold. A tool that swallows its cancellation, or runs in a thread, may have
-        # had its effect all the same; the record says so.
-        end = self._end_of(trace.invocation)
-        if scope.cancel_called or end is not None:
-            outcome = Outcome.CANCELLED if scope.cancelled_caught else Outcome.WITHHELD
-            error = end or Refusal(Reason.EXPIRED)
-            if trace.decision is None:
-                # It ended while it was still being judged.
-                raise self._denying.deny(trace, error)
-            raise self._denying.end(trace, trace.decision, error, outcome)
-        decision, failure = cast("Decision", trace.decision), ran.failure
-        if ran.leaks:
-            raise self._denying.end(trace, decision, Refusal(Reason.CREDENTIAL_LEAK), Outcome.WITHHELD)
-        # 9. Record the outcome.
-        if isinstance(failure, Refusal):
-            # Something of ours that the tool cannot be without, such as a credential or the store.
-            raise self._denying.end(trace, decision, failure, Outcome.FAILED)
-        if failure is not None:
-            trace.ended(Outcome.FAILED, error=failure)
-            raise failure
-        trace.ended(Outcome.COMPLETED)
+        if not ran.began:
+            await self.tallying.give_back(cast("Invocation", trace.invocation), change)
+        # 8. Withhold, and 9. Outcome.
+        self._denying.let_out(trace, ran, scope, self._end_of(trace.invocation))
         return cast("T", ran.result)
 
     def _contained(self, call: Call, rule: Rule, trace: Trace) -> Contained:
@@ -254,14 +238,14 @@ class Enforcer:
             Denial: Its secrets cannot be looked for.
         """
         try:
-            return Contained(self._s.trail, trace, cast("Invocation", trace.invocation), call.token, rule.tool.name)
+            return Contained(self._s.trail, trace, cast("Invocation", trace.invocation), call.token, rule.tool)
         except Exception as error:  # noqa: BLE001  nothing of the tool has run yet
             raise self._denying.deny(trace, error) from None
 
     async def _admit(
         self, call: Call, rule: Rule, arguments: Mapping[str, object], scope: anyio.CancelScope, trace: Trace
-    ) -> None:
-        """Take steps 1 to 6: return if the tool may run, raise Denial if not."""
+    ) -> Change:
+        """Take steps 1 to 6: return what was counted if the tool may run, raise Denial if not."""
         trace.policies = self.in_force.policies
         try:
             await self._identify(call, scope, trace)
@@ -274,7 +258,7 @@ class Enforcer:
 
             answered, outcome = await self._decided(call, await self._judge(call, rule, arguments, trace), again, trace)
             for request, decision in outcome:
-                trace.resource, trace.run = request.resource, request.context["run"]
+                trace.resource, trace.run, trace.above = request.resource, request.context["run"], request.runs[:-1]
                 named = trace.decided(decision)
                 self.shadow.judged(trace, request, named)
                 if not named.allowed:
@@ -299,13 +283,16 @@ class Enforcer:
             if isinstance(error, Exception) or is_stray(error):
                 raise self._denying.deny(trace, error) from None
             raise
+        return answered.judged.change
 
     async def _decided(
         self, call: Call, judged: Judged, again: Callable[[], Awaitable[Judged]], trace: Trace
     ) -> tuple[Answer, Counted]:
         """Take step 5, and count the call by what its run has done when that is known for sure."""
         for _ in range(MOST_TRIES):
-            # 5. Approval.
+            # 5. Approval. Nobody is asked about what the run had done a while ago.
+            if judged.liftable and not judged.tallied.rests_on(await self.tallying.fresh(judged.invocation)):
+                judged = await again()
             answered = await self._asking.settle(call, judged, again, trace)
             # 6. Record: in the tallies first, so that what is on record has counted.
             outcome = await counted(

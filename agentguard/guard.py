@@ -325,7 +325,7 @@ class Guard(Doing):
             enter=self._gate.enter,
             enter_raw=self._gate.enter_raw,
             unguarded=unguarded,
-            credentials=self._given.broker is not None,
+            credentials=self._credentials,
         )
         if (collected := COLLECTING.get()) is not None:
             collected.guarded.append((server, book, part_for(self._folder, surface.name)))

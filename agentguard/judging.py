@@ -228,7 +228,7 @@ class Judging:
         tallied = await self._tallied(call, rule, context, invocation, now)
         records = tallied.records(policies.totals)
         context["run"] = records[-1]
-        trace.run = context["run"]
+        trace.run, trace.above = records[-1], records[:-1]
         trace.came_by(call.transport, now)
         trace.input = context["input"]
         trace.inputs = _recorded(rule, context["input"], trace.private)

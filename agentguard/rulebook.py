@@ -26,7 +26,7 @@ from agentguard.raw import RawTool
 from agentguard.request import ResourceTemplate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from agentguard.adapters.surface import Registered, Surface
     from agentguard.compiling import Terms
@@ -90,7 +90,7 @@ class Rulebook:
         enter: Callable[[GuardedFunction, tuple[Any, ...], dict[str, Any]], Awaitable[Any]],
         enter_raw: Enter,
         unguarded: Unguarded = "deny",
-        credentials: bool = False,
+        credentials: Collection[str] = (),
     ) -> None:
         self.surface = surface
         self.compiling = Compiling(terms)
@@ -106,7 +106,11 @@ class Rulebook:
         self._learning = anyio.Lock()
         self.methods: Mapping[str, Rule] = {method: Rule(tool=method_tool(method, surface.name)) for method in METHODS}
         template = ResourceTemplate(type="Credential", argument="credential")
-        self.credentials = Rule(tool=credential_tool(surface.name), resource=template) if credentials else None
+        # Which credential it is, and for which tool, are names of the server's own, and no secrets.
+        self.credentials: Rule | None = None
+        if credentials:
+            tool = credential_tool(surface.name, credentials)
+            self.credentials = Rule(tool=tool, resource=template, record_inputs=("credential", "tool"))
 
     def begin(self) -> tuple[PolicySet, PolicySet | None]:
         """Learn what the server offers now; return what judges it, and what does in the shadow.

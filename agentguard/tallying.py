@@ -12,7 +12,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -257,6 +257,14 @@ class Tallying:
                     await self._waited(partial(self.add, invocation, change, server=server, origin=origin))
         except Exception as error:  # noqa: BLE001  it is denied in any case
             _LOG.error("a denial could not be counted for its run: %s", raised(error))
+
+    async def give_back(self, invocation: Invocation, change: Change) -> None:
+        """Take back what a call added that never began: nothing of its tool ran. If it cannot be, it stays counted."""
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._waited(partial(self.add, invocation, replace(change, back=True)))
+        except Exception as error:  # noqa: BLE001  the call has failed in any case
+            _LOG.error("a call that never began stays counted for its run: %s", raised(error))
 
     async def _waited(self, ask: Callable[[], T]) -> T:
         """Return what the store says, without keeping others waiting for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -208,7 +209,8 @@ async def test_four_eyes_hold_where_names_have_an_alias(approver: str, runs: boo
     world = make_world(tmp_path, policies=FOUR_EYES, approver=desk, attach=False)
     trusted = [TrustedIssuer(issuer=f"https://{alias}.example", alias=alias) for alias in ("corp", "other")]
     keys = {one.issuer: FixedKeys(world.issuer.jwks()) for one in trusted}
-    world.guard._verifier = InvocationVerifier(*trusted, audience=AUDIENCE, keys=keys)
+    verifier = InvocationVerifier(*trusted, audience=AUDIENCE, keys=keys)
+    world.guard._given = dataclasses.replace(world.guard._given, verifier=verifier)
     world.guard.attach(world.server, identity="meta")
 
     with acting_as("corp|reader", user="corp|alice", prefix="corp|"):

@@ -1,13 +1,14 @@
 """Credentials in a guarded server: who gets one, who sees it, and when it ends."""
 
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import pytest
 from mcp_types import CallToolResult
 
-from agentguard import ConfigurationError, Credential, Guard, UnsafeMemoryState
+from agentguard import ConfigurationError, Credential, Guard, PolicyError, Spend, UnsafeMemoryState
 from agentguard.credentials.leases import Leases
 from agentguard.errors import CredentialError
 from tests.credentials.lending import Office, until
@@ -253,6 +254,7 @@ def test_a_parameter_that_a_caller_could_fill_is_refused(tmp_path: Path) -> None
     options: dict[str, Any] = {"issuer": ISSUER, "audience": "http://127.0.0.1/mcp", "state": UnsafeMemoryState()}
     guard = Guard(tmp_path / "policies", broker=Office(time.time), **options)
     crm, mail = guard.credential("crm"), guard.credential("mail")
+    assert repr(crm) == "guard.credential('crm')"
 
     async def default(crm: Credential = crm) -> None: ...  # type: ignore[assignment]
     async def anything(crm: Any = crm) -> None: ...
@@ -275,3 +277,48 @@ async def test_a_credential_is_for_a_running_tool_alone(tmp_path: Path) -> None:
     with pytest.raises(LookupError):
         await world.guard.credential("crm")
     assert office.asked == []
+
+
+async def test_a_call_that_never_began_has_spent_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its credential could not be had, or was forbidden, so nothing was paid; the log says why."""
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool(labels={"paid"})
+        async def pay(
+            amount: Annotated[Decimal, Spend("payments")], crm: Annotated[Credential, world.guard.credential("crm")]
+        ) -> str:
+            world.ran.append("pay")
+            raise ValueError
+
+    office = Office(time.time)
+    policies = LENT + (
+        '@id("budget") forbid (principal, action, resource) when '
+        '{ context.run.spent.payments.greaterThan(decimal("10.0")) };'
+    )
+    world = make_world(tmp_path, policies=policies, extend=extend, broker=office)
+    office.answers["issue"] = [CredentialError("the bank is closed"), CredentialError("the bank is closed")]
+    for _ in range(2):
+        assert meta(await called(world, "pay", amount="6"))["reason"] == "unavailable"
+    assert world.ran == []
+    assert "the bank is closed" in caplog.text
+    kept = world.records("outcome")[-1]
+    assert kept["agentguard.execution.outcome"] == "cancelled"
+    assert kept["agentguard.execution.reason"] == "credential_unavailable"
+    # What began counts, whatever became of it.
+    assert (await called(world, "pay", amount="6")).is_error
+    assert world.ran == ["pay"]
+    assert meta(await called(world, "pay", amount="6"))["reason"] == "denied"
+    state = world.records()[-1]
+    assert state["agentguard.run_state.spent"] == ["payments=12.0000"]
+    assert state["agentguard.run_state.calls"] == 1
+    assert state["agentguard.run_state.labels"] == ["paid"]
+    leases_of(world).close()
+
+
+def test_policy_on_a_credential_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    """A forbid with a slip of the pen would let the credential be had."""
+    policies = f'{LENT}\n@id("no-crm") forbid (principal, action == {ISSUE}, resource == Credential::"crmm");'
+
+    with pytest.raises(PolicyError, match=r"no credential is called `crmm`: did you mean `crm`\?"):
+        make(tmp_path, policies=policies)

@@ -45,7 +45,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "policy.values",
     ),
     ("approval", "request"),
-    ("atend", "cancelled", "private", "spending", "unkept"),
+    ("atend", "cancelled", "private", "spending", "unkept", "unreached"),
     ("evidence", "identity", "lifecycle", "policy"),
     ("credentials",),
     ("call", "compiling", "evidence.ends", "evidence.followed", "evidence.runs", "watching"),

@@ -20,6 +20,7 @@ from mcp_types import InputRequiredResult
 
 from agentguard.credentials.lending import lent
 from agentguard.errors import ConfigurationError
+from agentguard.running import before_it_begins
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -114,8 +115,10 @@ class Injected:
         Raises:
             Exception: Whatever a resolver or a dependency raises.
         """
-        for name, lending in self.credentials.items():
-            given[name] = await lending
+        if self.credentials:
+            with before_it_begins(self.credentials):
+                for name, lending in self.credentials.items():
+                    given[name] = await lending
         question = await self._resolve(given, arguments)
         if question is not None or self.dependencies is None:
             yield question

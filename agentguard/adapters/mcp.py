@@ -24,6 +24,7 @@ from agentguard.adapters.changes import LISTEN, Changes
 from agentguard.adapters.listing import Listing, is_kept, unshared
 from agentguard.adapters.misfit import UNFIT, has_no_escapes, hearing, unfit
 from agentguard.adapters.origin import origin
+from agentguard.adapters.outgoing import Outgoing
 from agentguard.adapters.reading import Reading
 from agentguard.adapters.stepup import step_up, with_step_up
 from agentguard.adapters.surface import Offer
@@ -158,7 +159,10 @@ class Adapter:
         call.step_up = step_up(ctx.request, ctx.request_id)
         outer, request = self._current.set(call), _REQUEST.set(call)
         try:
-            result = await self._rounds.begin(ctx, call).answer(lambda own: handler(own, call, call_next))
+            outgoing = Outgoing(ctx, call, self._enforcer)
+            result = await outgoing.answer(
+                self._rounds.begin(ctx, call).answer(lambda own: handler(own, call, call_next))
+            )
             return unshared(result, await self._left(call)) if is_kept(result) else result
         finally:
             # A task that the tool left behind still sees this call: it must not act by it.

@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from agentguard.analysis.lints.lint import listed
 from agentguard.analysis.scenarios.baselines import Fitted, fit
 from agentguard.analysis.workspace import open_workspace
 from agentguard.cli.output import draw, result, result_json, say
@@ -21,7 +22,11 @@ from agentguard.errors import ConfigurationError
 from agentguard.model import printable
 from agentguard.policy.baselines import ALL, NAMES, Baseline, baselines, chosen
 from agentguard.policy.folder import POLICY_SUFFIX, WRITTEN
+from agentguard.policy.offered import WrittenSchema
 from agentguard.policy.several import COMMON, SERVERS
+
+SHOWS: Final = "calls that show it"
+"""What scenarios of a baseline are for."""
 
 _WHOLE: Final = 56
 
@@ -144,7 +149,7 @@ def add(
             }
         )
         return
-    _tell(folder, fitted, changed, asked, workspace.written.server)
+    _tell(folder, fitted, changed, asked, workspace.written)
 
 
 def told_json(fitted: Fitted, asked: Iterable[Baseline]) -> dict[str, object]:
@@ -156,7 +161,7 @@ def told_json(fitted: Fitted, asked: Iterable[Baseline]) -> dict[str, object]:
     }
 
 
-def tell_rest(fitted: Fitted) -> None:
+def tell_rest(fitted: Fitted, asked: Iterable[Baseline], written: WrittenSchema) -> None:
     """Say what was left out, and what somebody has to do by hand."""
     for name, why in fitted.unfit.items():
         say(f"agentguard: left out {name}: {printable(why)}")
@@ -164,6 +169,13 @@ def tell_rest(fitted: Fitted) -> None:
         say(
             f"agentguard: no call was found that shows all that {name} stops: "
             "write cases for it, as the how-to on baseline policies shows them"
+        )
+    unsaid = [offered.tool.name for offered in written.offers if not offered.annotated]
+    by = [one.name for one in asked if one.is_of_annotations and one.file in fitted.files]
+    if unsaid and by:
+        say(
+            "agentguard: a tool without annotations counts as destructive and open-world, as MCP says, for "
+            f"{' and '.join(by)} too: annotate {printable(listed(unsaid, most=5))} in the server"
         )
 
 
@@ -178,18 +190,17 @@ def files_table(folder: Path, rows: Iterable[tuple[str, str]]) -> Table:
     return listed
 
 
-def _tell(folder: Path, fitted: Fitted, changed: Mapping[str, str], asked: Iterable[Baseline], server: str) -> None:
+def _tell(
+    folder: Path, fitted: Fitted, changed: Mapping[str, str], asked: Sequence[Baseline], written: WrittenSchema
+) -> None:
     said = {baseline.file: baseline.says for baseline in asked}
-    listed = files_table(
+    table = files_table(
         folder,
-        [
-            (name, said.get(name, "calls that show it") if name in changed else "is there already")
-            for name in fitted.files
-        ],
+        [(name, said.get(name, SHOWS) if name in changed else "is there already") for name in fitted.files],
     )
     count = f"wrote {len(changed)} file{'' if len(changed) == 1 else 's'}" if changed else "nothing is new"
-    draw(f"{count} for server `{printable(server)}`", listed, "")
-    tell_rest(fitted)
+    draw(f"{count} for server `{printable(written.server)}`", table, "")
+    tell_rest(fitted, asked, written)
     result("read them, adapt their numbers, and then:")
     for command in ("check", "test"):
         result(printable(f"  agentguard {command} {shlex.quote(str(folder))}{' --mutate' * (command == 'test')}"))

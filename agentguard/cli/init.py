@@ -28,6 +28,7 @@ from agentguard.analysis.scenarios.starting import (
 )
 from agentguard.analysis.workspace import open_workspace
 from agentguard.cli.baselines import (
+    SHOWS,
     BaselineOption,
     ListOption,
     OverwriteOption,
@@ -140,6 +141,7 @@ def init(
     fitted, made = folder_files(written, types, observe=observe, named=called, baselines=asked)
     check_fit(fitted, baseline, written.server)
     ready = {one.file: one.says for one in asked if one.file in fitted.files}
+    ready |= {one.suite: SHOWS for one in asked if one.suite in fitted.files}
     made |= {_README: _readme(folder, named, ready, observe=observe), **_editor_files()}
     write_new(folder, made)
     if as_json:
@@ -154,7 +156,7 @@ def init(
         )
         return
     _tell(folder, made, written, named, ready, observe=observe)
-    tell_rest(fitted)
+    tell_rest(fitted, asked, written)
 
 
 def _check_free(folder: Path) -> None:

@@ -60,7 +60,7 @@ class Answer:
 
     Attributes:
         access_token: The token.
-        refresh_token: What gets the next one, if it came.
+        refresh_token: What gets the next one, if it came and could be sent.
         members: All that was said.
     """
 
@@ -106,10 +106,8 @@ def read_answer(body: bytes) -> Answer:
     token, refresh = members.get("access_token"), members.get("refresh_token")
     if type(token) is not str or len(token) not in SECRET_CHARACTERS or _TOKEN.fullmatch(token) is None:
         _refuse("answered with no `access_token` that a request could carry")
-    if refresh is not None and not (
-        type(refresh) is str and len(refresh) in SECRET_CHARACTERS and _PRINTABLE.fullmatch(refresh)
-    ):
-        _refuse("answered with a `refresh_token` that is no text")
+    if type(refresh) is not str or len(refresh) not in SECRET_CHARACTERS or _PRINTABLE.fullmatch(refresh) is None:
+        refresh = None
     return Answer(access_token=token, refresh_token=refresh, members=members)
 
 
@@ -126,6 +124,8 @@ def check_answer(answer: Answer, *, scopes: Collection[str], longest: int, excha
         CredentialError: It is something else.
     """
     members = answer.members
+    if answer.refresh_token != members.get("refresh_token"):
+        _refuse("answered with a `refresh_token` that is no text")
     kind = members.get("token_type")
     # RFC 6749 section 7.1: a client must not use a token whose type it does not understand.
     # One that is bound to a key (DPoP) would be refused as a plain bearer token.

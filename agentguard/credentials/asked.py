@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from agentguard.cancelled import is_stray
 from agentguard.errors import CredentialError, raised
 
 if TYPE_CHECKING:
@@ -36,23 +35,31 @@ async def asked(operation: Callable[[], Awaitable[T]], seconds: float) -> T:
     Raises:
         FailedError: It took longer, or raised something.
     """
-    try:
-        with anyio.fail_after(seconds):
-            # In a task of its own: one that cancels the task that it runs in must cancel none of ours.
-            return await asyncio.create_task(_answer(operation))
-    except TimeoutError:
-        raise FailedError(detail=f"the broker did not answer in {seconds} s", retry=True) from None
-    except asyncio.CancelledError as error:
-        if not is_stray(error):
-            raise
-        raise FailedError(detail=raised(error), retry=None) from None
+    late = FailedError(detail=f"the broker did not answer in {seconds} s", retry=True)
+    answers: list[T | FailedError] = []
+
+    async def alone() -> None:
+        answers.append(await _answer(operation, late))
+
+    with anyio.move_on_after(seconds) as limit:
+        # In a task of its own: one that cancels the task that it runs in must cancel none of ours.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(alone)
+    if not answers:
+        answers.append(late if limit.cancelled_caught else FailedError(detail="the broker was cancelled", retry=None))
+    answer = answers[0]
+    if isinstance(answer, FailedError):
+        raise answer
+    return answer
 
 
-async def _answer(operation: Callable[[], Awaitable[T]]) -> T:
+async def _answer(operation: Callable[[], Awaitable[T]], late: FailedError) -> T | FailedError:
     try:
         return await operation()
-    except (TimeoutError, asyncio.CancelledError):
+    except asyncio.CancelledError:
         raise
+    except TimeoutError:
+        return late
     except BaseException as error:  # noqa: BLE001  it ends this one operation, and never the thread that all share
-        retry = error.retry if isinstance(error, CredentialError) else None
-        raise FailedError(detail=raised(error), retry=retry) from None
+        # Returned, since what is raised here would take along what the broker raised.
+        return FailedError(detail=raised(error), retry=error.retry if isinstance(error, CredentialError) else None)

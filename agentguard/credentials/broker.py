@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from agentguard.credentials.credential import BEARER
-from agentguard.credentials.leaks import SHORTEST
+from agentguard.credentials.leaks import SHORTEST, Secret, find
 from agentguard.errors import ConfigurationError, CredentialError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class IssuedCredential:
         if not _is_name(self.lease_id):
             yield f"a lease id that is no printable text of 1 to {NAME_CHARACTERS} characters"
         # It goes into records, and to whoever reads them.
-        if any(one in self.lease_id for one in held):
+        if any(_tells(self.lease_id, one) for one in held):
             yield "a lease id that holds the secret"
         if not _is_name(self.token_type):
             yield "no type of the credential"
@@ -163,6 +163,14 @@ def names_of(broker: CredentialBroker) -> frozenset[str]:
             message = f"`broker` wants names of 1 to {NAME_CHARACTERS} printable characters, got `{name!r}`: change it"
             raise ConfigurationError(message)
     return frozenset(given)
+
+
+def _tells(text: str, secret: str) -> bool:
+    try:
+        return find(text, (Secret("secret", secret),)) is not None
+    except ValueError:
+        # It cannot be told apart from ordinary text, and whoever holds it refuses it.
+        return secret in text
 
 
 def _is_name(value: object) -> bool:

@@ -11,6 +11,7 @@ what stops it asks `stops`.
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import suppress
 from contextvars import ContextVar
@@ -35,7 +36,7 @@ UNREADABLE: Final = "unreadable"
 """What is named where a value could not be looked through: it is stopped as well."""
 
 _TOKENS: Final = 256
-
+_LOG: Final = logging.getLogger("agentguard")
 
 _CURRENT: Final[ContextVar[Containment | None]] = ContextVar("agentguard_containment", default=None)
 # Whoever is told writes a record and may log: what comes of that is not told again.
@@ -117,8 +118,8 @@ class Containment:
         """Return the name of a secret that a value holds, and tell of it; None if it may be handed out.
 
         Args:
-            value: Whatever the tool returned, or the exception that it raised.
-            place: Which of the two.
+            value: Whatever the tool returned, raised or sends.
+            place: Which of these.
 
         Returns:
             Also `UNREADABLE`, where a value cannot be looked through: an iterator, which
@@ -136,10 +137,14 @@ class Containment:
         return name
 
     def leaked(self, place: Place, name: str) -> None:
-        """Tell that a secret would have come out."""
-        if (place, name) not in self._seen:
-            self._seen.add((place, name))
+        """Tell that a secret would have come out. It is stopped, recorded or not."""
+        if (place, name) in self._seen:
+            return
+        self._seen.add((place, name))
+        try:
             self._told(place, name)
+        except Exception:  # noqa: BLE001  evidence that cannot be written makes nothing go out
+            _LOG.error("`%s` was stopped in the %s of a call, and that could not be recorded", name, place)
 
 
 def runs_another(run: Hashable) -> bool:

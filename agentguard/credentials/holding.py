@@ -80,10 +80,9 @@ class Holding:
 
     def release(self, lease: Lease) -> None:
         """Give one back, unless that is done already, or there is nothing to give back."""
-        if self.drop(lease):
-            lease.given_back = True
-            if not lease.is_spent(self._clock(), self._monotonic()):
-                self.returns.add(lease)
+        lease.given_back = True
+        if self.drop(lease) and not lease.is_spent(self._clock(), self._monotonic()):
+            self.returns.add(lease)
 
     async def end(self, ended: Ended) -> None:
         """Give back what belongs to runs that were ended."""

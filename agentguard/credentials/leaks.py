@@ -11,7 +11,8 @@ Found are, wherever they begin and whatever stands around them: the plain text; 
 base64url, padded or not; hex in either case, also in pairs with ``:``, ``-`` or a blank
 between; percent-encoding of what has to be encoded, as paths, queries and forms do it, and
 of every byte; JSON and HTML escapes of signs, and escapes (``\x41``, ``\u0041``) of every
-character. Line ends within any of them do not matter (MIME, PEM). Where such lines were put
+character; what Python's ``repr`` shows of it, what quotes in a shell or YAML make of it, and
+each of these within JSON. Line ends within any of them do not matter (MIME, PEM). Where such lines were put
 into JSON as text, so that they end in ``\n``, a short secret can be missed that two of them
 share.
 
@@ -159,7 +160,8 @@ def _forms(core: str) -> Iterator[bytes]:
     for form in {core, *_base64(raw)}:
         for escaped in (*_escaped(form), *_quoted(form)):
             yield escaped.encode("utf-8", "surrogatepass")
-    yield html.escape(core).encode("utf-8", "surrogatepass")
+    for written in (html.escape(core), *_written(core)):
+        yield written.encode("utf-8", "surrogatepass")
     for digits in (raw.hex("|"), raw.hex("|").upper()):
         for between in ("", ":", "-", " "):
             yield digits.replace("|", between).encode()
@@ -187,6 +189,19 @@ def _escaped(form: str) -> Iterator[str]:
             careful = "".join([f"\\u{ord(c):{digits}}" if c in _SIGNS else c for c in form])
             for slash in ("/", "\\/", f"\\u{ord('/'):{digits}}"):
                 yield careful.replace("/", slash)
+
+
+def _written(core: str) -> Iterator[str]:
+    """Yield a text as Python shows it, or a shell or YAML wants it; each also within JSON."""
+    raw = core.encode("utf-8", "surrogatepass")
+    # The other quotes come first, so that it has to choose these.
+    shown = {repr(f'"{core}')[2:-1], ascii(f'"{core}')[2:-1], repr(b'"' + raw)[3:-1]}
+    shown |= {one.replace("\\'", "'") for one in shown}
+    quoted = {core.replace("'", instead) for instead in ("'\\''", "'\"'\"'", "''")}
+    for one in (json.dumps(core)[1:-1], json.dumps(core, ensure_ascii=False)[1:-1], *shown, *quoted):
+        yield one
+        yield json.dumps(one)[1:-1]
+        yield json.dumps(one, ensure_ascii=False)[1:-1]
 
 
 def _quoted(form: str) -> Iterator[str]:

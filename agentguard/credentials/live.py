@@ -24,8 +24,10 @@ class Place(StrEnum):
 
     RESULT = "result"
     EXCEPTION = "exception"
+    MESSAGE = "message"
     LOG = "log"
     SPAN = "span"
+    RECORD = "record"
 
 
 Told = Callable[[Place, str], object]

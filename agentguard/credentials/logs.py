@@ -1,19 +1,21 @@
 """Log lines: one that holds a secret is replaced by a line that says so.
 
 Python has two public places where a record comes by while it is made, and both are used.
-The *factory* sees message, arguments, exception and stack, also of records that came over
-a socket. `logging.Logger.makeRecord` sees ``extra=``, which is added after that.
+The *factory* sees message, arguments, exception and stack. `logging.Logger.makeRecord` sees
+what is added after that: ``extra=``, and what others' factories add. A factory that somebody
+sets later stands in ours from the next call of a tool on.
 
 What does not come by: what is printed, or sent by a library's own means; the ``extra=`` of
-a class of loggers that makes records by itself; anything, once somebody sets a factory that
-does not call the one before it; objects that change after their record was made; what a
-traceback shows of local variables, for those that do.
+a class of loggers that makes records by itself; what a filter adds; the records of other
+processes; objects that change after their record was made; what a traceback shows of local
+variables, for those that do.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import weakref
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,11 +23,12 @@ from agentguard.credentials.containment import stops
 from agentguard.credentials.live import LIVE, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from agentguard.credentials.live import Live
 
 _WITHHELD: Final = "[credential]"
+_USUAL: Final = frozenset(vars(logging.makeLogRecord({})))
 
 
 class LogContainment:
@@ -35,22 +38,31 @@ class LogContainment:
         self._live = live
         self._lock = Lock()
         self._on = False
+        # Whoever put another in the place of one may put that one back.
+        self._ours: weakref.WeakSet[Callable[..., logging.LogRecord]] = weakref.WeakSet()
         self._hooked = False
 
     def install(self) -> None:
-        """Look through every record from now on. Once is enough, more often does no harm."""
+        """Look through every record from now on.
+
+        Once is enough, unless somebody sets a factory of his own afterwards: more often does no harm.
+        """
+        if self._on and logging.getLogRecordFactory() in self._ours:
+            return
         with self._lock:
             self._on = True
+            if logging.getLogRecordFactory() not in self._ours:
+                self._hook_factory()
             if not self._hooked:
                 self._hooked = True
-                self._hook()
+                self._hook_loggers()
 
     def remove(self) -> None:
         """Look through no more records. What was put in their way stays there, and lets all pass."""
         self._on = False
 
-    def _hook(self) -> None:
-        factory, make = logging.getLogRecordFactory(), logging.Logger.makeRecord
+    def _hook_factory(self) -> None:
+        factory = logging.getLogRecordFactory()
 
         @functools.wraps(factory)
         def contained(*args: Any, **options: Any) -> logging.LogRecord:
@@ -59,6 +71,12 @@ class LogContainment:
             if self._live and self._on and stops(_shown(record), Place.LOG, self._live):
                 self._stop(record)
             return record
+
+        self._ours.add(contained)
+        logging.setLogRecordFactory(contained)
+
+    def _hook_loggers(self) -> None:
+        make = logging.Logger.makeRecord
 
         @functools.wraps(make)
         def made(  # noqa: PLR0917  the standard library's own
@@ -75,9 +93,16 @@ class LogContainment:
             sinfo: str | None = None,
         ) -> logging.LogRecord:
             record = make(logger, name, level, fn, lno, msg, args, exc_info, func, extra, sinfo)
-            if extra and self._live and self._on and stops(extra, Place.LOG, self._live):
+            # Whoever set a factory may have added to it, too.
+            added = vars(record).keys() - _USUAL
+            if (
+                added
+                and self._live
+                and self._on
+                and stops([(k, vars(record)[k]) for k in added], Place.LOG, self._live)
+            ):
                 self._stop(record)
-                for key in extra:
+                for key in added:
                     if stops(key, Place.LOG, self._live):
                         del vars(record)[key]
                     else:
@@ -85,7 +110,6 @@ class LogContainment:
                         vars(record)[key] = _WITHHELD
             return record
 
-        logging.setLogRecordFactory(contained)
         logging.Logger.makeRecord = made  # type: ignore[assignment,method-assign]
 
     def _stop(self, record: logging.LogRecord) -> None:

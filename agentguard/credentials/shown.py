@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from itertools import islice
@@ -63,12 +64,23 @@ class _Walk:
         self._stack: list[Any] = []
         self._texts: list[str] = []
         self._raw: list[bytes] = []
+        # Looked into when all else is done: not everything that hangs on one can be looked through whole.
+        self._errors: list[BaseException] = []
         # By id, and kept: an id is another object's as soon as one is gone.
         self._seen: dict[int, object] = {}
 
     def through(self, items: Iterable[object]) -> bytes:
-        stack, texts, seen = self._stack, self._texts, self._seen
         self._extend(items)
+        self._go()
+        while self._errors:
+            self._whole = False
+            self._extend(_parts_of(self._errors.pop()))
+            self._go()
+        self._raw.append("".join(self._texts).encode("utf-8", "surrogatepass"))
+        return b"".join(self._raw)
+
+    def _go(self) -> None:
+        stack, texts, seen = self._stack, self._texts, self._seen
         while stack:
             item = stack.pop()
             kind = type(item)
@@ -92,8 +104,6 @@ class _Walk:
                     stack += item
                 else:
                     self._open(item)
-        self._raw.append("".join(texts).encode("utf-8", "surrogatepass"))
-        return b"".join(self._raw)
 
     def _extend(self, items: Iterable[object]) -> None:
         self._stack.extend(islice(items, MOST_PARTS + 1))
@@ -114,7 +124,7 @@ class _Walk:
         elif isinstance(item, _BYTES):
             self._raw.append(bytes(item))
         elif isinstance(item, BaseException):
-            self._raw.append(_Walk(whole=False).through(_parts_of(item)))
+            self._errors.append(item)
         elif isinstance(item, Enum):
             self._texts.append(str(item))
             self._stack.append(item.value)
@@ -132,7 +142,7 @@ class _Walk:
         if any(isinstance(value, Iterator) for value in inner.values()):
             raise Unreadable
         try:
-            shown = to_jsonable_python(item, fallback=str)
+            shown = to_jsonable_python(item, fallback=_text_of_other)
         except Exception:  # noqa: BLE001  what it holds is looked at instead
             self._extend(inner.values())
             return
@@ -143,22 +153,29 @@ class _Walk:
             if self._whole:
                 raise Unreadable
             return
-        self._texts.append(str(item))
+        self._texts.append(_text_of_other(item) if self._whole else str(item))
         if not self._whole or isinstance(item, type | range):
             return
-        if isinstance(item, Credential):
-            # It shows nothing, but whoever gets it has the secret.
-            self._texts.append(item.reveal())
         for name in _CONTENT:
-            if callable(content := getattr(item, name, None)):
-                self._stack.append(content())
+            # A class that has it: of a stand-in, which answers to any name, there would be no end.
+            if callable(getattr(type(item), name, None)):
+                self._stack.append(getattr(item, name)())
         declared = {name for kind in type(item).__mro__ for name in vars(kind).get("__annotations__", ())}
-        self._extend(getattr(item, name, None) for name in declared if not name.startswith("_"))
+        for name in declared:
+            if not name.startswith("_"):
+                # One that raises shows nothing: a row whose session is closed is no leak.
+                with suppress(Exception):
+                    self._stack.append(getattr(item, name))
         if isinstance(item, Mapping):
             self._extend(item.keys())
             self._extend(item.values())
         elif isinstance(item, Sequence):
             self._extend(item)
+
+
+def _text_of_other(item: object) -> str:
+    # It shows nothing, but whoever gets it has the secret.
+    return item.reveal() if isinstance(item, Credential) else str(item)
 
 
 def _parts_of(error: BaseException) -> Iterator[object]:

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.sdk.trace import Span, SpanProcessor, TracerProvider
 from opentelemetry.trace import Status, StatusCode, get_tracer_provider
 
+from agentguard.evidence.withheld import WITHHELD
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -32,9 +34,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider as AnyProvider
 
     Stops = Callable[[object], bool]
-
-WITHHELD: Final = "[credential]"
-"""What stands in the place of a value that would have shown a secret."""
 
 _contained: Final[weakref.WeakSet[TracerProvider]] = weakref.WeakSet()
 _lock: Final = Lock()

@@ -134,30 +134,6 @@ def arrival_attributes(transport: str, now: float) -> dict[str, AttributeValue]:
     return {"agentguard.transport": transport, "agentguard.now": float(now)}
 
 
-def run_state_attributes(run: object) -> dict[str, AttributeValue]:
-    """Return what is kept of what a run had done, as a decision rests on it.
-
-    Args:
-        run: ``context.run``, as Cedar JSON; None where nothing was judged.
-    """
-    if not isinstance(run, dict):
-        return {}
-    found: dict[str, AttributeValue] = {
-        "agentguard.run_state.calls": run["calls"],
-        "agentguard.run_state.calls_of_this_tool": run["calls_of_this_tool"],
-        "agentguard.run_state.denied": run["denied"],
-        "agentguard.run_state.shared": run["shared"],
-        "agentguard.run_state.started_at": run["started_at"]["__extn"]["arg"],
-    }
-    if run["labels"]:
-        found["agentguard.run_state.labels"] = tuple(wire_text(label) for label in run["labels"])
-    if run["spent"]:
-        found["agentguard.run_state.spent"] = tuple(
-            f"{total}={units['__extn']['arg']}" for total, units in sorted(run["spent"].items())
-        )
-    return found
-
-
 def setting_attributes(*, environment: str, time_zone: str) -> dict[str, AttributeValue]:
     """Return what a guard keeps, when it starts, of the context that all its calls share."""
     return {"agentguard.environment": environment, "agentguard.time_zone": time_zone}

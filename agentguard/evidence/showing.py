@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agentguard.evidence.kept import visible
+from agentguard.evidence.runstate import state_of, states_above
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.evidence.words import iso
 from agentguard.model import Reason, canonical_json
@@ -24,6 +25,7 @@ NAMES: Final[Mapping[str, str]] = {
     "reason": "agentguard.decision.reason",
     "detail": "agentguard.decision.detail",
     "decision_id": "agentguard.decision.id",
+    "decision_link": "agentguard.decision.link",
     "tool": "gen_ai.tool.name",
     "action": "agentguard.action.id",
     "resource_type": "agentguard.resource.type",
@@ -56,6 +58,11 @@ NAMES: Final[Mapping[str, str]] = {
     "approval_id": "agentguard.approval.id",
     "approval_channel": "agentguard.approval.channel",
     "approver": "agentguard.approval.approver",
+    "credential": "agentguard.credential.name",
+    "credential_event": "agentguard.credential.event",
+    "credential_place": "agentguard.credential.place",
+    "credential_lease_id": "agentguard.credential.lease_id",
+    "credential_expires_at": "agentguard.credential.expires_at",
     "outcome": "agentguard.execution.outcome",
     "outcome_reason": "agentguard.execution.reason",
     "duration_s": "agentguard.execution.duration",
@@ -77,6 +84,9 @@ def row_of(record: Kept) -> dict[str, object]:
         **{name: record.attributes.get(attribute) for name, attribute in NAMES.items()},
     }
     row["inputs"] = dict(record.inputs) or None
+    row["context_run"] = state_of(record)
+    above = states_above(record)
+    row["context_run_above"] = None if above is None else list(above)
     row["chain_id"] = record.chain_id or None
     row["seq"] = record.seq or None
     row["hash"] = record.hash or None
@@ -177,6 +187,8 @@ def _run(record: Kept) -> tuple[str, str]:
 _INPUTS: Final = 1_000
 _REFUSED: Final = ("agentguard.policy.refused", "agentguard.shadow.policy.refused")
 _CREDENTIAL: Final = ("agentguard.credential.name", "agentguard.credential.place")
+# What a tool that wants a credential is judged by.
+_ISSUE: Final = "credentials/issue"
 # Where a record has, in one word, what it says.
 _VERDICTS: Final[Mapping[str, str]] = {
     RecordKind.DECISION: "agentguard.decision.effect",
@@ -222,6 +234,9 @@ def _shadow_by(record: Kept) -> str:
 
 def acted(record: Kept) -> str:
     """Return what a record says was done: by which tool, or which action it was where that is no tool."""
+    if record.text("agentguard.action.id") == _ISSUE:
+        # The tool is the one that wanted it, and its own decision stands beside this one.
+        return f"{_ISSUE} {record.text('agentguard.resource.id')}".rstrip()
     names = ("gen_ai.tool.name", "agentguard.action.id", "mcp.method.name")
     return next(filter(None, map(record.text, names)), "")
 
@@ -229,12 +244,15 @@ def acted(record: Kept) -> str:
 def explained(record: Kept) -> str:
     """Return a decision in a line: its id and reason, the policies, what did not fit, the arguments that are kept."""
     policies = ", ".join(record.policy_ids)
+    link, depth = record.number("agentguard.decision.link"), record.number("agentguard.delegation.depth")
     return "".join(
         (
             f"{record.text('agentguard.decision.id')}: {record.text('agentguard.decision.reason')}",
             f", by {policies}" if policies else "",
             f": {detail}" if (detail := record.text("agentguard.decision.detail")) else "",
             f"; {inputs}" if (inputs := _shown(record.inputs)) else "",
+            f"; run: {done}" if (done := _shown(state_of(record) or {})) else "",
+            "" if link is None or depth is None else f"; for run {link + 1:.0f} of {depth + 1:.0f} in its chain",
         )
     )
 

@@ -23,14 +23,15 @@ from agentguard.evidence.record import (
     private_resource,
     record,
     run_attributes,
-    run_state_attributes,
     shadowed_attributes,
 )
+from agentguard.evidence.runstate import link_attributes, run_state_attributes
 from agentguard.evidence.vocabulary import Outcome, RecordKind
+from agentguard.evidence.withheld import without_secrets
 from agentguard.model import Decision, EntityUid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.trace import SpanContext
 
@@ -118,6 +119,7 @@ class Trail:
         clock: Gives unix seconds.
         entropy: Gives random bytes.
         refusals: The refused tokens that are still to be recorded.
+        stops: Returns whether a value would show a secret, and tells of it.
     """
 
     ledger: Ledger
@@ -128,6 +130,7 @@ class Trail:
     clock: Callable[[], float]
     entropy: Callable[[int], bytes]
     refusals: Refusals = field(default_factory=Refusals)
+    stops: Callable[[object], bool] | None = None
 
     def begin(self, action: str, call: Mapping[str, AttributeValue], *, known: bool = True) -> Trace:
         """Begin one decision.
@@ -197,6 +200,7 @@ class Trace:
         input: The judged arguments, as Cedar JSON.
         inputs: Those of them whose values are kept; None where none are.
         run: ``context.run`` as Cedar JSON, as soon as it is known.
+        above: The same for each run that delegated to it, root first.
         decision: What was decided and recorded; None before that.
     """
 
@@ -216,6 +220,7 @@ class Trace:
         "_span",
         "_trail",
         "_tried",
+        "above",
         "decision",
         "input",
         "inputs",
@@ -247,6 +252,7 @@ class Trace:
         self.input: object = None
         self.inputs: Mapping[str, object] | None = None
         self.run: object = None
+        self.above: Sequence[Mapping[str, object]] = ()
         self.decision: Decision | None = None
 
     def asked(self, question: str, channel: str, approver: str | None = None) -> None:
@@ -306,12 +312,19 @@ class Trace:
             digest=None if self.input is None else arguments_digest(trail.key, self.input),
             policy_label=policies.label if policies is not None else None,
             policy_activated_at=policies.activated_at if policies is not None else None,
-            call={**self._call, **self._approval, **self._came_by, **run_state_attributes(self.run)},
+            call={
+                **self._call,
+                **self._approval,
+                **self._came_by,
+                **run_state_attributes(self.run, self.above),
+                **link_attributes(named, self.invocation),
+            },
         )
+        kept, inputs = without_secrets(attributes, self.inputs, trail.stops)
         self._tried = True
         shows = self._span.kept(started_at=min(self._arrived, now))
-        entry = self._entry = trail.keep(RecordKind.DECISION, attributes, trace=shows, inputs=self.inputs)
-        self._attributes = {**attributes, **evidence_attributes(entry)}
+        entry = self._entry = trail.keep(RecordKind.DECISION, kept, trace=shows, inputs=inputs)
+        self._attributes = {**kept, **evidence_attributes(entry)}
         return self._take(named)
 
     def _shown(self, entity: EntityUid | None) -> EntityUid | None:

@@ -104,6 +104,12 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
         "Of `policy_error`: that the policies were not confirmed in time. Of `missing_entity`: of which type, and "
         "which one if the record names it anyway. Never a value.",
     ),
+    _row(
+        "agentguard.decision.link",
+        "int",
+        _JUDGED,
+        "Of a delegated call that was denied: the first run of its chain that is why; the root is 0.",
+    ),
     _row("agentguard.policy.version", "string", _JUDGED, "Digest of everything that decides; empty: nothing asked."),
     _row("agentguard.policy.label", "string", _JUDGED, "A name for people, beside the version."),
     _row(
@@ -183,6 +189,12 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
     ),
     _row("agentguard.run_state.shared", "bool", _JUDGED, "`context.run.shared`: it was used from several places."),
     _row("agentguard.run_state.started_at", "string", _JUDGED, "`context.run.started_at`, as Cedar writes it."),
+    _row(
+        "agentguard.run_state.above",
+        "string",
+        _JUDGED,
+        "Of a delegated call: what `context.run` was for each run above its own, root first, as a JSON list.",
+    ),
     _row("agentguard.environment", "string", ("record",), "`context.environment` of all that this guard judges."),
     _row("agentguard.time_zone", "string", ("record",), "Where `context.local` holds, for the same."),
     _row("agentguard.approval.id", "string", _JUDGED, "The question that a person was asked, in each of its records."),
@@ -204,7 +216,7 @@ ATTRIBUTES: Final[tuple[Attribute, ...]] = (
         "agentguard.credential.place",
         "string",
         ("record",),
-        "Where a secret was stopped on its way out: `result`, `exception`, `log`, `span`.",
+        "Where a secret was stopped on its way out: `result`, `exception`, `message`, `log`, `span`, `record`.",
     ),
     _row(
         "agentguard.credential.event",

@@ -47,6 +47,7 @@ class Change:
         tool: What was let run: its server and its action; empty for nothing that is counted by itself.
         labels: What the run carries from now on.
         spent: What was added to totals, in ten-thousandths, none of it negative.
+        back: Whether it is taken back, since the call never began; what the run carries it goes on carrying.
     """
 
     calls: int = 0
@@ -54,6 +55,7 @@ class Change:
     tool: str = ""
     labels: frozenset[str] = frozenset()
     spent: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    back: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,8 @@ class Tally:
         Raises:
             Refusal: INVALID_ARGUMENT, as for `spending`; or if it would carry more labels than a run may.
         """
+        if change.back:
+            return self._without(change)
         labels = self.labels | change.labels
         if len(labels) > _MOST_LABELS:
             raise Refusal(Reason.INVALID_ARGUMENT, f"a run carries at most {_MOST_LABELS} labels")
@@ -132,6 +136,17 @@ class Tally:
             denied=self.denied + change.denied,
             tools=tools,
             labels=labels,
+        )
+
+    def _without(self, change: Change) -> Tally:
+        tools = {name: number - (name == change.tool) for name, number in self.tools.items()}
+        spent = {total: units - change.spent.get(total, 0) for total, units in self.spent.items()}
+        return replace(
+            self,
+            version=self.version + 1,
+            calls=max(0, self.calls - change.calls),
+            tools={name: number for name, number in tools.items() if number > 0},
+            spent={total: max(0, units) for total, units in spent.items()},
         )
 
     def as_text(self) -> str:

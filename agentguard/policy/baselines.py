@@ -38,6 +38,8 @@ ALL: Final = "all"
 _TOTAL: Final = "payments"
 _ID: Final = re.compile(r'^@id\("([^"]*)"\)', re.MULTILINE)
 _ADVICE: Final = re.compile(r'^@advice\("([^"]*)"\)', re.MULTILINE)
+# Which of them a tool is in unless it says otherwise; a comment may name them too.
+_GROUPS: Final = re.compile(r'^[^/\n]*Action::"(?:open-world|destructive)"', re.MULTILINE)
 _SCENARIOS: Final = "scenarios:\n"
 
 
@@ -84,6 +86,11 @@ class Baseline:
     def is_of_totals(self) -> bool:
         """Whether they are about what a run has spent, so that a server without totals has no use for them."""
         return "context.run.spent." in self.policies
+
+    @property
+    def is_of_annotations(self) -> bool:
+        """Whether they are about what a tool's annotations say, so that one without any counts as all of it."""
+        return _GROUPS.search(self.policies) is not None
 
     def for_totals(self, totals: Sequence[str]) -> Baseline:
         """Return it with a policy for each of a server's totals, if it is about totals."""

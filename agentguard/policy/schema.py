@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from agentguard.errors import ConfigurationError
 from agentguard.model import EntityUid
@@ -173,10 +173,16 @@ def method_tool(method: str, server: str) -> GuardedTool:
     return GuardedTool(name=method, server=server, input=shape, kind=OwnType.SERVER)
 
 
-def credential_tool(server: str) -> GuardedTool:
-    """Return what the guard judges on *server* whenever a tool wants a credential."""
-    shape = record_of({"credential": Field(str), "tool": Field(str)}, where=CREDENTIALS)
+def credential_tool(server: str, names: Collection[str]) -> GuardedTool:
+    """Return what the guard judges on *server* whenever a tool wants one of the credentials that there are."""
+    shape = record_of({"credential": Field(Literal[tuple(sorted(names))]), "tool": Field(str)}, where=CREDENTIALS)
     return GuardedTool(name=CREDENTIALS, server=server, input=shape, resource_type="Credential", kind=OwnType.SERVER)
+
+
+def credentials_of(tool: GuardedTool) -> tuple[str, ...]:
+    """Return the credentials that there are, of what `credential_tool` gave."""
+    (names,) = (member.shape.members for member in tool.input.parts if member.name == "credential")
+    return tuple(str(name) for name in names)
 
 
 def schema_texts(

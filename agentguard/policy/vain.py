@@ -15,7 +15,7 @@ from agentguard.policy.lexer import Kind, tokens, unquote
 from agentguard.policy.placing import entity_at, problem_at
 from agentguard.policy.problem import did_you_mean
 from agentguard.policy.reach import UnsafeValueError, references_of
-from agentguard.policy.schema import OwnType
+from agentguard.policy.schema import CREDENTIALS, OwnType, credentials_of
 from agentguard.policy.unseen import asked_unseen
 
 if TYPE_CHECKING:
@@ -40,19 +40,27 @@ _CLOSED: Final[Mapping[tuple[str, str], frozenset[str]]] = {
 }
 
 
-def vain_comparisons(policies: Iterable[Policy], tools: Iterable[GuardedTool]) -> list[Problem]:
-    """Return a problem for every comparison with a principal or a tool that no request can meet.
+def vain_comparisons(policies: Iterable[Policy], tools: Sequence[GuardedTool]) -> list[Problem]:
+    """Return a problem for every comparison with a principal, tool or credential that no request can meet.
 
     A tool that names another resource is never the resource itself, so a forbid on
     ``resource == Tool::"read_record"`` would be quietly without effect.
     """
+    lent = next((credentials_of(tool) for tool in tools if tool.name == CREDENTIALS), None)
     made = {(tool.itself.type, tool.itself.id): tool for tool in tools if tool.kind is not OwnType.SERVER}
     return [
         entity_at(policy, literal.offset, what, "impossible-comparison")
         for policy in policies
         for literal in policy.literals
-        if (what := never_the_run(literal) or _never_the_tool(literal, made))
+        if (what := never_the_run(literal) or _never_the_tool(literal, made) or _never_lent(literal, lent))
     ]
+
+
+def _never_lent(literal: Literal, lent: Collection[str] | None) -> str:
+    name = literal.uid.id
+    if literal.uid.type != "Credential" or lent is None or name in lent:
+        return ""
+    return f"no credential is called `{name}`: {did_you_mean(name, lent)}"
 
 
 def never_the_run(literal: Literal) -> str:

@@ -346,7 +346,11 @@ def message(method: str, **params: object) -> Any:
         request=None,
         meta={"traceparent": 7},
         protocol_version="2026-07-28",
-        session=SimpleNamespace(client_capabilities=None, client_params=None),
+        session=SimpleNamespace(
+            client_capabilities=None,
+            client_params=None,
+            **dict.fromkeys(("send_notification", "send_log_message", "report_progress", "send_request")),
+        ),
     )
 
 

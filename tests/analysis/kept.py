@@ -15,8 +15,8 @@ from agentguard.evidence.record import (
     arrival_attributes,
     decision_attributes,
     record,
-    run_state_attributes,
 )
+from agentguard.evidence.runstate import link_attributes, run_state_attributes
 from agentguard.evidence.vocabulary import AttributeValue, RecordKind
 from agentguard.model import AccessRequest, Decision
 from agentguard.policy.entityfile import read_entities
@@ -92,6 +92,7 @@ def kept(
         policy_ids=decision.policy_ids,
         policy_version=decision.policy_version,
         errors=decision.errors,
+        link=decision.link,
         id="D1",
     )
     attributes = decision_attributes(
@@ -103,7 +104,8 @@ def kept(
         digest=None if early else arguments_digest(KEY, judged),
         call={
             **({} if transport is None or early else arrival_attributes(transport, at)),
-            **({} if early else run_state_attributes(request.context.get("run"))),
+            **({} if early else run_state_attributes(request.context.get("run"), request.runs[:-1])),
+            **link_attributes(named, request.invocation),
             **(more or {}),
         },
     )

@@ -55,7 +55,7 @@ WRITTEN: Final = WrittenSchema(
         tool("read_mail", {"count": int}, labels=frozenset({"untrusted"})),
         tool("print", {"pages": Annotated[int, Spend("paper")]}, totals=("paper",)),
         *(Offered(tool=method_tool(method, "inbox")) for method in METHODS),
-        Offered(tool=credential_tool("inbox"), resource=ResourceTemplate("Credential", "credential")),
+        Offered(tool=credential_tool("inbox", ["bank", "crm"]), resource=ResourceTemplate("Credential", "credential")),
     ),
 )
 

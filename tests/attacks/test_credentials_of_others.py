@@ -3,6 +3,8 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -12,9 +14,10 @@ import pytest
 from fastmcp import FastMCP
 from fastmcp.server.middleware import Middleware
 from mcp import Client
+from pydantic import BaseModel, ConfigDict
 
 from agentguard import ConfigurationError, Credential, Issuer, UnsafeMemoryState
-from agentguard.errors import AccessDenied, CredentialError
+from agentguard.errors import AccessDenied, CredentialError, Refusal
 from agentguard.identity.sources import stdio_audience
 from agentguard.policy.schema import CREDENTIALS
 from agentguard.testing import acting_as
@@ -120,9 +123,13 @@ async def test_a_broker_that_cancels_its_own_task_ends_nothing_else(*, waits: bo
     """Neither the thread in which all brokers are asked, nor that what it gave is given back."""
     async with lending() as lent:
         _cancels(lent, "issue", waits=waits)
-        with pytest.raises(Exception, match="refused"):
-            await lent.leases.lease(lent.request())
-        assert (await lent.leases.lease(lent.request())).reveal() == lent.office.secret(2)
+        if waits:
+            with pytest.raises(Refusal) as caught:
+                await lent.leases.lease(lent.request())
+            assert caught.value.detail == "credential `crm`: the broker was cancelled"
+        # What it gave before anybody noticed is one credential among others.
+        credential = await lent.leases.lease(lent.request())
+        assert credential.reveal() == lent.office.secret(2 if waits else 1)
 
         _cancels(lent, "release", waits=waits)
         lent.store.revoke(issuer="https://issuer.example", run_id="run-1")
@@ -143,7 +150,25 @@ async def test_a_credential_is_given_back_although_the_clock_was_set_forward_mea
         assert lent.office.released == [secret]
 
 
-async def test_a_tool_that_returns_its_credential_gives_it_to_nobody(tmp_path: Path) -> None:
+class Held(BaseModel):
+    """What a tool may return one in."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    crm: Credential
+
+
+@dataclass
+class Kept:
+    """The same."""
+
+    crm: Credential
+
+
+@pytest.mark.parametrize("within", [lambda crm: crm, lambda crm: {"crm": [crm]}, lambda crm: Held(crm=crm), Kept])
+async def test_a_tool_that_returns_its_credential_gives_it_to_nobody(
+    tmp_path: Path, within: Callable[[Credential], object]
+) -> None:
     """Not to another tool either, which policies may not give it to."""
     office, functions = Office(time.time), dict[str, Any]()
     lends = f'@id("lends") permit (principal, action == {ISSUE}, resource) when {{ context.input.tool == "gets" }};'
@@ -152,7 +177,7 @@ async def test_a_tool_that_returns_its_credential_gives_it_to_nobody(tmp_path: P
         @world.server.tool()
         @world.guard.tool
         async def gets(crm: Annotated[Credential, world.guard.credential("crm")]) -> Any:
-            return {"crm": [crm]}
+            return within(crm)
 
         functions["gets"] = gets
 
@@ -160,7 +185,7 @@ async def test_a_tool_that_returns_its_credential_gives_it_to_nobody(tmp_path: P
         @world.guard.tool
         async def wants() -> str:
             world.ran.append("wants")
-            world.ran.append((await functions["gets"]())["crm"][0].reveal())
+            world.ran.append(str(await functions["gets"]()))
             return "done"
 
     world = make_world(tmp_path, policies=f"{CALLS} {lends}", extend=extend, broker=office)
@@ -352,3 +377,19 @@ async def test_a_lease_is_judged_by_the_policies_and_the_labels_of_each_use(tmp_
         assert meta(await client.call_tool("uses", {}))["reason"] == "denied"
     assert office.count("issue") == 1
     leases_of(world).close()
+
+
+async def test_a_credential_of_another_guard_is_given_to_no_tool(tmp_path: Path) -> None:
+    """Its policies know nothing of the call."""
+    office = Office(time.time)
+    other = make_world(tmp_path / "other", policies=ALL, broker=office)
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool
+        async def wants(crm: Annotated[Credential, other.guard.credential("crm")]) -> None:
+            world.ran.append(crm.reveal())
+
+    world = make_world(tmp_path / "own", policies=ALL, extend=extend, broker=office)
+    assert meta(await called(world, "wants"))["reason"] == "unauthenticated"
+    assert (world.ran, office.asked) == ([], [])

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, NewType
 
+import anyio
 import pytest
 from mcp import Client
 from mcp.server.mcpserver import MCPServer
@@ -24,6 +25,7 @@ BUDGET = """
 @id("budget") forbid (principal, action, resource)
 when { context.run.spent.payments.greaterThan(decimal("100.0")) };
 """
+EVERYTHING_ALLOWED = '@id("all") permit (principal, action, resource);'
 Amount = Annotated[Decimal, Spend("payments")]
 Named = NewType("Named", Amount)
 Alias = TypeAliasType("Alias", Amount | None)
@@ -66,9 +68,9 @@ async def amount() -> Decimal:
     return Decimal(1_000)
 
 
-def make(folder: Path) -> tuple[Guard, MCPServer[Any]]:
+def make(folder: Path, policies: str = BUDGET) -> tuple[Guard, MCPServer[Any]]:
     """Return a guard with a budget of 100, and its server."""
-    write_policies(folder, BUDGET, types=None)
+    write_policies(folder, policies, types=None)
     guard = Guard(folder, issuer="https://issuer.example", audience="https://x.example/mcp", state=UnsafeMemoryState())
     return guard, MCPServer("payments")
 
@@ -199,3 +201,34 @@ def test_spend_in_the_wrong_place_is_refused(made: Callable[[], Callable[..., An
     with pytest.raises(ConfigurationError) as refused:
         guard.attach(server)
     assert fix in str(refused.value)
+
+
+async def test_tool_that_was_replaced_while_it_ran_still_spends(tmp_path: Path) -> None:
+    """What is there in its place adds to nothing, and it was let run as it was."""
+    guard, server = make(tmp_path, EVERYTHING_ALLOWED)
+    began, ended = anyio.Event(), anyio.Event()
+
+    @server.tool()
+    @guard.tool(spends={"tokens"})
+    async def think() -> str:
+        began.set()
+        await ended.wait()
+        guard.spend("tokens", 5)
+        return "thought"
+
+    guard.attach(server)
+
+    @guard.tool
+    async def another() -> str:
+        return "another"
+
+    async with Client(server) as client, anyio.create_task_group() as tasks:
+        with acting_as("agent", run_id="run-1"):
+            tasks.start_soon(client.call_tool, "think")
+            await began.wait()
+            server.remove_tool("think")
+            server.add_tool(another, name="think")
+            assert "another" in str(await client.call_tool("think", {}))
+            ended.set()
+    (tally,) = (tally for tally, _ in guard.state.store._tallies.values())  # type: ignore[attr-defined]
+    assert tally.spent == {"tokens": 50_000}

@@ -16,9 +16,9 @@ from agentguard.evidence.record import (
     arguments_digest,
     decision_attributes,
     record,
-    run_state_attributes,
     setting_attributes,
 )
+from agentguard.evidence.runstate import run_state_attributes
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.model import Decision, Effect, Reason
 from tests.analysis.folders import NOW, RECORDS

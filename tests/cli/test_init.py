@@ -184,6 +184,7 @@ def test_a_server_brings_its_own_tools(here: Path) -> None:
     assert 'action in Action::"read-only"' in permits
     assert 'action == Action::"delete_record"' in permits
     assert "@silence_unannotated_tool" in permits
+    assert "@silence_unannotated_tool" in (here / "policies/20-guardrails.cedar").read_text()
 
 
 def test_a_guarded_server_brings_its_types_and_what_its_loaders_would_say(here: Path) -> None:
@@ -384,7 +385,10 @@ SERVERS: Final = {
     "credentials": [
         offered("look", "read-only", "open-world"),
         offered("pay", "destructive", "open-world"),
-        Offered(tool=credential_tool("odd"), resource=ResourceTemplate.parse("Credential::{credential}")),
+        Offered(
+            tool=credential_tool("odd", ["crm", 'ba"nk: #1', "ba nk: #1"]),
+            resource=ResourceTemplate.parse("Credential::{credential}"),
+        ),
     ],
     "odd names": [offered('a"b\\c: #{}', "read-only"), offered("ünïcode - x", input_=EVERY), offered("line\nbreak")],
 }

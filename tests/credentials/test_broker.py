@@ -1,3 +1,4 @@
+import base64
 import math
 import pickle
 from collections.abc import Collection
@@ -101,6 +102,9 @@ def test_values_are_compared_by_identity() -> None:
         ({"lease_id": "l\n1"}, "a lease id that is no printable text of 1 to 256 characters"),
         ({"lease_id": "l" * 257}, "a lease id that is no printable text of 1 to 256 characters"),
         ({"lease_id": f"lease/{SECRET}"}, "a lease id that holds the secret"),
+        ({"lease_id": base64.b64encode(b"crm:" + SECRET.encode()).decode()}, "a lease id that holds the secret"),
+        ({"lease_id": SECRET.encode().hex()}, "a lease id that holds the secret"),
+        ({"secret": "a" * 20, "lease_id": f"lease-{'a' * 20}"}, "a lease id that holds the secret"),
         ({"parts": ("short",)}, "a secret that is no string of 16 to 16384 characters"),
         (
             {"lease_id": "for-database/the-password-of-it", "parts": ("the-password-of-it",)},

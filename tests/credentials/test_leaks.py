@@ -8,6 +8,7 @@ import html
 import json
 import pickle
 import secrets
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
@@ -82,6 +83,13 @@ OF_TEXT: Final[dict[str, Callable[[str], str]]] = {
     "JSON": lambda text: json.dumps(text)[1:-1],
     "JSON of other languages": lambda text: json.dumps(text, ensure_ascii=False)[1:-1].replace("/", "\\/"),
     "HTML": html.escape,
+    "repr": lambda text: repr({"a": text}),
+    "repr of bytes": lambda text: repr(text.encode()),
+    "JSON in JSON": lambda text: json.dumps(json.dumps({"a": text})),
+    "repr in JSON": lambda text: json.dumps({"error": repr([text])}),
+    "shell": lambda text: f"curl -H {shlex.quote(text)}",
+    "shell in JSON": lambda text: json.dumps([f"curl -H {shlex.quote(text)}"]),
+    "YAML": lambda text: "a: '" + text.replace("'", "''") + "'",
 }
 
 SECRETS: Final = st.text(

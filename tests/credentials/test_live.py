@@ -184,4 +184,4 @@ def test_secrets_come_and_go_while_others_look() -> None:
 
 def test_places_are_those_that_are_recorded() -> None:
     """The list is closed."""
-    assert [str(place) for place in Place] == ["result", "exception", "log", "span"]
+    assert [str(place) for place in Place] == ["result", "exception", "message", "log", "span", "record"]

@@ -219,6 +219,32 @@ def test_hook_is_put_in_the_way_once_and_can_be_removed(world: World) -> None:
     assert world.shown().splitlines()[-1].startswith(LINE)
 
 
+def test_factory_that_somebody_sets_later_is_looked_over_too(world: World) -> None:
+    """From the next time on that it is asked for, as each call of a tool does; and what it adds."""
+    ours = logging.getLogRecordFactory()
+
+    def made(*args: Any, **options: Any) -> logging.LogRecord:
+        record = logging.LogRecord(*args, **options)
+        record.user, record.headers = "alice", {"Authorization": SECRET}
+        return record
+
+    for _ in range(3):
+        logging.setLogRecordFactory(made)
+        world.containment.install()
+        theirs = logging.getLogRecordFactory()
+        world.log.error("x")
+        logging.setLogRecordFactory(ours)
+        world.containment.install()
+        assert logging.getLogRecordFactory() is ours
+        logging.setLogRecordFactory(theirs)
+        world.containment.install()
+        assert logging.getLogRecordFactory() is theirs
+
+    assert SECRET not in world.shown()
+    assert world.shown().count(LINE) == 6
+    assert set(world.told) == {(Place.LOG, "crm")}
+
+
 def test_one_is_enough_for_a_process() -> None:
     """All guards share it."""
     assert isinstance(LOGS, LogContainment)

@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypedDict
+from unittest.mock import Mock
 
 import httpx2
 import pydantic
@@ -357,6 +358,42 @@ def test_value_of_too_many_parts_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
         text_of([[] for _ in range(100)])
     with pytest.raises(Unreadable):
         text_of(tuple(range(101)))
+
+
+def test_long_chain_of_exceptions_is_looked_through() -> None:
+    """Longer than Python's own stack, and one that bites its tail."""
+    first = last = ValueError(S)
+    for _ in range(2_000):
+        error = ValueError("x")
+        error.__cause__, last = last, error
+
+    assert has(last)
+    first.__cause__ = last
+    assert has([last])
+
+
+def test_attribute_that_raises_shows_nothing() -> None:
+    """A row whose session is closed by now is handed out like any other object, as its text."""
+
+    class Row:
+        id: int
+        name: str
+        parent: str
+
+        def __init__(self, name: str) -> None:
+            self.id, self.name = 1, name
+
+        def __getattr__(self, name: str) -> Any:
+            raise LookupError(name)
+
+    assert has(Row(S))
+    assert not has(Row("x"))
+
+
+def test_stand_in_of_a_test_is_looked_through_at_once() -> None:
+    """It has whatever it is asked for, and so without end."""
+    assert not has({"client": Mock()})
+    assert has(Mock(side_effect=None, name=S))
 
 
 def test_deep_value_is_looked_through() -> None:

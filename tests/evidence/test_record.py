@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,9 @@ from agentguard.evidence.record import (
     private_resource,
     record,
     run_attributes,
-    run_state_attributes,
     wire_text,
 )
+from agentguard.evidence.runstate import link_attributes, run_state_attributes
 from agentguard.evidence.vocabulary import ATTRIBUTES, AttributeValue, Outcome, Place, RecordKind
 from agentguard.lifecycle.tally import Tally
 from agentguard.model import Decision, Effect, EntityUid, Invocation, Reason, canonical_json
@@ -46,6 +47,8 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 TALLY = Tally(started_at=1_000.0, labels=frozenset(("untrusted",)), spent={"payments": 125_000})
 
+DONE: dict[str, Any] = run_record(TALLY, now=1_100.25, tool="records export", totals=("payments",))
+
 
 def decided(
     invocation: Invocation | None, *, decision: Decision = DENIED, resource: EntityUid | None = RESOURCE
@@ -66,7 +69,8 @@ def decided(
             ),
             **approval_attributes("Q1", "url", "carol"),
             **arrival_attributes("http", 1_100.25),
-            **run_state_attributes(run_record(TALLY, now=1_100.25, tool="records export", totals=("payments",))),
+            **run_state_attributes(DONE, (DONE, DONE)),
+            **link_attributes(decision, invocation),
         },
     )
 

@@ -158,7 +158,7 @@ def test_budget_has_a_policy_for_each_total(tmp_path: Path) -> None:
     assert budget.ids == ("budget-eur", "budget-tokens")
     assert budget.policies.count("// To adapt:") == budget.scenarios.count("scenarios:\n") == 1
     assert "of tokens" in budget.advice[1]
-    assert budget.scenarios.count("{ eur: ") == budget.scenarios.count("{ tokens: ") == 2
+    assert budget.scenarios.count("{ eur: ") == budget.scenarios.count("{ tokens: ") == 4
     assert "payments:" not in budget.scenarios
     assert all(one.for_totals(["eur"]) is one for one in baselines() if one.name != "budget")
 

@@ -93,7 +93,9 @@ NOTES: Final = Offered(
 ASK: Final = Offered(
     tool=tool("prompts/get/ask", kind=OwnType.PROMPT, groups=frozenset({"prompts/get"}), resource_type="Clinic::Ward")
 )
-CREDENTIALS: Final = Offered(tool=credential_tool("records"), resource=ResourceTemplate("Credential", "credential"))
+CREDENTIALS: Final = Offered(
+    tool=credential_tool("records", ["bank", "crm"]), resource=ResourceTemplate("Credential", "credential")
+)
 WRITTEN: Final = WrittenSchema(
     server="records",
     offers=(READ, EXPORT, NOTES, ASK, *METHOD_OFFERS, CREDENTIALS),

@@ -174,9 +174,11 @@ class NewRun:
 
     Attributes:
         tool: What is called: what it declares to spend is spent in the new run too.
+        totals: Every total of the server, whether or not it is known of the run as it is.
     """
 
     tool: GuardedTool
+    totals: tuple[str, ...]
 
     @property
     def key(self) -> Hashable:
@@ -191,17 +193,17 @@ class NewRun:
     def apply(self, request: AccessRequest) -> AccessRequest | None:
         """Return a request with it."""
         spent = spent_by(self.tool, request.context)
-        before = request.context["run"]
-        totals = before.get("spent") if isinstance(before, dict) else None
-        run = {
+        run: dict[str, object] = {
             "calls": 0,
             "calls_of_this_tool": 0,
             "denied": 0,
             "labels": [],
-            "spent": {total: decimal_json(spent.get(total, 0)) for total in totals or ()},
+            "spent": {total: decimal_json(spent.get(total, 0)) for total in self.totals},
             "shared": False,
-            "started_at": request.context["now"],
         }
+        # Of a call on record it may not be known when it was judged.
+        if "now" in request.context:
+            run["started_at"] = request.context["now"]
         context = {**request.context, "run": run}
         return replace(request, context=context, runs=tuple(run for _ in request.runs))
 

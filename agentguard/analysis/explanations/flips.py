@@ -113,7 +113,7 @@ class Flips:
     def _of_run(self, piece: Piece, node: Node, path: tuple[str, ...], *, wanted: bool) -> Iterator[Change]:
         """Yield what turns around a condition on what a run has done: to spend less, or a new run."""
         found: list[Change] = [*self._spending(piece, node, path, wanted=wanted)]
-        new = NewRun(tool=self._pools.tool)
+        new = NewRun(tool=self._pools.tool, totals=self._policies.totals)
         if self._would(new, piece, node) is wanted:
             found.append(new)
         if not found and (now := self._at(path)) is not None:

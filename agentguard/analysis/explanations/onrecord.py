@@ -228,6 +228,8 @@ class _Call:
         if not any(isinstance(change, NewRun) for change in changes):
             return unknown
         known = frozenset(path for path in unknown if path[:2] != RUN)
+        if ("context", "now") in unknown:
+            known |= {(*RUN, "started_at")}
         tool = self.asked.action.tool
         spending: list[Path] = [("context", "input", part.name) for part in tool.input.parts if part.shape.spends]
         facts = () if tool.facts is None else tool.facts.parts

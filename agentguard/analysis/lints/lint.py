@@ -32,7 +32,6 @@ class Spot(NamedTuple):
         reading: The policy that it is about; None if it is about the server.
         start: Where in the policy's text.
         end: Where that ends.
-        tool: The tool that it is about, if it is about one.
         fatal: Whether it is an error here, whatever it is elsewhere.
         place: Where it is, if that is neither in a policy nor in the written schema.
     """
@@ -41,7 +40,6 @@ class Spot(NamedTuple):
     reading: Reading | None = None
     start: int = 0
     end: int = 0
-    tool: str = ""
     fatal: bool = False
     place: Problem | None = None
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.lints.lint import Spot, listed
+from agentguard.model import EntityUid
 from agentguard.policy.schema import OwnType
+from agentguard.policy.tree import walk
 from agentguard.policy.written import named_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agentguard.analysis.lints.lint import Read
+    from agentguard.policy.tree import Node
 
 # The groups that a tool is in for what its annotations say.
 _SAID: Final = frozenset(("read-only", "destructive", "open-world", "idempotent"))
@@ -24,20 +27,25 @@ def stale_schemas(read: Read) -> Iterator[Spot]:
 
 
 def unannotated_tools(read: Read) -> Iterator[Spot]:
-    """Find tools of which the server does not say what they do, where a policy asks for that."""
-    asking = [
-        reading.policy.id
-        for reading in read.readings
-        if any(literal.uid.type == "Action" and literal.uid.id in _SAID for literal in reading.policy.literals)
-    ]
-    for offered in read.workspace.written.offers if asking else ():
-        if not offered.annotated:
-            name = offered.tool.name
+    """Find policies that ask what a tool does, where the server does not say it of every tool.
+
+    Each policy that asks is told of, so that one that is fine with it silences nothing of the others.
+    """
+    unsaid = [offered.tool.name for offered in read.workspace.written.offers if not offered.annotated]
+    has, them = ("has", "it") if len(unsaid) == 1 else ("have", "them")
+    for reading in read.readings if unsaid else ():
+        parts = (reading.syntax.action, *(clause.body for clause in reading.syntax.clauses))
+        asked = (node for part in parts for node in walk(part) if _asks_what_is_said(node))
+        if (node := next(asked, None)) is not None:
             what = (
-                f"`{name}` has no annotations, so {listed(asking, most=1)} takes it for destructive and open-world, "
-                "as MCP says: annotate it in the server"
+                f"{listed(unsaid)} {has} no annotations, so this takes {them} for destructive and open-world, "
+                f"as MCP says: annotate {them} in the server"
             )
-            yield Spot(what, tool=name)
+            yield reading.spot(node, what)
+
+
+def _asks_what_is_said(node: Node) -> bool:
+    return isinstance(node.value, EntityUid) and node.value.type == "Action" and node.value.id in _SAID
 
 
 def unreachable_tools(read: Read) -> Iterator[Spot]:

@@ -24,7 +24,6 @@ from agentguard.analysis.lints.silences import UNKNOWN, UNREASONED, USELESS, sil
 from agentguard.analysis.lints.writing import late_agents, missing_owners, overflows, unheard_advice
 from agentguard.model import printable
 from agentguard.policy.placing import problem_at
-from agentguard.policy.types import read_types
 from agentguard.policy.written import FILE
 
 if TYPE_CHECKING:
@@ -226,28 +225,22 @@ def lint(workspace: Workspace, *, whole: bool = True) -> list[Finding]:
     lints = {name: one for name, one in LINTS.items() if whole or not one.of_all}
     found = ((name, spot) for name, one in lints.items() if one.find is not None for spot in one.find(read))
     told = list(silenced(read, LINTS, found))
-    lines = _lines(workspace) if any(spot.tool for _, spot in told) else {}
     return sorted(
-        _finding(LINTS[name], spot, lines.get(spot.tool, 0))
+        _finding(LINTS[name], spot)
         for name, spot in told
         # Without what was not looked for, nothing can be said of what silences it.
         if whole or name != USELESS
     )
 
 
-def _lines(workspace: Workspace) -> dict[str, int]:
-    """Return where each action stands in the written schema."""
-    return {name: action.line for name, action in read_types(workspace.text, workspace.limits).actions.items()}
-
-
-def _finding(lint: Lint, spot: Spot, line: int) -> Finding:
+def _finding(lint: Lint, spot: Spot) -> Finding:
     what = printable(spot.what)
     what = what if len(what) <= _LONGEST else f"{what[: _LONGEST - 1]}…"
     severity = Severity.ERROR if spot.fatal else lint.severity
     if spot.place is not None:
         return replace(of_problem(spot.place), what=what, severity=severity)
     if spot.reading is None:
-        return Finding(file=FILE, name=lint.name, what=what, severity=lint.severity, line=line)
+        return Finding(file=FILE, name=lint.name, what=what, severity=lint.severity)
     policy = spot.reading.policy
     first = policy.text[spot.start : spot.end].partition("\n")[0].rstrip()
     place = problem_at(policy, spot.start, max(len(first), 1), what, lint.name)

@@ -1,7 +1,8 @@
 """Lints that a policy's annotations silence, and silences that do nothing.
 
 ``@silence_missing_owner("a demonstration")`` silences the lint ``missing-owner`` for the policy
-that it stands above. A lint about a tool is silenced above a policy whose head names the tool.
+that it stands above, and for no other: what is true of the server as well is told of each policy
+that it matters to. What is told of the server alone cannot be silenced.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def silenced(read: Read, lints: Mapping[str, Lint], found: Iterable[tuple[str, S
     works = [silence for silence in given if silence.lint in can and silence.note.value.strip()]
     used: set[Annotation] = set()
     for name, spot in found:
-        by = [silence.note for silence in works if silence.lint == name and _is_about(silence.reading, spot)]
+        by = [silence.note for silence in works if silence.lint == name and silence.reading is spot.reading]
         used.update(by)
         if not by:
             yield name, spot
@@ -67,9 +68,3 @@ def silenced(read: Read, lints: Mapping[str, Lint], found: Iterable[tuple[str, S
         elif note not in used and not reading.shared:
             what = f"`{name}` has nothing to say here: take @{note.name} away"
             yield USELESS, Spot(what, reading, note.start, note.end)
-
-
-def _is_about(reading: Reading, spot: Spot) -> bool:
-    if spot.reading is not None:
-        return spot.reading is reading
-    return spot.tool in (reading.policy.scope.actions or ())

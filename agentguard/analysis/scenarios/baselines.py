@@ -39,13 +39,18 @@ if TYPE_CHECKING:
 _HELD: Final = frozenset(("open-world", "destructive"))
 _KINDS: Final[Mapping[str, Callable[[frozenset[str]], bool]]] = {
     "any": lambda _groups: True,
+    "untool": lambda groups: "tools/call" not in groups,
     "open-world": lambda groups: "open-world" in groups,
     "destructive": lambda groups: "destructive" in groups,
     "undestructive": lambda groups: "destructive" not in groups,
     "neither": lambda groups: not groups & _HELD,
+    "spending": lambda _groups: True,
 }
 # What shows that a policy is about some actions alone.
-_BESIDE: Final = frozenset(("undestructive", "neither"))
+_BESIDE: Final = frozenset(("untool", "undestructive", "neither"))
+# A call that spends 1 itself, of the total that the case is about.
+_SPENDING: Final = "spending"
+_TOTAL: Final = re.compile(r"spent: \{ ([^:]+): ")
 _CASE: Final = re.compile(r"      - \{ call: <(?P<kind>[a-z-]+)>(?P<given>.*?), (?P<expected>expect: .*) \}")
 _NAME: Final = "\n  - name: "
 _SCENARIOS: Final = "scenarios:"
@@ -175,9 +180,11 @@ class _Writer:
                 if (case := _CASE.fullmatch(line)) is None:
                     lines.append(line)
                 elif (found := self._case(case, {*baseline.ids}, exact=baseline.is_of_totals)) is not None:
-                    lines.append(found.line)
-                    written.append(found)
-                elif any(self._calls(case["kind"])):
+                    # One tool may be of several kinds, and the case is there already.
+                    if found.line not in lines:
+                        lines.append(found.line)
+                        written.append(found)
+                elif case["kind"] != _SPENDING and any(self._calls(case["kind"])):
                     lacking.add(case["kind"])
             if len(written) > count:
                 scenarios.append(_NAME.lstrip("\n") + "\n".join(lines))
@@ -209,7 +216,7 @@ class _Writer:
         """
         nearest = None
         for caller in self._callers:
-            for call in map(self._spending_nothing, self._calls(case["kind"])) if exact else self._calls(case["kind"]):
+            for call in self._spending(case) if exact else self._calls(case["kind"]):
                 who = "" if caller == _CALLER else caller
                 line = _line(call, case["given"], case["expected"], who)
                 result = self._judged(line, call, self._callers)
@@ -230,10 +237,15 @@ class _Writer:
         for offered in sorted(offers, key=_last)[:_MOST_CALLS]:
             yield self._samples[offered.tool.name]
 
-    def _spending_nothing(self, call: SampleCall) -> SampleCall:
-        """Return a call that adds nothing to the totals by itself."""
-        tool = self._workspace.policies.action(call.action).tool
-        return replace(call, input=_free(call.input, tool.input), facts=call.facts and _free(call.facts, tool.facts))
+    def _spending(self, case: re.Match[str]) -> Iterator[SampleCall]:
+        """Yield calls of a kind that add nothing to the totals by themselves; those that are to spend, add 1 to one."""
+        total = _TOTAL.search(case["given"]) if case["kind"] == _SPENDING else None
+        for call in self._calls(case["kind"]):
+            tool = self._workspace.policies.action(call.action).tool
+            input_, facts = _free(call.input, tool.input), _free(call.facts or {}, tool.facts)
+            if total is not None and not (_pay(input_, tool.input, total[1]) or _pay(facts, tool.facts, total[1])):
+                continue
+            yield replace(call, input=input_, facts=None if call.facts is None else facts)
 
     def _judged(self, line: str, call: SampleCall, callers: Mapping[str, str]) -> CaseResult | None:
         """Return what comes of a case; None if it cannot be said."""
@@ -326,6 +338,15 @@ def _known(callers: Mapping[str, str], calls: Iterable[SampleCall]) -> str:
 def _free(values: Mapping[str, Sample], shape: Shape | None) -> dict[str, Sample]:
     spent = {part.name for part in shape.parts if part.shape.spends} if shape is not None else set[str]()
     return {name: "0" if name in spent else value for name, value in values.items()}
+
+
+def _pay(values: dict[str, Sample], shape: Shape | None, total: str) -> bool:
+    """Put 1 where it adds to a total, and return whether there is such a place."""
+    for part in shape.parts if shape is not None else ():
+        if part.shape.spends == total and part.name in values:
+            values[part.name] = "1"
+            return True
+    return False
 
 
 def _last(offered: Offered) -> tuple[bool, bool, int]:

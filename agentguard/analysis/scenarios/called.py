@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 _HERE: Final = "call"
 _ZONE: Final = "time_zone"
+_EXAMPLES: Final = {
+    "--claim": "team=billing",
+    "--with": "max_rows=501",
+    "--run": "calls=10",
+    "--fact": "total=12.50",
+    "--entity": '\'Record::r1={"level": "normal"}\'',
+}
 _OPTIONS: Final = {"with": "--with", "facts": "--fact", "claims": "--claim"}
 
 
@@ -104,8 +111,7 @@ def _pairs(pairs: Sequence[str], option: str) -> list[tuple[str, str]]:
         # An entity's id may have the sign in it, and its attributes begin with a brace.
         name, sign, text = pair.partition("={") if option == "--entity" else pair.partition("=")
         if not sign or not name:
-            example = '\'Record::r1={"level": "normal"}\'' if option == "--entity" else "max_rows=501"
-            message = f"{option} wants a name and a value, got `{pair}`: write {option} {example}"
+            message = f"{option} wants a name and a value, got `{pair}`: write {option} {_EXAMPLES[option]}"
             raise ConfigurationError(message)
         if name in found:
             message = f"{option} says `{name}` twice: leave one out"

@@ -27,13 +27,15 @@ _TRUTH: Final = CedarType(name="Bool")
 _DECIMAL: Final = CedarType(name="decimal")
 
 
-def done_by(node: Node, before: Tally, totals: Collection[str]) -> Tally:
+def done_by(node: Node, before: Tally, totals: Collection[str], *, are_calls: bool = True) -> Tally:
     """Return what a run has done, where somebody says so.
 
     Args:
         node: What is said.
         before: What it has done as far as nothing else is said.
         totals: Every total that tools of the server add to.
+        are_calls: Whether what it has done of what is called here counts among its calls too; a credential that
+            a tool got does not.
 
     Raises:
         MistakeError: Something is wrong with it.
@@ -42,8 +44,8 @@ def done_by(node: Node, before: Tally, totals: Collection[str]) -> Tally:
     calls, of_tool, denied = (_count(fields, key) for key in ("calls", "calls_of_this_tool", "denied"))
     of_tool = before.tools.get(THIS_TOOL, 0) if of_tool is None else of_tool
     if calls is None:
-        calls = max(before.calls, of_tool)
-    elif calls < of_tool:
+        calls = max(before.calls, of_tool) if are_calls else before.calls
+    elif are_calls and calls < of_tool:
         what = f"{of_tool} calls of the tool are more than {calls} of any: make `calls` at least {of_tool}"
         mistake(what, fields.members["calls"].place)
     labels = fields.texts("labels")

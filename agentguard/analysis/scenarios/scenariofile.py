@@ -23,6 +23,7 @@ from agentguard.analysis.supposed import SupposedCall, offered_as, ordered
 from agentguard.errors import ConfigurationError
 from agentguard.model import Effect, EntityUid, Reason, printable
 from agentguard.policy.problem import Problem, did_you_mean, refused
+from agentguard.policy.schema import CREDENTIALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -236,7 +237,10 @@ class _Reader:
         """Return who calls with what the case says of the run, which comes over what the identity says."""
         node = fields.members.get("run")
         if node is not None:
-            identity = replace(identity, run=done_by(node, identity.run, self._workspace.policies.totals))
+            called = fields.members.get("call")
+            are_calls = not (isinstance(called, Text) and called.text == CREDENTIALS)
+            totals = self._workspace.policies.totals
+            identity = replace(identity, run=done_by(node, identity.run, totals, are_calls=are_calls))
         began = [link.run.started_at for link in (*identity.ancestors, identity) if link.run.started_at is not None]
         if began and max(began) > setting.now:
             mistake("the run's first call comes after this one: mend `started_at`", (node or fields).place)

@@ -7,7 +7,7 @@ say what they do and why, and name one agent that stands for the first real one.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentguard.analysis.scenarios.samples import SampleCall, flow, sample_call
@@ -18,7 +18,7 @@ from agentguard.limits import Limits
 from agentguard.policy.folder import ENTITIES
 from agentguard.policy.format import formatted
 from agentguard.policy.offered import Offered, WrittenSchema
-from agentguard.policy.schema import CREDENTIALS, GuardedTool, OwnType
+from agentguard.policy.schema import CREDENTIALS, GuardedTool, OwnType, credentials_of
 from agentguard.policy.values import Field, quoted, record_of
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ _READS: Final = """\
 // {why}
 @id("reads")
 @owner("security@example.com")
-permit (
+{silence}permit (
   principal in Agent::"example-agent",
   action in {group},
   resource
@@ -72,7 +72,7 @@ _CHANGES: Final = """\
 // What may change something is done for a user, and by the tools that are named here{later}
 @id("changes-for-a-user")
 @owner("security@example.com")
-{silence}permit (
+permit (
   principal in Agent::"example-agent",
   action{actions},
   resource
@@ -83,20 +83,19 @@ when {{ principal has user }};
 _ISSUES: Final = """\
 
 // A tool that reaches another system gets a credential for it by this, short-lived and for this
-// run alone. Which one it is, `resource` says: `resource == Credential::"…"`; for which tool,
-// `context.input.tool`.
-@id("credentials-for-tools")
+// run alone. To give it to some tools only, add `when {{ context.input.tool == "…" }}`.
+@id({id})
 @owner("security@example.com")
 permit (
   principal in Agent::"example-agent",
   action == Action::"credentials/issue",
-  resource
+  resource == Credential::{credential}
 );
 """
 
-_SILENCE: Final = (
-    '@silence_unannotated_tool("the server does not say what its tools do, so they count as destructive")\n'
-)
+_SILENCE: Final = '@silence_unannotated_tool("{}")\n'
+_READS_SAID: Final = _SILENCE.format("a tool is read with once the server says that it only reads")
+_ASKS_UNSAID: Final = _SILENCE.format("a person is asked about tools of which the server does not say what they do")
 
 _STOPS: Final = """\
 // What no agent may do, whoever asked: one forbid outweighs every permit.
@@ -125,8 +124,8 @@ _ASKS: Final = """\
 @owner("security@example.com")
 @obligation("approval")
 @advice("A person has to approve this call.")
-forbid (principal, action in Action::"destructive", resource)
-unless { context has approval };
+{silence}forbid (principal, action in Action::"destructive", resource)
+unless {{ context has approval }};
 """
 
 _IDENTITIES: Final = """\
@@ -198,13 +197,26 @@ def policy_files(written: WrittenSchema, *, asks: bool = True) -> dict[str, str]
     if not kinds.reads:
         group = "resources/read"
         why = "No tool says of itself that it only reads, so this is for resources; name tools as below."
-    permits = _READS.format(why=why, group=f'Action::"{group}"')
+    unsaid = not all(offered.annotated for offered in kinds.writing)
+    silence = _READS_SAID if unsaid and kinds.reads else ""
+    permits = _READS.format(why=why, group=f'Action::"{group}"', silence=silence)
     if kinds.writing:
         permits += _changes(kinds.writing)
-    if any(offered.tool.name == CREDENTIALS for offered in written.offers):
-        permits += _ISSUES
-    rules = {PERMITS: permits, GUARDRAILS: _STOPS + (_ASKS if kinds.destructive and asks else "")}
+    for name, id_ in _credentials(written).items():
+        permits += _ISSUES.format(id=quoted(id_), credential=quoted(name))
+    asked = _ASKS.format(silence=_ASKS_UNSAID if unsaid else "") if kinds.destructive and asks else ""
+    rules = {PERMITS: permits, GUARDRAILS: _STOPS + asked}
     return {**{name: formatted(name, text, _LIMITS) for name, text in rules.items()}, ENTITIES: _entities()}
+
+
+def _credentials(written: WrittenSchema) -> dict[str, str]:
+    """Return the credentials that the server's broker gives, each with the id of the permit that names it."""
+    names = next((credentials_of(one.tool) for one in written.offers if one.tool.name == CREDENTIALS), ())
+    ids: dict[str, str] = {}
+    for number, name in enumerate(names, 1):
+        id_ = f"credential-{name}"
+        ids[id_ if _ID.fullmatch(id_) else f"credential-{number}"] = name
+    return {name: id_ for id_, name in ids.items()}
 
 
 def observing_files() -> dict[str, str]:
@@ -224,8 +236,7 @@ def _changes(writing: Sequence[Offered]) -> str:
         )
     elif len(names) == 1:
         actions = f" == Action::{names[0]}"
-    unsaid = not all(offered.annotated for offered in writing)
-    return _CHANGES.format(later=later, actions=actions, silence=_SILENCE if unsaid else "")
+    return _CHANGES.format(later=later, actions=actions)
 
 
 def _entities() -> str:
@@ -302,9 +313,10 @@ def _guarded(workspace: Workspace) -> Iterator[_Row]:
         call, scenario = sample_call(offered, workspace), "a person approves what cannot be undone"
         expected = "expect: deny, reason: approval_required, by: [destructive-needs-approval]"
         yield _Row(scenario, call, "for-alice", expected)
-    if CREDENTIALS in by_name:
-        call, scenario = sample_call(by_name[CREDENTIALS], workspace), "tools get credentials for this agent alone"
-        yield _Row(scenario, call, "example", _ALLOWED.format("credentials-for-tools"))
+    for name, id_ in _credentials(workspace.written).items():
+        sample, scenario = sample_call(by_name[CREDENTIALS], workspace), "tools get credentials for this agent alone"
+        call = replace(sample, input={**sample.input, "credential": name})
+        yield _Row(scenario, call, "example", _ALLOWED.format(id_))
         yield _Row(scenario, call, "other", _NOT_PERMITTED)
     if "prompts/get" in by_name:
         call = sample_call(by_name["prompts/get"], workspace)

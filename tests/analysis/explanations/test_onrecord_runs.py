@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -12,6 +12,7 @@ from agentguard.analysis.workspace import Workspace
 from agentguard.lifecycle.tally import Tally
 from tests.analysis.kept import kept
 from tests.analysis.spending import payment, spending
+from tests.policy.records import NOW
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,43 @@ def test_amount_may_be_another_where_what_was_spent_stops_nothing(tmp_path: Path
     attributes = {name: value for name, value in record.attributes.items() if not name.endswith("run_state.spent")}
 
     assert texts(explain_record(replace(record, attributes=attributes), workspace)) == ['amount ≥ decimal("10.0")']
+
+
+def without(workspace: Workspace, call: SupposedCall, *left_out: str, **more: Any) -> OnRecord:
+    """Decide a call, and explain a record of that which lacks something."""
+    (request,) = requests_of(workspace, call)
+    record = kept(request, judge([request], workspace.policies).decisions[0], inputs=["amount", "fee"])
+    attributes = {name: value for name, value in record.attributes.items() if not name.endswith(left_out)}
+    return explain_record(replace(record, attributes={**attributes, **more}), workspace)
+
+
+AGED: Final = """@id("works") permit (principal, action, resource);
+@id("old") forbid (principal, action, resource)
+when { context.now.durationSince(context.run.started_at) > duration("1h") };
+@id("cap") forbid (principal, action, resource) when { context.run.calls >= 10 };
+@id("paper") forbid (principal, action, resource) when { context.run.spent.paper.greaterThan(decimal("3.0")) };"""
+
+
+def test_record_that_says_nothing_of_the_run_can_be_explained(tmp_path: Path) -> None:
+    """As one of an earlier version: what a new run has done is known all the same."""
+    call = replace(payment("1.0000", run=Tally(started_at=NOW - 3_601.0)), now=float(NOW))
+
+    assert texts(without(spending(tmp_path, AGED), call, "run_state.started_at")) == ["a new run"]
+
+
+def test_new_run_has_the_totals_that_the_record_does_not_know(tmp_path: Path) -> None:
+    """A total that was declared since."""
+    call = replace(payment("1.0000", run=Tally(calls=12)), now=float(NOW))
+    since = {"agentguard.run_state.spent": ("payments=1.0000",)}
+
+    assert texts(without(spending(tmp_path, AGED), call, "run_state.spent", **since)) == ["a new run"]
+
+
+def test_new_run_begins_when_the_call_was_judged_whenever_that_was(tmp_path: Path) -> None:
+    """A person may have thought it over for hours."""
+    call = replace(payment("1.0000", run=Tally(calls=12)), now=float(NOW))
+    asked = {"agentguard.approval.id": "q1"}
+    workspace = spending(tmp_path, AGED)
+
+    assert texts(without(workspace, call)) == ["a new run"]
+    assert texts(without(workspace, call, "agentguard.now", **asked)) == []

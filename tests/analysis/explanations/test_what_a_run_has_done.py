@@ -108,7 +108,7 @@ def test_delegated_call_needs_a_new_run_at_the_top(workspace: Workspace) -> None
     assert verdict.decisions[0].link == 0
     assert texts(workspace, call) == ["a new run"]
     (request,) = verdict.requests
-    again = NewRun(tool=workspace.policies.action("pay").tool).apply(request)
+    again = NewRun(tool=workspace.policies.action("pay").tool, totals=workspace.policies.totals).apply(request)
     assert again is not None
     assert [again.of_link(depth)["run"] for depth in (0, 1)] == [again.context["run"]] * 2
 

@@ -97,14 +97,27 @@ def test_what_cannot_be_is_not_believed(workspace: Workspace) -> None:
     assert isinstance(run, dict)
     assert {name: run[name] for name in sorted(run) if name != "started_at"} == {
         "calls_of_this_tool": 0,
-        "labels": [],
         "spent": {"paper": decimal("3.0000")},
     }
-    assert unknown == ["context.run.calls", "context.run.denied", "context.run.shared", "context.run.spent.payments"]
+    assert unknown == [
+        "context.run.calls",
+        "context.run.denied",
+        "context.run.labels",
+        "context.run.shared",
+        "context.run.spent.payments",
+    ]
     assert done(replay(on_record(payment("1.0000"), workspace, spent="payments=1.0000"), workspace))[1] == [
         "context.run.spent.paper",
         "context.run.spent.payments",
     ]
+
+
+def test_label_that_no_run_carries_is_not_believed(workspace: Workspace) -> None:
+    """Nor are those beside it."""
+    for forged in (("untrusted", 1), ("not a label",), "untrusted"):
+        assert done(replay(on_record(payment("1.0000"), workspace, labels=forged), workspace))[1] == [
+            "context.run.labels"
+        ]
 
 
 def answer(call: SupposedCall, old: Workspace, new: Workspace, **state: Any) -> Answer:

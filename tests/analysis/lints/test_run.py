@@ -342,7 +342,7 @@ def test_a_tool_that_is_not_annotated_is_not_called_destructive(records: Workspa
     assert told(unsaid, DELETES.format(""), "unconditional-destructive", "unannotated-tool") == []
     (found,) = told(unsaid, DELETES.format("") + asks, "unannotated-tool")
     assert found.endswith(
-        "`delete_record` has no annotations, so `f` takes it for destructive and open-world, as MCP says: "
+        "`delete_record` has no annotations, so this takes it for destructive and open-world, as MCP says: "
         "annotate it in the server"
     )
 
@@ -628,9 +628,10 @@ def test_an_offer_without_annotations_is_fine_where_no_policy_asks(records: Work
 
     assert isinstance(offers[0], Offered)
     assert told(unsaid, forbid("context has approval"), "unannotated-tool") == []
-    assert len(
-        told(unsaid, forbid("context has approval", 'action in Action::"read-only"'), "unannotated-tool")
-    ) == len(offers)
+    (found,) = told(unsaid, forbid("context has approval", 'action in Action::"read-only"'), "unannotated-tool")
+    assert "and 4 more have no annotations, so this takes them for destructive" in found
+    (found,) = told(unsaid, forbid('action in Action::"open-world"'), "unannotated-tool")
+    assert found.endswith("annotate them in the server")
 
 
 def test_the_folder_of_the_example_is_found(tmp_path: Path) -> None:

@@ -171,4 +171,7 @@ def test_what_a_call_spends_itself_is_no_part_of_what_a_case_says(tmp_path: Path
         write_new(folder, made)
 
         assert (fitted.untested, dict(fitted.unfit)) == ((), {})
+        # What a call spends itself is shown as well: it is counted before it is let run.
+        spent = "with: { amount: 1 }" if some[0].tool.name == "pay" else "facts: { pages: 1 }"
+        assert fitted.files["scenarios/budget.test.yaml"].count(spent) == 2
         assert survivors(works(folder), open_suites(open_workspace(folder))).findings() == []

@@ -88,6 +88,7 @@ def test_what_does_not_fit_is_refused_with_the_option_that_mends_it() -> None:
     assert refused("read_recor") == "no tool is called `read_recor`: did you mean `read_record`?"
     assert "mapped claim" in refused(claims=["level=3"])
     assert refused(given=["columns"]) == "--with wants a name and a value, got `columns`: write --with max_rows=501"
+    assert refused(done=["calls"]) == "--run wants a name and a value, got `calls`: write --run calls=10"
     assert refused(given=["=1"]).startswith("--with wants a name and a value")
     assert refused(given=[*EXPORT, "format=json"]) == "--with says `format` twice: leave one out"
     assert refused("read_record", entities=["Record::r1"]).startswith(

@@ -230,3 +230,13 @@ def test_moment_is_the_one_that_is_said(workspace: Workspace, moment: str) -> No
     (request,) = requests_of(workspace, case.call)
 
     assert found["started_at"] == request.context["now"] == {"__extn": {"fn": "datetime", "arg": said}}
+
+
+def test_credentials_that_tools_got_are_no_calls(workspace: Workspace) -> None:
+    """One call may want several, and counts once."""
+    words = "as: busy, call: credentials/issue, with: { credential: crm, tool: pay }, run: { calls_of_this_tool: 9 "
+    (own,) = seen(workspace, words + "}")
+    (said,) = seen(workspace, words + ", calls: 1 }")
+
+    assert (own["calls"], own["calls_of_this_tool"]) == (4, 9)
+    assert (said["calls"], said["calls_of_this_tool"]) == (1, 9)
