@@ -23,12 +23,12 @@ from agentguard.credentials.containment import stops
 from agentguard.credentials.live import LIVE, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from agentguard.credentials.live import Live
 
 _WITHHELD: Final = "[credential]"
-_USUAL: Final = frozenset(vars(logging.makeLogRecord({})))
+_USUAL: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None)))
 
 
 class LogContainment:
@@ -93,24 +93,24 @@ class LogContainment:
             sinfo: str | None = None,
         ) -> logging.LogRecord:
             record = make(logger, name, level, fn, lno, msg, args, exc_info, func, extra, sinfo)
-            # Whoever set a factory may have added to it, too.
-            added = vars(record).keys() - _USUAL
-            if (
-                added
-                and self._live
-                and self._on
-                and stops([(k, vars(record)[k]) for k in added], Place.LOG, self._live)
-            ):
-                self._stop(record)
-                for key in added:
-                    if stops(key, Place.LOG, self._live):
-                        del vars(record)[key]
-                    else:
-                        # A formatter may ask for it.
-                        vars(record)[key] = _WITHHELD
+            if self._live and self._on:
+                # Whoever set a factory may have added to it, too.
+                self._look_at_added(record, vars(record).keys() - _USUAL)
             return record
 
         logging.Logger.makeRecord = made  # type: ignore[assignment,method-assign]
+
+    def _look_at_added(self, record: logging.LogRecord, added: Collection[str]) -> None:
+        fields = vars(record)
+        if not added or not stops([(key, fields[key]) for key in added], Place.LOG, self._live):
+            return
+        self._stop(record)
+        for key in added:
+            if stops(key, Place.LOG, self._live):
+                del fields[key]
+            else:
+                # A formatter may ask for it.
+                fields[key] = _WITHHELD
 
     def _stop(self, record: logging.LogRecord) -> None:
         """Leave nothing of a record but where it comes from."""

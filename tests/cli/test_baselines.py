@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,27 @@ def test_budget_is_for_each_total_that_the_server_declares(here: Path) -> None:
     assert "context.run.spent.payments.greaterThan" in text
     assert "context.run.spent.tokens.greaterThan" in text
     works(here / "policies")
+
+
+def test_tools_of_which_the_server_says_nothing_are_told(here: Path) -> None:
+    """By `init`, and by `check` for the baseline; each call is shown once, however many kinds its tool is of."""
+    (here / "spending_server.py").write_text(SPENDING)
+
+    ran = agentguard("init", "--server", "spending_server.py", "--baseline", "untrusted-to-egress")
+
+    assert ran.stderr == (
+        "agentguard: a tool without annotations counts as destructive and open-world, as MCP says, "
+        "for untrusted-to-egress too: annotate `pay` in the server\n"
+    )
+    assert re.search(r"policies/scenarios/untrusted-to-egress\.test\.yaml +calls that show it\n", ran.stdout)
+    found = agentguard("check", "policies", "--json").json["findings"]
+    assert [(one["name"], one["policy"]) for one in found if one["severity"] != "note"] == [
+        ("unannotated-tool", "untrusted-to-egress")
+    ]
+    lines = (here / "policies/scenarios/untrusted-to-egress.test.yaml").read_text().splitlines()
+    cases = [line for line in lines if "call: " in line]
+    assert len(cases) == len({*cases})
+    assert agentguard("init", "policies", "--baseline", "budget").stderr == ""
 
 
 def test_to_observe_the_baselines_wait_with_the_others(here: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from agentguard.analysis.history.differing import changed_types, may_lack, misfit, offer_of, reach_is_kept
 from agentguard.analysis.history.donebefore import RUN
 from agentguard.analysis.history.recorded import facts_of, is_liftable, with_grant
-from agentguard.analysis.history.replay import ANCESTORS, GRANT, RESOURCE
+from agentguard.analysis.history.replay import ANCESTORS, GRANT, PRINCIPAL, RESOURCE
 from agentguard.model import Effect, Reason, printable
 from agentguard.policy.looks import ENTITIES
 from agentguard.policy.possible import ANYTHING, ERRS, FAILS, HOLDS, Possible, doubts, learn, outcome
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 # Why a call is denied whatever its grant says, as long as that is valid.
 _FIRST: Final = frozenset((Reason.POLICY, Reason.MISSING_ENTITY))
-# What is said of a run is said of the one that called, and of none above it.
-_OF_THE_RUN: Final = frozenset((("principal",), RUN))
 # A condition that one policy settles may settle another.
 _ROUNDS: Final = 2
 
@@ -73,9 +71,10 @@ class _Link:
 
     def at(self, depth: int, replayed: Replayed) -> _Link:
         """Return it with its doubts about who delegated named as such."""
-        if depth == _links(replayed) - 1 or self.doubts.isdisjoint(_OF_THE_RUN):
+        about = {path for path in self.doubts if path == PRINCIPAL or path[: len(RUN)] == RUN}
+        if depth == _links(replayed) - 1 or not about:
             return self
-        return replace(self, doubts=(self.doubts - _OF_THE_RUN) | {(ANCESTORS,)})
+        return replace(self, doubts=(self.doubts - about) | {(ANCESTORS,)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +143,7 @@ class Hindsight:
         """Return the ids of the new permits that a call can have matched, whatever its record says of the old ones."""
         found: set[str] = set()
         for depth in range(_links(replayed)):
-            values, _ = self._new.values(replayed.request, _unknown_at(replayed, depth), depth)
+            values, _ = self._new.values(replayed.request, replayed.unknown_at(depth), depth)
             permits = [part for part in self._new.asked(replayed.request.action).policies if part.permit]
             found.update(part.policy.id for part in permits if outcome(part.tree, values) & HOLDS)
         return frozenset(found)
@@ -194,7 +193,7 @@ class Hindsight:
         found: list[_Before] = []
         links: list[_Link] = []
         for depth, masks in enumerate(facts.masks):
-            unknown = _unknown_at(replayed, depth)
+            unknown = replayed.unknown_at(depth)
             values, reached = self._old.values(replayed.request, unknown, depth)
             for part in asked.policies * _ROUNDS:
                 if masks.get(part.policy.id) in {HOLDS, FAILS}:
@@ -218,7 +217,7 @@ class Hindsight:
     def _after(self, replayed: Replayed, before: _Before, depth: int, *, present: bool, some: bool) -> _Link:
         """Return what the new policies say at one link."""
         asked = self._new.asked(replayed.request.action)
-        unknown = _unknown_at(replayed, depth)
+        unknown = replayed.unknown_at(depth)
         values, reached = self._new.values(replayed.request, unknown, depth)
         # Of what has changed in listed entities, the record says nothing.
         others = asked.touched(self._changed)
@@ -246,11 +245,6 @@ def _likeness(part: Parted) -> tuple[bool, bool, Tree]:
 
 def _links(replayed: Replayed) -> int:
     return len(replayed.request.invocation.chain)
-
-
-def _unknown_at(replayed: Replayed, depth: int) -> frozenset[Path]:
-    """Return what is not known at one link: of who delegated, nothing is, and not what their runs have done."""
-    return replayed.paths if depth == _links(replayed) - 1 else replayed.paths | _OF_THE_RUN
 
 
 def _check(replayed: Replayed, answer: Answer, *, same: bool) -> None:

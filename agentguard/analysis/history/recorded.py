@@ -135,18 +135,23 @@ def _masks(replayed: Replayed, asked: Asked, links: int) -> list[Mapping[str, in
     ids = frozenset(record.policy_ids)
     if reason == Reason.PERMIT:
         return [_of_allow(asked, ids, links)] * links
-    if links > 1:
+    if replayed.link is None:
         # It is not said which of them was denied.
         return [{}] * links
-    masks = _of_denial(asked, ids, reason, early=replayed.early)
+    denied = _of_denial(asked, ids, reason, early=replayed.early)
+    masks: list[dict[str, int]] = [{} for _ in range(links)]
+    masks[replayed.link] = denied
+    if links > 1 and not replayed.early:
+        lifted = is_liftable(reason)
+        masks[: replayed.link] = [_of_passed(asked, lifted=lifted)] * replayed.link
+        if lifted:
+            # It names what a person could lift at any of them, and all were judged.
+            masks[replayed.link :] = _of_several(asked, ids, links - replayed.link)
     if APPROVAL not in replayed.paths and _may_be_supposed(replayed, asked):
         approvals = asked.touched(frozenset((APPROVAL,)))
-        masks = {
-            part.policy.id: masks[part.policy.id]
-            for part in asked.policies
-            if part.policy.id in masks and part.atoms.isdisjoint(approvals)
-        }
-    return [masks]
+        alone = {part.policy.id for part in asked.policies if part.atoms.isdisjoint(approvals)}
+        masks = [{id_: mask for id_, mask in one.items() if id_ in alone} for one in masks]
+    return list(masks)
 
 
 def _of_allow(asked: Asked, ids: frozenset[str], links: int) -> dict[str, int]:
@@ -157,8 +162,30 @@ def _of_allow(asked: Asked, ids: frozenset[str], links: int) -> dict[str, int]:
     return {part.policy.id: matched if part.policy.id in permits else FAILS for part in asked.policies}
 
 
+def _of_passed(asked: Asked, *, lifted: bool) -> dict[str, int]:
+    """Return it of a link above the first that was denied: there, nothing failed, and nothing forbade it for good.
+
+    Args:
+        asked: The policies.
+        lifted: Whether what denied it is what a person could lift: else that may have matched above already.
+    """
+    either = HOLDS | FAILS
+    return {
+        part.policy.id: either if part.permit or (part.policy.approval and not lifted) else FAILS
+        for part in asked.policies
+    }
+
+
+def _of_several(asked: Asked, ids: frozenset[str], links: int) -> list[dict[str, int]]:
+    """Return it of the first link that a person has to lift something at, and of those below."""
+    either = HOLDS | FAILS
+    below = {part.policy.id: either if part.permit or part.policy.id in ids else FAILS for part in asked.policies}
+    first = {**below, **dict.fromkeys(ids, HOLDS)} if len(ids) == 1 else below
+    return [first, *[below] * (links - 1)]
+
+
 def _of_denial(asked: Asked, ids: frozenset[str], reason: str, *, early: bool) -> dict[str, int]:
-    """Return it of a denial of a run that was not delegated."""
+    """Return it of the link that was denied."""
     masks: dict[str, int] = {}
     for part in asked.policies:
         id_ = part.policy.id

@@ -84,10 +84,13 @@ class Remembered:
             record.policy_ids,
             replayed.early,
             replayed.paths,
+            replayed.link,
+            replayed.above,
             (run.agent, run.user, run.task, run.purpose, run.issuer, run.grade, run.lifetime, len(run.ancestors)),
             run.run_id if itself else "",
             run.run_ends_at if looks & _RUN else 0,
             canonical_json(_looked_at(request.context, looks)),
+            canonical_json([_looked_at({"run": run}, looks) for run in request.runs]),
         )
 
     def _is_looked_up(self, resource: EntityUid, looks: frozenset[Path]) -> bool:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
-from agentguard.analysis.history.donebefore import done_before
+from agentguard.analysis.history.donebefore import RUN, done_above, done_before
 from agentguard.evidence.record import UNCONFIRMED
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.model import AccessRequest, Effect, EntityUid, Grade, Reason
@@ -38,6 +38,9 @@ GRANT: Final = "grant"
 
 ANCESTORS: Final = "ancestors"
 """Who delegated to a run."""
+
+PRINCIPAL: Final = ("principal",)
+"""All that is said of a run."""
 
 RESOURCE: Final = "resource"
 """Which entity a call acted on."""
@@ -99,12 +102,22 @@ class Replayed:
             `ENTITIES` and a type for the attributes and parents of its entities; and `GRANT`,
             `ANCESTORS`, `RESOURCE`, each alone.
         early: Whether the call was stopped before its arguments were looked at.
+        link: The first link of the chain that it was denied at; None if it was not, or that is not known.
+        above: What is not known of what each run had done that delegated, root first.
     """
 
     record: Kept
     request: AccessRequest
     paths: frozenset[Path]
     early: bool = False
+    link: int | None = None
+    above: tuple[frozenset[Path], ...] = ()
+
+    def unknown_at(self, depth: int) -> frozenset[Path]:
+        """Return what is not known at one link of the chain: nobody kept who delegated, but what their runs had done."""
+        if depth == len(self.request.invocation.ancestors):
+            return self.paths
+        return frozenset(path for path in self.paths if path[:2] != RUN) | {PRINCIPAL} | self.above[depth]
 
     @property
     def unknown(self) -> frozenset[str]:
@@ -164,6 +177,8 @@ def replay(record: Kept, workspace: Workspace, *, setting: Setting = _NOTHING) -
     if run is not None:
         context["run"] = run
     unknown |= not_kept
+    depth = len(invocation.ancestors)
+    above = done_above(record, workspace.policies.totals, depth)
     unknown |= {(ENTITIES, type_) for type_ in workspace.written.loaders}
     request = AccessRequest(
         invocation=invocation,
@@ -171,8 +186,24 @@ def replay(record: Kept, workspace: Workspace, *, setting: Setting = _NOTHING) -
         resource=resource,
         context=context,
         entities=_made(resource, offered, workspace),
+        runs=tuple(done or {} for done in (*(done for done, _ in above), run)) if above else (),
     )
-    return Replayed(record=record, request=request, paths=frozenset(unknown), early=_is_early(record))
+    return Replayed(
+        record=record,
+        request=request,
+        paths=frozenset(unknown),
+        early=_is_early(record),
+        link=_link(record, depth),
+        above=tuple(frozenset(paths) for _, paths in above),
+    )
+
+
+def _link(record: Kept, depth: int) -> int | None:
+    """Return the first link that a call was denied at; None if there is none, or it is not known."""
+    if record.text("agentguard.decision.effect") == Effect.ALLOW:
+        return None
+    link = record.attributes.get("agentguard.decision.link") if depth else 0
+    return link if type(link) is int and 0 <= link <= depth else None
 
 
 def _is_early(record: Kept) -> bool:

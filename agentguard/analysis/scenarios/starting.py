@@ -7,6 +7,7 @@ say what they do and why, and name one agent that stands for the first real one.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -37,6 +38,7 @@ APPROVAL: Final = "destructive-needs-approval"
 NEXT: Final = "next"
 """Where policies stand that are not in force yet."""
 
+_ID: Final = re.compile(r"[A-Za-z0-9._/-]{1,128}")
 # More than that, and nobody would read the list.
 _LISTED: Final = 60
 
@@ -212,11 +214,11 @@ def policy_files(written: WrittenSchema, *, asks: bool = True) -> dict[str, str]
 def _credentials(written: WrittenSchema) -> dict[str, str]:
     """Return the credentials that the server's broker gives, each with the id of the permit that names it."""
     names = next((credentials_of(one.tool) for one in written.offers if one.tool.name == CREDENTIALS), ())
-    ids: dict[str, str] = {}
-    for number, name in enumerate(names, 1):
-        id_ = f"credential-{name}"
-        ids[id_ if _ID.fullmatch(id_) else f"credential-{number}"] = name
-    return {name: id_ for id_, name in ids.items()}
+    # Not every name can be part of an id.
+    return {
+        name: id_ if _ID.fullmatch(id_ := f"credential-{name}") else f"credential/{number}"
+        for number, name in enumerate(names, 1)
+    }
 
 
 def observing_files() -> dict[str, str]:
