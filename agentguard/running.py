@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentguard.cancelled import is_stray
 from agentguard.credentials.containment import Containment, stops
+from agentguard.credentials.held import holder_of
 from agentguard.credentials.live import Place
 from agentguard.credentials.logs import LOGS
 from agentguard.lifecycle.ended import run_of
@@ -123,7 +124,8 @@ class Contained:
         inside = partial(outside, decision=decision)
         LOGS.install()
         trail.spans.look_through(IN_SPANS)
-        self._containment = Containment(run=run_of(invocation), token=token, told=inside, outside=outside)
+        run, holder = run_of(invocation), holder_of(invocation)
+        self._containment = Containment(run=run, token=token, told=inside, outside=outside, holder=holder)
 
     async def run(self, body: Callable[[], Awaitable[Any]]) -> Ran:
         """Await *body*; what it returns or raises is looked through before anybody has it."""

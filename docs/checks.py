@@ -51,9 +51,9 @@ permit (principal, action == Action::"export_records", resource)
 when { principal in Agent::"billing-agent" };
 ```
 
-The annotation is `silence_` and the lint's name, with `_` for `-`. A lint about a tool is silenced above a policy whose
-head names the tool's action. An annotation without a reason silences nothing, and one that has nothing to silence is
-told. What keeps the guard from loading a folder cannot be silenced.
+The annotation is `silence_` and the lint's name, with `_` for `-`. It counts for that policy alone: what another
+policy makes of the same tool is told of that one. An annotation without a reason silences nothing, and one that has
+nothing to silence is told. What keeps the guard from loading a folder cannot be silenced.
 """
 
 _LINTS: Final = """\

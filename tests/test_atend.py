@@ -84,8 +84,8 @@ def test_off_the_main_thread_no_handler_is_set(tmp_path: Path) -> None:
 def test_a_lock_that_the_signal_interrupted_keeps_no_process_alive(tmp_path: Path) -> None:
     """What has to be closed may be in use by the very code that is interrupted."""
     script = (
-        "import agentguard.atend as a; a._SECONDS = 0.2; a.call_at_end(lambda: state.store._writing.acquire());"
-        "state.store._writing.acquire(); os.kill(os.getpid(), signal.SIGTERM); signal.pause()"
+        "import agentguard.atend as a; a._SECONDS = 0.2; a.call_at_end(lambda: state.store._writer._lock.acquire());"
+        "state.store._writer._lock.acquire(); os.kill(os.getpid(), signal.SIGTERM); signal.pause()"
     )
 
     assert run(script, tmp_path / "state") == (-signal.SIGTERM, "")

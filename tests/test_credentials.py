@@ -11,6 +11,7 @@ from mcp_types import CallToolResult
 from agentguard import ConfigurationError, Credential, Guard, PolicyError, Spend, UnsafeMemoryState
 from agentguard.credentials.leases import Leases
 from agentguard.errors import CredentialError
+from agentguard.policy.grants import grant_text
 from tests.credentials.lending import Office, until
 from tests.world import (
     ERAS,
@@ -107,6 +108,8 @@ async def test_a_tool_gets_a_credential_that_no_caller_sees(tmp_path: Path, era:
         ["lends", "grant:0"],
     )
     assert issue["agentguard.resource.id"] == "crm"
+    kept = [entry.record.get("inputs") for entry in world.state.ledger if entry.record["kind"] == "decision"]  # type: ignore[attr-defined]
+    assert kept[:2] == [None, {"credential": "crm", "tool": "injected"}]
     (lease,) = world.records("credential")
     assert lease["agentguard.credential.event"] == "issued"
     assert lease["agentguard.run.id"] == call["agentguard.run.id"]
@@ -322,3 +325,25 @@ def test_policy_on_a_credential_that_there_is_not_is_refused(tmp_path: Path) -> 
 
     with pytest.raises(PolicyError, match=r"no credential is called `crmm`: did you mean `crm`\?"):
         make(tmp_path, policies=policies)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (None, None),
+        ({"credentials/issue": {"credential": ["crm"], "tool": ["injected"]}}, None),
+        ({"credentials/issue": {"credential": ["mail"]}}, "denied"),
+        ({"credentials/issue": {"tool": ["asking"]}}, "denied"),
+    ],
+)
+async def test_a_grant_of_tools_says_which_credentials_they_get(
+    tmp_path: Path, arguments: Any, reason: str | None
+) -> None:
+    """By the action's name among them, and its arguments."""
+    world, _ = make(tmp_path, agent=None)
+    grant = grant_text(tools=["injected", "credentials/issue"], arguments=arguments)
+    async with connected(world, "http", ERAS[-1], grant=grant) as client:
+        answer = await client.call_tool("injected", {"name": "ann"})
+
+    assert (meta(answer)["reason"] if answer.is_error else None) == reason
+    leases_of(world).close()

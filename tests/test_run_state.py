@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -167,6 +168,28 @@ async def test_what_is_declared_counts_before_the_call(tmp_path: Path) -> None:
             assert await call(client, "pay")
             assert await call(client, "look")
     assert served.decisions()[-1]["agentguard.run_state.spent"] == ["payments=100.0000", "tokens=0.0000"]
+
+
+async def test_which_run_of_a_chain_stopped_a_call_is_on_record_with_what_it_had_done(tmp_path: Path) -> None:
+    """The run that called had done nothing itself, so its own state would not tell."""
+    cap = '@id("cap") forbid (principal, action, resource) when { context.run.calls >= 2 };'
+    served = Served(tmp_path, cap)
+    async with served.client() as client:
+        with acting("top"):
+            assert await call(client, "look")
+        with acting("child", ancestor("top")):
+            assert await call(client, "look")
+            assert not await call(client, "look")
+        with acting("other", ancestor("top")):
+            assert not await call(client, "look")
+    alone, let, stopped, other = served.decisions()
+
+    assert "agentguard.run_state.above" not in alone
+    assert [one.get("agentguard.decision.link") for one in (alone, let, stopped, other)] == [None, None, 0, 0]
+    assert other["agentguard.run_state.calls"] == 0
+    above = [json.loads(one["agentguard.run_state.above"]) for one in (let, stopped, other)]
+    assert [[run["calls"] for run in one] for one in above] == [[1], [2], [2]]
+    assert above[2][0]["denied"] == 1
 
 
 @pytest.mark.parametrize("amount", ["-1", "-0.0001", "922337203685477.5807"])

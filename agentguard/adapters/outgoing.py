@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from agentguard.adapters.answers import ANSWERS, protocol_denial
 from agentguard.adapters.surface import Offer
@@ -73,7 +74,7 @@ class Outgoing:
             if not self._shows(_sent(error), Place.EXCEPTION):
                 raise
         else:
-            if not self._shows(result, Place.RESULT):
+            if not self._shows(_as_sent(result), Place.RESULT):
                 return result
         decision = await self._enforcer.refuse(self._call, self._method, Refusal(Reason.CREDENTIAL_LEAK), known=False)
         if self._method == Offer.TOOL:
@@ -104,6 +105,14 @@ class Outgoing:
             decision = await self._enforcer.refuse(self._call, request.method, refusal, known=False)
             raise self._call.answers.denied_nested(decision)
         return await send(request, *how, **more)
+
+
+def _as_sent(result: HandlerResult) -> object:
+    """Return an answer as text, as fast as that can be: a function's own was looked through piece by piece before."""
+    try:
+        return to_json(result, fallback=str)
+    except Exception:  # noqa: BLE001  it is looked through by itself then
+        return result
 
 
 def _sent(error: Exception) -> object:

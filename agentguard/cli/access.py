@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import textwrap
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -23,7 +25,7 @@ from agentguard.policy.schema import OwnType
 from agentguard.policy.written import FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from agentguard.analysis.proofs.access import Remaining
     from agentguard.analysis.workspace import Workspace
@@ -33,6 +35,9 @@ _ANY: Final = "any other agent"
 _INDENT: Final = 6
 _HANGING: Final = 4
 _LEAST: Final = 24
+_CLOSE: Final = 0.85
+_SEVERAL: Final = 2
+_EACH: Final = "each that is sometimes"
 _TOKENS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|&&|\|\||[()\[\]{}]')
 _OTHER: Final = EntityUid("Agent", NOBODY)
 
@@ -60,7 +65,11 @@ def access_command(
         raise ConfigurationError(message)
     workspace = opened(policies_folder(folder))
     if agent is not None and EntityUid("Agent", agent) not in (known := agents_of(workspace)):
-        fix = did_you_mean(agent, [one.id for one in known])
+        # Most names of agents end alike, and a new one is none of the others.
+        close = difflib.get_close_matches(agent, [one.id for one in known], n=1, cutoff=_CLOSE)
+        listed = any(uid.type == "Agent" for uid in workspace.policies.static_uids)
+        fix = f"list it in {ENTITIES}" if listed else "name it in a permit"
+        fix = f"did you mean `{close[0]}`?" if close else fix
         say(f"agentguard: no policy and no entity names agent `{agent}`: {fix}")
     found = list(_asked(workspace, agent=agent, user=user, tool=tool))
     if as_json:
@@ -119,17 +128,43 @@ def _kind(workspace: Workspace, action: str) -> OwnType:
 def _show(found: Sequence[Access], *, by_agent: bool) -> None:
     names = [printable(_name(one, by_agent=by_agent)) for one in found]
     width = max(map(len, names), default=0) + 2
+    shared = _shared([one for one in found if one.may is May.SOMETIMES])
     lines = []
     for name, one in zip(names, found, strict=True):
         may = (f"{one.may:<11}", _STYLES[one.may])
-        lines.append(Text.assemble((name.ljust(width), "bold"), may, printable(one.why)))
+        why = "" if shared is not None and shared.why == one.why else one.why
+        lines.append(Text.assemble((name.ljust(width), "bold"), may, printable(why)))
         if one.may is May.SOMETIMES:
-            for word, remaining in (("permit", one.permits), ("forbid", one.forbids)):
-                for policy in remaining:
-                    lines.append(Text(f"  {word} {_where(policy)}", style="cyan"))
-                    if policy.when != "true":
-                        lines += [Text(f"      {line}") for line in _lines(printable(policy.when))]
+            known = () if shared is None else [_key(forbid) for forbid in shared.forbids]
+            lines += _remaining("permit", one.permits)
+            lines += _remaining("forbid", [forbid for forbid in one.forbids if _key(forbid) not in known])
+    if shared is not None:
+        lines.append(Text.assemble((_EACH.ljust(width), "bold"), f"  {printable(shared.why)}" * bool(shared.why)))
+        lines += _remaining("forbid", shared.forbids)
     draw(*lines)
+
+
+def _shared(sometimes: Sequence[Access]) -> Access | None:
+    """Return what holds for several answers alike, and is told once: forbids, and what could end each of them."""
+    if len(sometimes) < _SEVERAL:
+        return None
+    first, *others = sometimes
+    forbids = [{_key(forbid) for forbid in one.forbids} for one in others]
+    common = tuple(forbid for forbid in first.forbids if all(_key(forbid) in known for known in forbids))
+    why = first.why if all(one.why == first.why for one in others) else ""
+    return replace(first, forbids=common, why=why) if common else None
+
+
+def _key(remaining: Remaining) -> tuple[str, str]:
+    return remaining.policy.id, remaining.when
+
+
+def _remaining(word: str, policies: Iterable[Remaining]) -> Iterator[Text]:
+    """Yield policies that bear on calls, each with what is left of its condition."""
+    for policy in policies:
+        yield Text(f"  {word} {_where(policy)}", style="cyan")
+        if policy.when != "true":
+            yield from (Text(f"      {line}") for line in _lines(printable(policy.when)))
 
 
 def _lines(condition: str) -> Iterator[str]:

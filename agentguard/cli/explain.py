@@ -68,7 +68,7 @@ def explain(
     claim: Annotated[list[str] | None, _said("--claim", "NAME=VALUE", "A mapped claim; may be repeated.")] = None,
     run: Annotated[
         list[str] | None,
-        _said("--run", "NAME=VALUE", "What the run has done before, such as calls=9; may be repeated."),
+        _said("--run", "NAME=VALUE", "What the run has done before: calls=9, spent.payments=45; may be repeated."),
     ] = None,
     grant: Annotated[Path | None, _said("--grant", "FILE", "The Cedar text that bounds the run.")] = None,
     entity: Annotated[

@@ -112,7 +112,7 @@ class Drawing:
             yield self._pair("but", found.why, style="yellow")
         if found.link is not None:
             yield Text()
-            yield from self._link(found.link, "", grants=found)
+            yield from self._links(found, found.link)
         yield from self._ways(found.suggestions, found.mended, loose=False)
         if found.unknown or _lacks_arguments(found):
             yield Text()
@@ -124,6 +124,16 @@ class Drawing:
         yield Text()
         yield self._pair("decision", printable(record.text("agentguard.decision.id")))
         yield self._pair("evidence", printable(record.source))
+
+    def _links(self, found: OnRecord, link: LinkFound) -> Iterator[Text]:
+        """Yield what the run came to, below what the run above it came to where it is that which was denied."""
+        chain = len(link.invocation.chain)
+        if found.above is not None and found.place is not None:
+            named = link.invocation.chain[found.place].run_id if found.place == chain - 2 else ""
+            name = f"run {named}" if named and named == found.record.text("agentguard.run.parent") else "a run above"
+            yield from self._link(found.above, f"link {found.place + 1} of {chain}: {name}")
+        told = found.place is not None
+        yield from self._link(link, f"link {chain} of {chain}: {link.invocation.agent}" if told else "", grants=found)
 
     def _head(self, effect: str, what: str, because: str) -> Text:
         return Text.assemble((effect.upper(), _COLOURS.get(effect, "bold")), f"  {what}", (f"  {because}", "dim"))
@@ -312,7 +322,7 @@ def _shown(found: Found) -> Iterator[Condition]:
 
 def _lacks_arguments(found: OnRecord) -> bool:
     """Return whether a policy looks at an argument that is not on record."""
-    policies = () if found.link is None else found.link.organisation
+    policies = (one for link in (found.above, found.link) if link is not None for one in link.organisation)
     values = (value for one in policies for condition in one.conditions for value in condition.values)
     return any(path.startswith("context.input") and value == repr(UNKNOWN) for path, value in values)
 

@@ -55,7 +55,8 @@ def record_json(found: OnRecord, version: str) -> dict[str, object]:
         "meaning": found.meaning or None,
         "why": found.why or None,
         "early": found.early,
-        "links": [] if found.link is None else [_link(found.link)],
+        "link": found.place,
+        "links": _links(found),
         "delegated": found.delegated,
         "grants_permit": found.grants,
         **_when(found.record.at, found.setting.time_zone),
@@ -63,6 +64,16 @@ def record_json(found: OnRecord, version: str) -> dict[str, object]:
         "suggestions": [_suggestion(suggestion) for suggestion in found.suggestions],
         "policy_changes": [_mended(one) for one in found.mended],
     }
+
+
+def _links(found: OnRecord) -> list[dict[str, object]]:
+    """Return what is told of a chain: the run above that a call was denied for, if it was, and the run itself."""
+    if found.link is None:
+        return []
+    own = {"place": len(found.link.invocation.ancestors), **_link(found.link)}
+    # Who acted there is not on record.
+    nobody = dict.fromkeys(("agent", "user", "task", "purpose", "grade"))
+    return [own] if found.above is None else [{"place": found.place, **_link(found.above), **nobody}, own]
 
 
 def _when(now: float, zone: ZoneInfo | None) -> dict[str, object]:

@@ -65,13 +65,14 @@ class Containment:
         token: The text of the token that was verified; None where there is none.
         told: Is called with the place and the name of a secret, once for each two.
         outside: Is called likewise when the token is found while no block runs.
+        holder: Who acts in the run, and for whom, as credentials are made for; None where none are used.
         live: Where the process's secrets are.
 
     Raises:
         ValueError: If the token is too short to be looked for.
     """
 
-    __slots__ = ("_live", "_open", "_reset", "_run", "_seen", "_token", "_told")
+    __slots__ = ("_live", "_open", "_reset", "_run", "_seen", "_token", "_told", "holder")
 
     _reset: Token[Containment | None]
 
@@ -82,8 +83,10 @@ class Containment:
         token: str | None,
         told: Told,
         outside: Told | None = None,
+        holder: Hashable = None,
         live: Live = LIVE,
     ) -> None:
+        self.holder: Final = holder
         self._run = run
         self._token = None if token is None else token_secret(token)
         self._told = told
@@ -147,10 +150,10 @@ class Containment:
             _LOG.error("`%s` was stopped in the %s of a call, and that could not be recorded", name, place)
 
 
-def runs_another(run: Hashable) -> bool:
-    """Return whether the tool of another run than *run* runs here."""
+def runs_for_another(holder: Hashable) -> bool:
+    """Return whether a tool runs here for anybody else than *holder*."""
     current = _CURRENT.get()
-    return current is not None and current.open and current.run != run
+    return current is not None and current.open and current.holder not in {None, holder}
 
 
 def stops(value: object, place: Place, live: Live = LIVE) -> bool:

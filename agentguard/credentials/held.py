@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from agentguard.credentials.containment import runs_another
+from agentguard.credentials.containment import runs_for_another
 from agentguard.credentials.credential import Credential
 from agentguard.evidence.record import run_attributes
-from agentguard.lifecycle.ended import Kind, run_of
+from agentguard.lifecycle.ended import Kind, named, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +43,12 @@ class Event(StrEnum):
     RELEASE_FAILED = "release_failed"
 
 
+def holder_of(invocation: Invocation) -> Key:
+    """Return who acts in a run, and for whom: what no token of it changes, nor what a server puts before ids."""
+    who = (named(invocation, Kind.AGENT), named(invocation, Kind.USER), invocation.subject)
+    return (*run_of(invocation), *who)
+
+
 def key_of(request: CredentialRequest) -> Key:
     """Return what a request asks for a lease of.
 
@@ -50,8 +56,8 @@ def key_of(request: CredentialRequest) -> Key:
     differ in what they are good for: what a broker gave for one of them is for no other.
     """
     own = request.invocation
-    who = (own.agent, own.user, own.subject, own.client_id, own.task, own.purpose)
-    return (*run_of(own), *who, own.scopes, own.grant, frozenset(own.claims.items()), request.name)
+    what_for = (own.client_id, own.task, own.purpose, own.scopes, own.grant, frozenset(own.claims.items()))
+    return (*holder_of(own), *what_for, request.name)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -138,7 +144,7 @@ class Lease:
             last = last.heir
         if last.given_back:
             return "is over"
-        return "was made for another run" if runs_another(run_of(self.invocation)) else None
+        return "was made for another run" if runs_for_another(holder_of(self.invocation)) else None
 
     def attributes(self, event: Event) -> dict[str, AttributeValue]:
         """Return what is kept of it: who has which credential, for how long, and never the secret."""

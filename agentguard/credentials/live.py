@@ -97,9 +97,13 @@ class _Group:
         if self._blocks.isdisjoint(sample):
             return None
         places = [number * stride for number, block in enumerate(sample) if block in self._blocks]
+        pieces = {sample[place // stride] for place in places}
         for kept in list(self.kept.values()):
             secret = kept.secret()
-            if secret is not None and any(map(secret.is_in, _parts(flat, places, secret))):
+            # Whoever knows one secret can write its pieces a thousand times: none of the others is compared for that.
+            if secret is None or not secret.is_near(pieces):
+                continue
+            if any(map(secret.is_in, _parts(flat, places, secret))):
                 return secret, kept
         return None
 

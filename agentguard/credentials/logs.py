@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agentguard.credentials.live import Live
 
 _WITHHELD: Final = "[credential]"
+_PLAIN: Final = (tuple, type(None))
 _USUAL: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None)))
 
 
@@ -124,13 +125,16 @@ class LogContainment:
 
 def _shown(record: logging.LogRecord) -> object:
     """Return whatever a handler may show of a record."""
-    error = record.exc_info
-    if not record.args and not error and type(record.msg) is str and not record.stack_info:
-        return f"{record.msg} {record.name} {record.threadName}"
+    error, args = record.exc_info, record.args
     try:
         message = record.getMessage()
     except Exception:  # noqa: BLE001  the handler will fail likewise, and print what it was given
         message = ""
+    if type(record.msg) is str and type(args) in _PLAIN and not error and not record.stack_info:
+        # Most lines: nothing to open. An argument may be one that the message leaves out, or cuts.
+        texts = [one for one in args or () if type(one) is not int]
+        if all(type(one) is str for one in texts):
+            return "\n".join([message, record.msg, record.name, str(record.threadName), *map(str, texts)])
     return (
         message,
         record.msg,

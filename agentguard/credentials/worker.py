@@ -86,13 +86,14 @@ class Worker:
         Raises:
             RuntimeError: No thread can be had.
         """
-        self._jobs.append(job)
         if self._thread is None:
             with self._beginning:
                 if self._thread is None:
                     thread = Thread(target=self._run, name=f"agentguard {self._name}", daemon=True)
                     thread.start()
                     self._thread = thread
+        # After that: what no thread could be had for is not done later either.
+        self._jobs.append(job)
         if self._wake is not None:
             with suppress(RuntimeError):  # it has finished
                 self._wake()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from agentguard.evidence.showing import by
+from agentguard.evidence.showing import acted, by
 from agentguard.evidence.story import OVER, REASONS
 from agentguard.evidence.vocabulary import Outcome, RecordKind
 from agentguard.model import Effect, Reason
@@ -78,7 +78,7 @@ def _event(record: Kept, outcome: Kept | None, version: str) -> dict[str, Any]:
     text = record.text
     allowed = text("agentguard.decision.effect") == Effect.ALLOW
     reason = text("agentguard.decision.reason")
-    tool = text("gen_ai.tool.name") or text("agentguard.action.id")
+    tool = acted(record)
     stopped_by = outcome.text("agentguard.execution.reason") if allowed and outcome is not None else ""
     severity = _severity(reason, outcome, stopped_by, allowed=allowed)
     disposition = _disposition(reason, stopped_by, allowed=allowed)

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from agentguard.evidence.showing import acted
 from agentguard.evidence.story import Call, Denial, PolicyVersion, Run, RunKey, Story
 from agentguard.evidence.vocabulary import RecordKind, RunEnd
 from agentguard.model import Reason
@@ -104,7 +105,7 @@ def _call(record: Kept, outcome: Kept | None) -> Call:
     return Call(
         at=record.at,
         decision_id=record.text("agentguard.decision.id"),
-        tool=record.text("gen_ai.tool.name") or record.text("agentguard.action.id"),
+        tool=acted(record),
         effect=record.text("agentguard.decision.effect"),
         reason=record.text("agentguard.decision.reason"),
         policy_ids=record.policy_ids,

@@ -47,9 +47,9 @@ def run_state_attributes(run: object, above: Sequence[Mapping[str, Any]] = ()) -
         found[f"{_STATE}.spent"] = tuple(
             f"{total}={units['__extn']['arg']}" for total, units in sorted(run["spent"].items())
         )
-    text = canonical_json([_plain_state(one) for one in above])
+    text = canonical_json([_plain_state(one) for one in above]) if above else ""
     # What is cut in two is no JSON, so what is too long is not kept: it is not known then.
-    if above and len(text) <= _ABOVE_CHARACTERS:
+    if text and len(text) <= _ABOVE_CHARACTERS:
         found[f"{_STATE}.above"] = text
     return found
 

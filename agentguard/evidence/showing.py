@@ -251,10 +251,15 @@ def explained(record: Kept) -> str:
             f", by {policies}" if policies else "",
             f": {detail}" if (detail := record.text("agentguard.decision.detail")) else "",
             f"; {inputs}" if (inputs := _shown(record.inputs)) else "",
-            f"; run: {done}" if (done := _shown(state_of(record) or {})) else "",
-            "" if link is None or depth is None else f"; for run {link + 1:.0f} of {depth + 1:.0f} in its chain",
+            f"; run: {done}" if (done := _shown(_said(state_of(record)))) else "",
+            "" if link is None or depth is None else f"; denied for run {link + 1:.0f} of {depth + 1:.0f}",
         )
     )
+
+
+def _said(state: Mapping[str, object] | None) -> dict[str, object]:
+    """Return of what a run had done what there is to say: no label and no total is nothing."""
+    return {name: value for name, value in (state or {}).items() if value not in (None, [], {})}
 
 
 def _shown(inputs: Mapping[str, object]) -> str:

@@ -6,9 +6,7 @@ The record comes first; the spans and metrics say what was recorded.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from dataclasses import dataclass, field
-from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -25,6 +23,7 @@ from agentguard.evidence.record import (
     run_attributes,
     shadowed_attributes,
 )
+from agentguard.evidence.refusals import Refusals
 from agentguard.evidence.runstate import link_attributes, run_state_attributes
 from agentguard.evidence.vocabulary import Outcome, RecordKind
 from agentguard.evidence.withheld import without_secrets
@@ -74,36 +73,6 @@ class PolicyFacts(Protocol):
     @property
     def activated_at(self) -> int | None:
         """When they came into force, unix seconds."""
-
-
-class Refusals:
-    """The refused tokens that no record tells of yet. Safe to share between threads."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[Reason] = Counter()
-        self._last = float("-inf")
-        self._lock = Lock()
-
-    def count(
-        self, reason: Reason, now: float, keep: Callable[[RecordKind, dict[str, AttributeValue]], object]
-    ) -> None:
-        """Count one, and write what has gathered unless a record was written a second ago."""
-        with self._lock:
-            self._counts[reason] += 1
-            if not now - self._last >= 1:
-                return
-            self._last = now
-            counts, self._counts = self._counts, Counter()
-        for counted, number in counts.items():
-            try:
-                keep(
-                    RecordKind.REFUSED_TOKEN,
-                    {"agentguard.decision.reason": counted.value, "agentguard.tokens.refused": number},
-                )
-            except Exception:  # noqa: BLE001  a bad token must not become the server's own error
-                _LOG.error("%d refused tokens could not be recorded", number)
-                with self._lock:
-                    self._counts[counted] += number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,8 +29,13 @@ def without_secrets(
         inputs: The arguments that it would.
         stops: Returns whether a value would show a secret, and tells of it; None where there are none.
     """
+    if stops is None:
+        return attributes, inputs
     # Secrets are rare: one look for all.
-    if stops is None or not stops((dict(attributes), inputs)):
+    texts = "\n".join(
+        [one if isinstance(one, str) else " ".join(one) for one in attributes.values() if isinstance(one, str | tuple)]
+    )
+    if not stops(texts if inputs is None else (texts, inputs)):
         return attributes, inputs
     kept: dict[str, AttributeValue] = {}
     for name, value in attributes.items():

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentguard.policy.tree import Node, Op, fold
+from agentguard.policy.tree import Node, Op, fold, path_of
 
 LEAST: Final = -(2**63)
 MOST: Final = 2**63 - 1
 """Between these two is every whole number of Cedar's; a calculation that passes them fails."""
 
 CALCULATES: Final = frozenset((Op.PLUS, Op.MINUS, Op.TIMES, Op.NEGATIVE))
+
+
+def fits_always(node: Node) -> bool:
+    """Return whether a calculation is the time between two moments, none of which was calculated itself.
+
+    Wherever they come from, they are of the years 0 to 9999, and so many milliseconds are few.
+    """
+    return (
+        node.op is Op.METHOD
+        and node.value == "durationSince"
+        and all(
+            bool(path_of(part)) or (part.op is Op.CALL and all(one.op is Op.LITERAL for one in part.parts))
+            for part in node.parts
+        )
+    )
 
 
 def number_of(node: Node) -> int | None:

@@ -41,6 +41,8 @@ _ADVICE: Final = re.compile(r'^@advice\("([^"]*)"\)', re.MULTILINE)
 # Which of them a tool is in unless it says otherwise; a comment may name them too.
 _GROUPS: Final = re.compile(r'^[^/\n]*Action::"(?:open-world|destructive)"', re.MULTILINE)
 _SCENARIOS: Final = "scenarios:\n"
+# What no call of a tool is.
+_CREDENTIALS: Final = '\nunless { action == Action::"credentials/issue" }'
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,10 @@ class Baseline:
             policies=above + "\n".join(f"{first}{policy}".replace(_TOTAL, total) for total in totals),
             scenarios=head + key + "\n".join(scenario.replace(_TOTAL, total) for total in totals),
         )
+
+    def without_credentials(self) -> Baseline:
+        """Return it for a server whose tools get none: no policy may name an action that there is not."""
+        return replace(self, policies=self.policies.replace(_CREDENTIALS, ""))
 
 
 @cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agentguard.policy.arithmetic import CALCULATES, number_of
+from agentguard.policy.arithmetic import CALCULATES, fits_always, number_of
 from agentguard.policy.tree import Node, Op
 from agentguard.policy.types import CedarType
 
@@ -219,6 +219,6 @@ def _may_err(node: Node) -> bool:
         # Such as a sum that is too large.
         return True
     if node.op is Op.METHOD:
-        return node.value not in _SOUND_METHODS
+        return node.value not in _SOUND_METHODS and not fits_always(node)
     # A constant was tried when the policy was loaded.
     return node.op is Op.CALL and any(part.op is not Op.LITERAL for part in node.parts)

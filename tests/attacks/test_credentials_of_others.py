@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -17,10 +18,11 @@ from mcp import Client
 from pydantic import BaseModel, ConfigDict
 
 from agentguard import ConfigurationError, Credential, Issuer, UnsafeMemoryState
+from agentguard.credentials.held import holder_of
 from agentguard.errors import AccessDenied, CredentialError, Refusal
 from agentguard.identity.sources import stdio_audience
 from agentguard.policy.schema import CREDENTIALS
-from agentguard.testing import acting_as
+from agentguard.testing import acting_as, unsafe_invocation
 from tests.credentials.lending import Office, lending, until
 from tests.publishing import move
 from tests.test_credentials import CALLS, ISSUE, LENT, called, leases_of, make
@@ -321,6 +323,36 @@ async def test_a_credential_that_a_tool_kept_is_for_no_other_run(tmp_path: Path)
     assert world.ran == [office.secret(1)] * 3
     assert kept[0].reveal() == office.secret(1)
     leases_of(world).close()
+
+
+async def test_a_credential_that_a_tool_kept_is_for_no_other_user_of_the_same_run(tmp_path: Path) -> None:
+    """An issuer may tell runs apart by what two users share."""
+    kept: list[Credential] = []
+    functions: dict[str, Any] = {}
+
+    def extend(world: World) -> None:
+        @world.server.tool()
+        @world.guard.tool
+        async def find(crm: Annotated[Credential, world.guard.credential("crm")]) -> str:
+            kept.append(crm)
+            return kept[0].reveal()[:6]
+
+        functions["find"] = find
+
+    world = make_world(tmp_path, policies=LENT, extend=extend, broker=Office(time.time))
+    for user in ("alice", "bob"):
+        refused = pytest.raises(CredentialError) if user == "bob" else nullcontext()
+        with acting_as("reader", run_id="mission", user=user, grant=EVERYTHING), refused:
+            await functions["find"]()
+    leases_of(world).close()
+
+
+def test_a_credential_goes_by_the_issuers_names() -> None:
+    """Two guards in one process may put different aliases before them, and mean one run."""
+    here = unsafe_invocation("corp|clerk", run_id="corp|run-1", user="corp|alice", prefix="corp|", subject="s")
+    there = unsafe_invocation("clerk", run_id="run-1", user="alice", subject="s")
+    assert holder_of(here) == holder_of(there)
+    assert holder_of(there) != holder_of(unsafe_invocation("clerk", run_id="run-1", user="bob", subject="s"))
 
 
 async def test_a_call_that_is_let_run_under_a_limit_gets_its_credential(tmp_path: Path) -> None:

@@ -432,6 +432,11 @@ def in_meta(secret: str) -> Any:
     return CallToolResult(content=[TextContent(type="text", text="done")], _meta={"debug": {"url": f"?t={secret}"}})
 
 
+def in_no_utf8(secret: str) -> Any:
+    """Answer with it beside what JSON has no way to write."""
+    return CallToolResult(content=[TextContent(type="text", text=f"\ud800 {secret}")])
+
+
 def in_data(secret: str) -> Any:
     """Answer with it in an error's data."""
     raise MCPError(code=-32000, message="the CRM is down", data={"request": {"headers": [secret]}})
@@ -442,7 +447,7 @@ def in_error(secret: str) -> Any:
     raise RuntimeError(secret)
 
 
-@pytest.mark.parametrize("spill", [in_meta, in_data, in_error])
+@pytest.mark.parametrize("spill", [in_meta, in_no_utf8, in_data, in_error])
 @pytest.mark.parametrize("era", ERAS)
 async def test_handler_around_a_guarded_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spill: Callable[[str], Any], era: Era
@@ -460,7 +465,7 @@ async def test_handler_around_a_guarded_function(
 
     assert office.secret(1) not in told
     assert "agentguard/decision" in told
-    assert places(guard.state) == ["result" if spill is in_meta else "exception"]
+    assert places(guard.state) == ["result" if spill in {in_meta, in_no_utf8} else "exception"]
 
 
 async def test_list_tells_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ElicitResult
 
 from agentguard import denial as words
+from agentguard.credentials.live import Live
 from agentguard.errors import Refusal
 from agentguard.evidence import trail
 from agentguard.evidence.chainfile import chain_files, read_chain
@@ -375,6 +376,8 @@ async def test_search_would_find_every_secret_wherever_it_got_out(
     def measured(self: Metrics, decision: Any, *, tool: str | None, seconds: float) -> None:
         measure(self, decision, tool=now, seconds=seconds)
 
+    # Nothing is stopped on its way out: it is the search that is tried.
+    monkeypatch.setattr(Live, "add", lambda *_, **__: None)
     monkeypatch.setattr(trail, "decision_attributes", decided)
     monkeypatch.setattr(trail, "denied", lambda *_, **__: now)
     monkeypatch.setattr(Metrics, "decided", measured)

@@ -151,6 +151,42 @@ def test_person_is_told_what_this_does_not_know() -> None:
     assert "its agent is not listed in cedarentities.json" in ran.stdout
 
 
+def test_what_stops_everything_alike_is_told_once(policies: Path) -> None:
+    """Limits of a run would drown what each tool has of its own; one answer has all of it with it."""
+    (policies / "policies.cedar").write_text(
+        '@id("all") permit (principal, action in Action::"tools/call", resource);\n'
+        '@id("old") forbid (principal, action, resource) when { context.run.calls + context.run.denied >= 20 };\n'
+        '@id("cap") forbid (principal, action, resource) when { context.run.calls >= 10 };\n'
+        '@id("big") forbid (principal, action == Action::"export_records", resource) '
+        "when { context.input.max_rows > 500 };"
+    )
+
+    told = agentguard("access", "--agent", "billing-agent").stdout
+    one = agentguard("access", "--agent", "billing-agent", "--tool", "export_records").stdout
+
+    own, _, alike = told.partition("each that is sometimes")
+    assert [alike.count(f"  forbid {name}\n") for name in ("old", "cap", "big")] == [1, 1, 0]
+    assert [own.count(f"  forbid {name}\n") for name in ("old", "cap", "big")] == [0, 0, 1]
+    assert told.count("denied where old cannot be evaluated") == alike.splitlines()[0].count("denied where old") == 1
+    assert "each that" not in one
+    assert one.count("  forbid ") == 3
+
+
+def test_agent_that_is_new_is_none_of_those_that_are_known(policies: Path) -> None:
+    """Names of agents end alike: it is to be listed, or named, as the others are."""
+    (policies / "policies.cedar").write_text('@id("a") permit (principal, action, resource);')
+    entity = '{{"uid": {{"type": "{}", "id": "known-agent"}}, "attrs": {{}}, "parents": []}}'
+
+    (policies / "cedarentities.json").write_text(f"[{entity.format('Agent')}]")
+    listed = agentguard("access", "--agent", "refund-agent")
+    (policies / "cedarentities.json").write_text(f"[{entity.format('User')}]")
+    named = agentguard("access", "--agent", "refund-agent")
+
+    said = "agentguard: no policy and no entity names agent `refund-agent`: "
+    assert said + "list it in cedarentities.json" in " ".join(listed.stderr.split())
+    assert said + "name it in a permit" in " ".join(named.stderr.split())
+
+
 def test_long_condition_is_told_part_by_part_on_a_narrow_terminal(policies: Path) -> None:
     """Where one part ends and the next begins; in one line anywhere else, and where it fits."""
     rule = 'context.input.max_rows > 500 && ("(" == "&&(" || principal.grade == "run") && !(context has approval)'

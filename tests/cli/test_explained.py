@@ -117,6 +117,30 @@ def test_a_decision_of_a_delegated_run_is_told_as_far_as_it_is_on_record() -> No
 
     assert "delegated by run top" in " ".join(lines)
     assert "    who delegated to this run, and with which grants, is not on record" in lines
+    at = lines.index("  link 1 of 2: run top")
+    assert lines[at + 2 : at + 4] == [
+        "    forbid limit  matched  ← decided  a.cedar:2",
+        "        context.input.rows > 500                        unknown > 500",
+    ]
+    assert lines[lines.index("  link 2 of 2: a") + 2 :][0] == "    permit all    matched"
+
+
+def test_run_above_that_the_record_does_not_name_is_one_of_those_above() -> None:
+    """It names the one that delegated to the run, and none above that."""
+    top = unsafe_invocation("z", run_id="top")
+    chain = (top, unsafe_invocation("y", run_id="middle", ancestors=(top,)))
+    request = searches(run(ancestors=chain), rows=501)
+    folder = workspace(EVERYTHING, LIMIT)
+
+    assert "  link 1 of 3: a run above" in told(request, folder)
+    found = record_json(explain_record(kept(request, decide(request, folder.policies)), folder), "v")
+    assert found["link"] == 0
+    links: Any = found["links"]
+    assert [(link["place"], link["agent"]) for link in links] == [(0, None), (2, "a")]
+    middle = replace(decide(request, folder.policies), link=1)
+    assert "  link 2 of 3: run middle" in told(request, folder, middle)
+    nameless = explain_record(kept(request, middle, more={"agentguard.run.parent": ""}), folder)
+    assert "  link 2 of 3: a run above" in _lines(Drawing(80).record(nameless))
 
 
 def test_a_decision_that_was_made_early_is_told_so() -> None:

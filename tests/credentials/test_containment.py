@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from agentguard.credentials.containment import TOKEN, UNREADABLE, Containment, runs_another, stops, token_secret
+from agentguard.credentials.containment import TOKEN, UNREADABLE, Containment, runs_for_another, stops, token_secret
 from agentguard.credentials.leaks import Secret
 from agentguard.credentials.live import Live, Place
 from tests.tokens import make_token
@@ -125,14 +125,16 @@ def test_secret_that_shows_up_outside_of_calls_is_told_to_whoever_had_it_issued(
     assert outside == [(Place.LOG, TOKEN), (Place.SPAN, TOKEN)]
 
 
-def test_call_of_another_run_is_known(live: Live) -> None:
-    """While its block runs."""
-    call = contained(live, None, Told())
-    assert not runs_another("r2")
+def test_call_for_another_is_known(live: Live) -> None:
+    """While its block runs, and if it is known for whom."""
+    call = Containment(run=RUN, holder="alice", token=None, told=lambda *_: None, live=live)
+    assert not runs_for_another("bob")
     with call:
-        assert runs_another("r2")
-        assert not runs_another(RUN)
-    assert not runs_another("r2")
+        assert runs_for_another("bob")
+        assert not runs_for_another("alice")
+    with contained(live, None, Told()):
+        assert not runs_for_another("bob")
+    assert not runs_for_another("bob")
 
 
 def test_who_is_told_may_fail_and_log(live: Live) -> None:

@@ -18,8 +18,9 @@ from agentguard.credentials import leases, returns
 from agentguard.credentials.broker import IssuedCredential
 from agentguard.credentials.containment import stops
 from agentguard.credentials.credential import Credential
+from agentguard.credentials.held import key_of
 from agentguard.credentials.live import Place
-from agentguard.credentials.worker import Worker, _Loop
+from agentguard.credentials.worker import Waiter, Worker, _Loop
 from agentguard.errors import CredentialError, Refusal
 from agentguard.evidence.vocabulary import ATTRIBUTES
 from agentguard.lifecycle.store import Kind
@@ -770,7 +771,9 @@ async def test_where_no_thread_can_be_had_there_is_no_credential(monkeypatch: py
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", start)
             assert (await refused(lent)).reason is Reason.CREDENTIAL_UNAVAILABLE
-        await lent.leases.lease(lent.request())
+        await lent.leases.lease(lent.request(invocation=lent.run("run-2")))
+        # What was refused is not asked for once there is one.
+        assert [request.invocation.run_id for request in lent.office.requests] == ["run-2"]
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -813,6 +816,46 @@ async def test_a_forks_child_is_closed_at_its_own_end_unless_it_was_closed_alrea
         assert other.leases.close not in atend._CALLS[before:]
         await lent.leases.lease(lent.request())
         assert (await refused(other)).reason is Reason.CREDENTIAL_UNAVAILABLE
+
+
+async def test_a_call_that_comes_after_a_flight_gets_what_it_brought() -> None:
+    """It looked before that was there, and came to the thread when it was over."""
+    async with lending() as lent:
+        await lent.leases.lease(lent.request())
+        waiter: Waiter[Any] = Waiter()
+        request = lent.request()
+        lent.leases._worker.start(partial(lent.leases._join, key_of(request), request, waiter))
+        lease: Any = await waiter.get(5)
+        assert lease.issued.secret == lent.office.secret(1)
+        assert lent.office.count("issue") == 1
+
+
+async def test_two_threads_that_begin_a_worker_begin_one() -> None:
+    """The second finds that the first was there before it."""
+    worker = Worker("test")
+    done: list[str] = []
+
+    async def first() -> None:
+        done.append("first")
+
+    async def second() -> None:
+        done.append("second")
+        worker.finish()
+
+    class Meanwhile:
+        """The lock, for which one waits while the other holds it."""
+
+        def __enter__(self) -> None:
+            worker._beginning = threading.Lock()
+            worker.start(first)
+
+        def __exit__(self, *_: object) -> None: ...
+
+    lock: Any = Meanwhile()
+    worker._beginning = lock
+    worker.start(second)
+    assert worker.join(5)
+    assert sorted(done) == ["first", "second"]
 
 
 async def test_a_worker_outlives_what_fails_in_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,8 @@ import secrets
 import threading
 from typing import Final
 
+import pytest
+
 from agentguard.credentials.leaks import Secret
 from agentguard.credentials.live import Live, Place
 from tests.tokens import make_token
@@ -180,6 +182,27 @@ def test_secrets_come_and_go_while_others_look() -> None:
         thread.join()
 
     assert wrong == []
+
+
+def test_pieces_of_one_secret_make_no_work_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller knows its own token, and could hold up all others by its pieces."""
+    live, compared = Live(), set()
+    known = [Secret(str(number), secrets.token_urlsafe(48)) for number in range(20)]
+    own = secrets.token_urlsafe(48)
+    known.append(Secret("own", own))
+    for secret in known:
+        live.add(secret, run="r1")
+    is_in = Secret.is_in
+
+    def comparing(secret: Secret, flat: bytes) -> bool:
+        compared.add(secret.name)
+        return is_in(secret, flat)
+
+    monkeypatch.setattr(Secret, "is_in", comparing)
+
+    for find in (live.find, lambda text: live.find_of("r1", text)):
+        assert find("".join(f"{own[8:16]}{number:08d}" for number in range(1_000))) is None
+    assert compared == {"own"}
 
 
 def test_places_are_those_that_are_recorded() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -21,17 +23,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from agentguard import CredentialBroker, CredentialError, CredentialRequest, IssuedCredential
+from agentguard import CredentialBroker, CredentialError, CredentialRequest, IssuedCredential, Issuer, MemoryStore
+from agentguard.credentials.broker import names_of
 from agentguard.testing import unsafe_invocation
 from examples.loopback import serving, url_of
 from examples.records.stage import loopback_issuer
 from tests import leaks
 from tests.credentials.token_server import ACCESS, granted, running
-from tests.docs.pages import run_python
+from tests.docs.pages import ROOT, run_python
 from tests.world import http_client, text
 from tests.world import serving as served
 
 PAGE: Final = "docs/pages/how-to/credentials.md"
+AUDIENCE: Final = "https://records.example/mcp"
 RUN_TOKEN: Final = "the.token-of-the.run"
 SESSION: Final = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
   <AssumeRoleWithWebIdentityResult>
@@ -81,14 +85,14 @@ async def call(url: str, token: str, tool: str, **arguments: str) -> CallToolRes
 async def test_server_of_the_page_gets_a_credential_for_each_run(tmp_path: Path) -> None:
     """Both of its tools use it, no client sees it, and the end of the run is its end."""
     seen: list[str] = []
-    revoked = threading.Event()
+    revoked = threading.Semaphore(0)
 
     async def contacts(request: Request) -> Response:
         seen.append(request.headers["Authorization"])
         return JSONResponse([request.query_params.get("name", "everybody")])
 
     def revoke(form: dict[str, str]) -> tuple[int, bytes]:
-        revoked.set()
+        revoked.release()
         return 200, b""
 
     with running() as login:
@@ -101,26 +105,65 @@ async def test_server_of_the_page_gets_a_credential_for_each_run(tmp_path: Path)
                 "https://crm.example": crm,
             }
             page = run_python(PAGE, tmp_path, ours)
-            grant = "permit (principal, action, resource);"
+            every = "permit (principal, action, resource);"
+            begins = Issuer(issuer=issuer.issuer, audience=AUDIENCE, store=MemoryStore(clock=time.time))
+            runs = [page[name](begins) for name in ("begin", "begin_with_one")]
+            grants = [run.invocation.grant for run in runs]
+            for run in runs:
+                run.end()
             tokens = [
-                issuer.mint(agent=agent, grant=grant, run=agent, audience="https://records.example/mcp")
-                for agent in ("support", "other")
+                issuer.mint(agent=agent, grant=grant, run=run, audience=AUDIENCE)
+                for agent, run, grant in (
+                    ("support", "support", every),
+                    ("other", "other", every),
+                    ("support", "any", grants[0]),
+                    ("support", "one", grants[1]),
+                    ("support", "none", 'permit (principal, action == Action::"find_contact", resource);'),
+                )
             ]
             async with served(page["server"]) as url:
                 found = await call(url, tokens[0], "find_contact", name="Ada")
                 counted = await call(url, tokens[0], "count_contacts")
                 denied = await call(url, tokens[1], "count_contacts")
+                found_by_grant = [(await call(url, token, "find_contact", name="Ada")).is_error for token in tokens[2:]]
                 async with http_client(url, tokens[0]) as client:
                     tools = (await client.list_tools()).tools
-                page["guard"].state.store.revoke(issuer=issuer.issuer, run_id="support")
-                assert await anyio.to_thread.run_sync(revoked.wait, 10)
+                for run_id in ("support", "any", "one"):
+                    page["guard"].state.store.revoke(issuer=issuer.issuer, run_id=run_id)
+                    assert await anyio.to_thread.run_sync(revoked.acquire, True, 10)
 
     assert (text(found), text(counted), denied.is_error) == ('["Ada"]', "1", True)
-    assert seen == [f"Bearer {ACCESS}"] * 2
+    assert found_by_grant == [False, False, True]
+    assert seen == [f"Bearer {ACCESS}"] * 4
     assert [list(tool.input_schema["properties"]) for tool in tools] == [["name"], []]
-    (form,) = login.forms("/token")
+    form = login.forms("/token")[0]
     assert (form["subject_token"], form["resource"], form["scope"]) == (tokens[0], f"{crm}/api", "contacts.read")
-    assert [form["token"] for form in login.forms("/revoke")] == [ACCESS]
+    assert {form["token"] for form in login.forms("/revoke")} == {ACCESS}
+
+
+async def test_session_of_the_page_is_closed_with_its_run(names: Mapping[str, Any]) -> None:
+    """And the next one is another."""
+    broker = names["SessionBroker"]()
+    (name,) = names_of(broker)
+    issued = await broker.issue(wanting(name))
+    renewed = await broker.renew(issued, wanting(name))
+    leaks.register(issued.secret)
+    leaks.register(renewed.secret)
+
+    await broker.release(issued, name)
+
+    assert broker.sessions == {renewed.lease_id: renewed.secret}
+    assert issued.lease_id != renewed.lease_id
+
+
+def test_request_of_the_page_has_every_attribute() -> None:
+    """Each has its row."""
+    section = (ROOT / PAGE).read_text("utf-8").partition("A `CredentialRequest` says")[2].partition("\n\nThe tools")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+
+    assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == {
+        one.name for one in fields(CredentialRequest)
+    }
 
 
 class Vault:

@@ -157,7 +157,17 @@ def test_tests_that_the_page_on_testing_shows_pass(tmp_path: Path) -> None:
     write_files(TESTING_PAGE, tmp_path)
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_export.py", "test_office.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "test_export.py",
+            "test_office.py",
+            "test_lending.py",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -2,16 +2,16 @@
 
 import time
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 from mcp import Client
 
 from agentguard import CredentialRequest, IssuedCredential
 from agentguard.testing import acting_as
-from tests.docs.pages import run_python
+from tests.docs.pages import write_files
 
 README = "README.md"
-_PERMITS = '@id("all") permit (principal, action in Action::"tools/call", resource);'
 
 
 class _Broker:
@@ -38,8 +38,9 @@ class _Broker:
 async def test_run_that_read_a_mail_cannot_pay_and_no_run_pays_too_much(tmp_path: Path, monkeypatch: Any) -> None:
     """The credential is in no schema, and is asked for where a payment may run."""
     monkeypatch.chdir(tmp_path)
-    names = run_python(README, tmp_path)
-    (tmp_path / "inbox" / "permits.cedar").write_text(_PERMITS)
+    write_files(README, tmp_path)
+    # Alone: whoever copies the one file has no other.
+    names = run_path(str(tmp_path / "inbox.py"))
     broker = _Broker()
     server = names["inbox"](tmp_path / "inbox", tmp_path / "other-state", broker)
 

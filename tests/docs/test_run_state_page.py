@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 import pytest
 from mcp import Client
 from mcp.server.mcpserver import MCPServer
+from pydantic import create_model
 
 from agentguard import Guard, Spend, UnsafeMemoryState
 from agentguard.policy.schema import CONTEXT
@@ -57,6 +58,17 @@ def test_scenarios_of_the_page_hold_its_policies(place: Path, monkeypatch: pytes
     assert "no errors\n" in checked.stdout
     assert tested.status == 0
     assert re.search(r"4 covered both ways · (\d+) mutants, \1 noticed", tested.stdout)
+
+
+def test_schema_says_which_amounts_are_judged(tmp_path: Path) -> None:
+    """By what the page puts beside `Spend`, so that whoever is sent there finds it."""
+    with redirect_stdout(StringIO()):
+        amount = run_python(PAGE, tmp_path)["Amount"]
+
+    shown = create_model("Arguments", amount=(amount, ...)).model_json_schema()["properties"]["amount"]
+
+    assert "four decimal places" in shown["description"]
+    assert {"minimum": 0.0, "type": "number"} in shown["anyOf"]
 
 
 def test_table_has_what_policies_see() -> None:

@@ -10,9 +10,10 @@ import pytest
 from agentguard.evidence.kept import Kept
 from agentguard.evidence.ocsf import ocsf_events
 from agentguard.evidence.retell import story_of
-from agentguard.evidence.showing import NAMES, Selection, by, explained, is_quiet, part_of, row_of, verdict
+from agentguard.evidence.showing import NAMES, Selection, acted, by, explained, is_quiet, part_of, row_of, verdict
 from agentguard.evidence.vocabulary import ATTRIBUTES, Outcome, RecordKind
 from agentguard.model import Reason
+from agentguard.policy.schema import CREDENTIALS
 from tests.evidence.history import ISSUER, NINE_THIRTY, QUARTER, History, an_hour, run_of
 
 HOUR = an_hour().kept
@@ -70,6 +71,15 @@ def test_a_record_of_an_export_is_shown_without_its_place() -> None:
     [
         ({"agentguard.policy.ids": ("a", "b")}, "01: invalid_argument, by a, b"),
         ({"agentguard.decision.detail": "`n` is missing"}, "01: invalid_argument: `n` is missing"),
+        (
+            {
+                "agentguard.run_state.started_at": "2026-11-24T09:00:00.000Z",
+                "agentguard.run_state.calls": 3,
+                "agentguard.decision.link": 0,
+                "agentguard.delegation.depth": 2,
+            },
+            '01: invalid_argument; run: calls=3, started_at="2026-11-24T09:00:00.000Z"; denied for run 1 of 3',
+        ),
     ],
 )
 def test_a_decision_is_explained_in_a_line(attributes: dict[str, Any], line: str) -> None:
@@ -77,6 +87,85 @@ def test_a_decision_is_explained_in_a_line(attributes: dict[str, Any], line: str
     decided = {"agentguard.decision.id": "01", "agentguard.decision.reason": "invalid_argument"}
 
     assert explained(Kept(kind="decision", time_unix_nano=0, attributes={**decided, **attributes})) == line
+
+
+DONE: dict[str, Any] = {
+    "agentguard.run_state.calls": 3,
+    "agentguard.run_state.calls_of_this_tool": 1,
+    "agentguard.run_state.denied": 0,
+    "agentguard.run_state.labels": ("untrusted",),
+    "agentguard.run_state.spent": ("payments=12.5000",),
+    "agentguard.run_state.shared": False,
+    "agentguard.run_state.started_at": "2026-11-24T09:00:00.000Z",
+}
+SAID: dict[str, Any] = {
+    "calls": 3,
+    "calls_of_this_tool": 1,
+    "denied": 0,
+    "labels": ["untrusted"],
+    "spent": {"payments": "12.5000"},
+    "shared": False,
+    "started_at": "2026-11-24T09:00:00.000Z",
+}
+
+
+def test_what_runs_had_done_is_shown_as_policies_saw_it() -> None:
+    """Of the run itself, and of those above it; a record of none says nothing of it."""
+    above: dict[str, Any] = {"agentguard.run_state.above": json.dumps([SAID]), "agentguard.delegation.depth": 1}
+    row = row_of(Kept(kind="decision", time_unix_nano=0, attributes={**DONE, **above, "agentguard.decision.link": 0}))
+
+    assert (row["context_run"], row["context_run_above"], row["decision_link"]) == (SAID, [SAID], 0)
+    bare = row_of(Kept(kind="run", time_unix_nano=0))
+    assert (bare["context_run"], bare["context_run_above"], bare["decision_link"]) == (None, None, None)
+
+
+def test_what_a_run_cannot_have_done_is_shown_as_nothing() -> None:
+    """Evidence can be forged, and whoever counts it must find what the names say."""
+    odd: dict[str, Any] = {"calls": True, "labels": "x", "spent": ("paper", "payments=1")}
+    forged = {**DONE, **{f"agentguard.run_state.{name}": value for name, value in odd.items()}}
+    above: dict[str, Any] = {"agentguard.run_state.above": '[{"calls": NaN}]', "agentguard.delegation.depth": 1}
+    row = row_of(Kept(kind="decision", time_unix_nano=0, attributes={**forged, **above}))
+
+    assert row["context_run"] == {**SAID, "calls": None, "labels": None, "spent": {"payments": "1"}}
+    assert row["context_run_above"] == [dict.fromkeys(SAID)]
+
+
+def test_credential_is_shown_by_its_name_and_its_lease() -> None:
+    """And what was stopped on its way out by its name and its place."""
+    named: dict[str, Any] = {
+        "credential": "crm",
+        "credential_event": "issued",
+        "credential_place": "log",
+        "credential_lease_id": "lease-1",
+        "credential_expires_at": 1_800_000_000,
+        "decision_id": "01",
+    }
+    row = row_of(Kept(kind="any", time_unix_nano=0, attributes={NAMES[name]: value for name, value in named.items()}))
+
+    assert {name: row[name] for name in named} == named
+
+
+@pytest.mark.parametrize(
+    ("attributes", "shown"),
+    [
+        ({"gen_ai.tool.name": "look", "agentguard.action.id": "look"}, "look"),
+        ({"agentguard.action.id": "resources/read/notes", "mcp.method.name": "resources/read"}, "resources/read/notes"),
+        ({"mcp.method.name": "tools/list"}, "tools/list"),
+        ({}, ""),
+        (
+            {"gen_ai.tool.name": "look", "agentguard.action.id": CREDENTIALS, "agentguard.resource.id": "crm"},
+            "credentials/issue crm",
+        ),
+        ({"gen_ai.tool.name": "look", "agentguard.action.id": CREDENTIALS}, "credentials/issue"),
+    ],
+)
+def test_what_was_done_is_named(attributes: dict[str, Any], shown: str) -> None:
+    """That a tool wants a credential is no other call of that tool."""
+    record = Kept(kind="decision", time_unix_nano=0, attributes=attributes)
+
+    assert acted(record) == shown
+    assert event([record])["api"]["operation"] == shown or not shown
+    assert [call.tool for call in story_of([record]).strangers] == [shown]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from agentguard.evidence.reading import read_sources
 from agentguard.evidence.verify import verify_folder
+from agentguard.policy.baselines import chosen
 from agentguard.testing import acting_as
 from examples.inbox.agent import Decided, demanded_by
 from examples.inbox.data import STRANGER, SUPPLIER, Office, Payment, sample_office
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from agentguard.evidence.kept import Kept
 
 README: Final = "examples/inbox/README.md"
-BASELINE: Final = ROOT / "agentguard" / "policy" / "baseline"
 EGRESS: Final = "untrusted-to-egress"
 ADVICE: Final = (
     "This run has read what others wrote, so a person has to approve what reaches outside or cannot be undone."
@@ -269,4 +269,6 @@ def test_a_text_that_asks_for_no_payment_makes_none() -> None:
 @pytest.mark.parametrize("name", ["lifetime-caps", "shared-principal"])
 def test_policies_that_are_taken_as_they_come_are_the_baseline(name: str) -> None:
     """The page says so."""
-    assert (POLICIES / f"{name}.cedar").read_text() == (BASELINE / f"{name}.cedar").read_text()
+    (baseline,) = chosen([name])
+
+    assert (POLICIES / f"{name}.cedar").read_text() == baseline.without_credentials().policies

@@ -67,7 +67,7 @@ def compiled(baseline: Baseline, tools: list[GuardedTool], folder: Path) -> Poli
     totals = sorted({total for one in tools for total in one.totals})
     folder.mkdir(exist_ok=True)
     (folder / "10-all.cedar").write_text(PERMIT)
-    (folder / baseline.file).write_text(baseline.for_totals(totals).policies, "utf-8")
+    (folder / baseline.file).write_text(baseline.for_totals(totals).without_credentials().policies, "utf-8")
     return compile_policies(
         read_folder(folder, LIMITS), [*tools, *METHOD_TOOLS], loaders=frozenset(), claims={}, limits=LIMITS
     )

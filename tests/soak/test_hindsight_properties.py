@@ -1,6 +1,7 @@
 """What hindsight says is never contradicted by the guard's own decision, for policies and calls made at random."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 from agentguard.analysis.history.hindsight import Hindsight, MisfitError
 from agentguard.analysis.history.replay import NoRequestError, Setting, replay
 from agentguard.analysis.workspace import Workspace
-from agentguard.model import VERIFIED, Invocation, Reason
+from agentguard.lifecycle.tally import Tally
+from agentguard.model import VERIFIED, AccessRequest, Invocation, Reason
 from agentguard.policy.engine import decide
+from agentguard.request import run_record
 from tests.analysis.kept import kept, workspace
-from tests.policy.records import ENTITIES
+from tests.policy.records import ENTITIES, NOW
 from tests.policy.test_engine_properties import CAROL, World, policies, worlds
 
 LIFTABLE = "unless { context has approval };"
@@ -51,6 +54,21 @@ def approvals(draw: st.DrawFn) -> str:
     return f'@id("ask") @obligation("approval") forbid (principal, {action}, resource) {LIFTABLE}'
 
 
+@st.composite
+def busy(draw: st.DrawFn, id_: str) -> str:
+    """Return a policy about what a run has done, which a person can lift or not."""
+    how = draw(st.sampled_from(["", '@obligation("approval") ']))
+    lifted = f" {LIFTABLE}" if how else ";"
+    calls = draw(st.integers(0, 3))
+    return f'@id("{id_}") {how}forbid (principal, action, resource) when {{ context.run.calls > {calls} }}{lifted}'
+
+
+def having_done(request: AccessRequest, calls: Sequence[int]) -> AccessRequest:
+    """Return a request of whose chain each run has made some calls before."""
+    runs = tuple(run_record(Tally(calls=number), now=NOW) for number in calls)
+    return replace(request, context={**request.context, "run": runs[-1]}, runs=runs if runs[1:] else ())
+
+
 def entities(*, staff: bool, carol: bool) -> str:
     """Return listed entities: bob is in the staff or not, and there may be one more."""
     listed = json.loads(ENTITIES)
@@ -79,6 +97,10 @@ def test_what_is_told_is_what_the_guard_would_have_decided(data: st.DataObject, 
     draw = data.draw
     texts = world.policies + ((draw(approvals()),) if draw(st.booleans()) else ())
     request = world.request
+    if draw(st.booleans()):
+        count = len(request.invocation.chain)
+        request = having_done(request, draw(st.lists(st.integers(0, 4), min_size=count, max_size=count)))
+        texts += (draw(busy("busy")),)
     if request.action == "read":
         # The resource is the one that the argument names.
         request = replace(request, context={**request.context, "input": {"id": request.resource.id}})
@@ -88,7 +110,10 @@ def test_what_is_told_is_what_the_guard_would_have_decided(data: st.DataObject, 
     old = opened(texts, listed, loaders)
     if draw(st.booleans()):
         listed = entities(staff=draw(st.booleans()), carol=draw(st.booleans()) and CAROL not in request.entities)
-    new = opened(draw(changed(texts)), listed, loaders)
+    after = draw(changed(texts))
+    if draw(st.booleans()):
+        after += (draw(busy("busier")),)
+    new = opened(after, listed, loaders)
     decision = decide(request, old.policies)
     names = draw(st.sets(st.sampled_from(["id", "text", "rows", "price"])))
     record = kept(request, decision, inputs=names, transport=draw(st.sampled_from([None, "stdio"])))

@@ -17,12 +17,12 @@ from agentguard.analysis.explanations.mended import Mended
 from agentguard.analysis.explanations.suggestions import suggestions
 from agentguard.analysis.history.donebefore import RUN
 from agentguard.analysis.history.filled import filled
-from agentguard.analysis.history.recorded import as_judged, facts_of
-from agentguard.analysis.history.replay import RESOURCE, NoRequestError, Setting, replay, worded
+from agentguard.analysis.history.recorded import as_judged, facts_of, is_liftable
+from agentguard.analysis.history.replay import ANCESTORS, PRINCIPAL, RESOURCE, NoRequestError, Setting, replay, worded
 from agentguard.analysis.known import Known
 from agentguard.model import Effect, Reason
 from agentguard.policy.looks import ENTITIES
-from agentguard.policy.possible import ANYTHING, ERRS, FAILS, HOLDS, Possible, Tree, learn, outcome
+from agentguard.policy.possible import ANYTHING, ERRS, FAILS, HOLDS, Possible, Tree, doubts, learn, outcome
 from agentguard.policy.tree import Node, Op, terms
 
 if TYPE_CHECKING:
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from agentguard.analysis.explanations.changes import Change
     from agentguard.analysis.explanations.conditions import Piece
     from agentguard.analysis.explanations.suggestions import Suggestion
+    from agentguard.analysis.history.recorded import Facts
     from agentguard.analysis.history.replay import Replayed
     from agentguard.analysis.workspace import Workspace
     from agentguard.evidence.kept import Kept
+    from agentguard.policy.compiled import PolicySet
     from agentguard.policy.looks import Path
     from agentguard.policy.possible import Asked, Parted, Values
 
@@ -57,6 +59,9 @@ class OnRecord:
             what these policies would say.
         meaning: What the reason says, where no policy says it.
         link: What the run itself came to; None if policies were not asked, or not about this.
+        above: What the run above it came to that the call was denied for; None if it was not denied for one, or that is
+            not on record.
+        place: The place of the run in its chain that it was denied for, root 0; None as well.
         why: Why there is nothing to look at, or why it does not fit.
         grants: Whether the grants permitted; None if that is not on record.
         delegated: Whether others delegated to the run, of whom the record does not say enough.
@@ -71,6 +76,8 @@ class OnRecord:
     same: bool
     meaning: str = ""
     link: LinkFound | None = None
+    above: LinkFound | None = None
+    place: int | None = None
     why: str = ""
     grants: bool | None = None
     delegated: bool = False
@@ -105,13 +112,44 @@ def explain_record(record: Kept, workspace: Workspace, *, setting: Setting = _NO
 def _explained(replayed: Replayed, workspace: Workspace, *, same: bool, meaning: str) -> OnRecord:
     """Return what can be told of a call that policies were asked about."""
     record, request = replayed.record, replayed.request
+    reason = record.text("agentguard.decision.reason")
     depth = len(request.invocation.ancestors)
     possible = Possible(workspace.policies, workspace.types)
     asked = possible.asked(request.action)
     judged = as_judged(replayed, asked) if same else replayed
     facts = facts_of(judged, asked, same=same)
-    masks = facts.masks[depth]
-    values, _ = possible.values(request, judged.paths, depth)
+    at = replayed.link
+    come = [_come(judged, possible, asked, facts, place) for place in sorted({depth if at is None else at, depth})]
+    own = come[-1]
+    fits = all(one.fits for one in come)
+    found = [one.link(decided=at is None or at == one.place or is_liftable(reason)) for one in come]
+    touched = frozenset[tuple[str, ...]]().union(*(one.open() for one in come))
+    # What is missing is missing whatever else is changed, and a grant that permits no such call permits no other one.
+    vain = reason == Reason.MISSING_ENTITY or (reason == Reason.GRANT and replayed.early)
+    denied = record.text("agentguard.decision.effect") != Effect.ALLOW and not (depth or vain) and fits
+    supposed = judged.paths - replayed.paths
+    call = _Call(replayed, possible, asked, own.learnt, own.came_to, supposed, workspace.written.loaders)
+    return OnRecord(
+        record=record,
+        same=same,
+        meaning=meaning,
+        link=found[-1],
+        above=found[0] if found[1:] else None,
+        place=at if depth else None,
+        why="" if fits else "the record says of these policies what they cannot have come to",
+        grants=facts.grants,
+        delegated=bool(depth),
+        early=replayed.early,
+        unknown=tuple(sorted(map(worded, touched))),
+        suggestions=_suggested(call, workspace) if denied else (),
+        mended=_mended(asked.policies, call.changed(())) if denied else (),
+    )
+
+
+def _come(judged: Replayed, possible: Possible, asked: Asked, facts: Facts, place: int) -> _Come:
+    """Return what can be told of the policies at one link of the chain."""
+    masks, unknown = facts.masks[place], judged.unknown_at(place)
+    values, _ = possible.values(judged.request, unknown, place)
     learnt = dict(values)
     for part in asked.policies * _ROUNDS:
         narrowed = outcome(part.tree, learnt) & masks.get(part.policy.id, ANYTHING)
@@ -124,30 +162,51 @@ def _explained(replayed: Replayed, workspace: Workspace, *, same: bool, meaning:
     if not fits:
         # What it says of the policies is not believed then.
         learnt, came_to = values, {part.policy.id: outcome(part.tree, values) for part in asked.policies}
-    known = Known(request, workspace.policies, depth, judged.unknown)
-    found = tuple(_found(part, came_to[part.policy.id], learnt, known, record) for part in asked.policies)
-    open_ = {text for part in asked.policies if came_to[part.policy.id] not in _SETTLED for text in part.atoms}
-    touched = {
-        path for text in open_ if learnt[text] not in _SETTLED for path in asked.atoms[text].looks.touched(judged.paths)
-    }
-    # What is missing is missing whatever else is changed.
-    lacks = record.text("agentguard.decision.reason") == Reason.MISSING_ENTITY
-    denied = record.text("agentguard.decision.effect") != Effect.ALLOW and not (depth or lacks) and fits
-    supposed = judged.paths - replayed.paths
-    call = _Call(replayed, possible, asked, learnt, came_to, supposed, workspace.written.loaders)
-    return OnRecord(
-        record=record,
-        same=same,
-        meaning=meaning,
-        link=LinkFound(invocation=request.invocation, organisation=found),
-        why="" if fits else "the record says of these policies what they cannot have come to",
-        grants=facts.grants,
-        delegated=bool(depth),
-        early=replayed.early,
-        unknown=tuple(sorted(map(worded, touched))),
-        suggestions=_suggested(call, workspace) if denied else (),
-        mended=_mended(asked.policies, call.changed(())) if denied else (),
-    )
+    return _Come(judged, possible.policies, asked, place, unknown, learnt, came_to, fits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Come:
+    """What can be told of the policies at one link of a chain.
+
+    Attributes:
+        judged: The request, as it was judged.
+        policies: The policies.
+        asked: Those that it is judged by.
+        place: The place of the link.
+        unknown: What is not known there.
+        learnt: What each condition can have come to.
+        came_to: What each policy can have come to.
+        fits: Whether the record says of them what can be.
+    """
+
+    judged: Replayed
+    policies: PolicySet
+    asked: Asked
+    place: int
+    unknown: frozenset[Path]
+    learnt: Values
+    came_to: Mapping[str, int]
+    fits: bool
+
+    def link(self, *, decided: bool) -> LinkFound:
+        """Return it as it is shown; *decided* says whether a policy that is named can have been named for this link."""
+        request, record = self.judged.request, self.judged.record
+        words = frozenset(map(worded, self.unknown))
+        known = Known(request, self.policies, self.place, words)
+        found = (_found(part, self.came_to[part.policy.id], self.learnt, known, record) for part in self.asked.policies)
+        return LinkFound(
+            invocation=request.invocation.chain[self.place],
+            organisation=tuple(one if decided else replace(one, decided=False) for one in found),
+        )
+
+    def open(self) -> frozenset[Path]:
+        """Return what would have to be known to tell what is still open."""
+        open_ = [part for part in self.asked.policies if self.came_to[part.policy.id] not in _SETTLED]
+        found = doubts(open_, self.learnt, self.asked, self.unknown)
+        if self.place == len(self.judged.request.invocation.ancestors):
+            return found
+        return frozenset((ANCESTORS,) if path == PRINCIPAL or path[:2] == RUN else path for path in found)
 
 
 def _found(part: Parted, came_to: int, values: Values, known: Known, record: Kept) -> Found:

@@ -123,7 +123,7 @@ class Hindsight:
         action = replayed.request.action
         same = replayed.record.text("agentguard.policy.version") == self.old.policies.version
         facts = facts_of(replayed, self._old.asked(action), same=same)
-        present = facts.present and (same or self._loaded_are_whole)
+        present = facts.present if same or self._loaded_are_whole else 0
         before, facts = self._before(replayed, facts, same=same, present=present)
         if action not in self.new.policies.actions:
             return Answer(why=f"the new folder's schema has no `{printable(action)}`")
@@ -183,7 +183,7 @@ class Hindsight:
             _likeness(part) for part in asked.policies if part.atoms.isdisjoint(others)
         }
 
-    def _before(self, replayed: Replayed, facts: Facts, *, same: bool, present: bool) -> tuple[list[_Before], Facts]:
+    def _before(self, replayed: Replayed, facts: Facts, *, same: bool, present: int) -> tuple[list[_Before], Facts]:
         """Return what came of the old policies at each link, and what the record says in the light of that.
 
         Raises:
@@ -207,14 +207,14 @@ class Hindsight:
             if 0 in outcomes.values() or 0 in values.values():
                 message = "its policies cannot have come to what it says of them"
                 raise MisfitError(message)
-            lacks = _lacks(self.old, reached.missing, replayed, depth, present=present)
+            lacks = _lacks(self.old, reached.missing, replayed, depth, present=depth < present)
             links.append(_judge(asked, values, outcomes, unknown, lacks=lacks).at(depth, replayed))
         if same and _together(links, facts).within_grant:
             facts = with_grant(facts, replayed)
         _check(replayed, _together(links, facts), same=same)
         return found, facts
 
-    def _after(self, replayed: Replayed, before: _Before, depth: int, *, present: bool, some: bool) -> _Link:
+    def _after(self, replayed: Replayed, before: _Before, depth: int, *, present: int, some: bool) -> _Link:
         """Return what the new policies say at one link."""
         asked = self._new.asked(replayed.request.action)
         unknown = replayed.unknown_at(depth)
@@ -233,8 +233,7 @@ class Hindsight:
         if depth < _links(replayed) - 1:
             # Whoever that is may have been listed.
             kept = kept and self.old.policies.static_uids <= self.new.policies.static_uids
-        present = present and kept
-        lacks = _lacks(self.new, reached.missing, replayed, depth, present=present)
+        lacks = _lacks(self.new, reached.missing, replayed, depth, present=depth < present and kept)
         return _judge(asked, values, outcomes, unknown, lacks=lacks, some=some).at(depth, replayed)
 
 

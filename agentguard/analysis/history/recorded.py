@@ -43,7 +43,7 @@ class Facts:
             to anything.
         grants: Whether the grants permitted; None if that is not said.
         clean: Whether it is known that no grant forbade the call, or failed.
-        present: Whether all that loaders were asked for was there.
+        present: At how many links, from the root, all that loaders were asked for was there.
         granted: Whether the run, or one above it, has a grant; None if that is not said.
         failed: Whether a grant was not evaluated to its end: nothing else can be why it was denied.
     """
@@ -51,7 +51,7 @@ class Facts:
     masks: Sequence[Mapping[str, int]]
     grants: bool | None
     clean: bool
-    present: bool
+    present: int
     granted: bool | None
     failed: bool = False
 
@@ -89,7 +89,7 @@ def facts_of(replayed: Replayed, asked: Asked, *, same: bool) -> Facts:
         masks=_masks(replayed, asked, links) if same else [{}] * links,
         grants=_grants(replayed),
         clean=_is_clean(replayed, links),
-        present=_is_post(replayed, links),
+        present=_present(replayed, links),
         granted=_granted(replayed),
     )
 
@@ -122,10 +122,14 @@ def _is_clean(replayed: Replayed, links: int) -> bool:
     return reason == Reason.PERMIT or (links == 1 and not replayed.early and named)
 
 
-def _is_post(replayed: Replayed, links: int) -> bool:
-    """Return whether it was decided after all entities were there, those of every link."""
+def _present(replayed: Replayed, links: int) -> int:
+    """Return how many links, from the root, were judged with all entities there."""
     reason = replayed.record.text("agentguard.decision.reason")
-    return reason == Reason.PERMIT or (links == 1 and not replayed.early and reason != Reason.MISSING_ENTITY)
+    if reason == Reason.PERMIT:
+        return links
+    if replayed.early or reason == Reason.MISSING_ENTITY or replayed.link is None:
+        return 0
+    return links if is_liftable(reason) else replayed.link + 1
 
 
 def _masks(replayed: Replayed, asked: Asked, links: int) -> list[Mapping[str, int]]:

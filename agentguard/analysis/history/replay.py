@@ -114,7 +114,7 @@ class Replayed:
     above: tuple[frozenset[Path], ...] = ()
 
     def unknown_at(self, depth: int) -> frozenset[Path]:
-        """Return what is not known at one link of the chain: nobody kept who delegated, but what their runs had done."""
+        """Return what is not known at one link: of a run that delegated, what it had done is on record alone."""
         if depth == len(self.request.invocation.ancestors):
             return self.paths
         return frozenset(path for path in self.paths if path[:2] != RUN) | {PRINCIPAL} | self.above[depth]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.proofs.constants import ORDERED, Constant, constant_of, like
 from agentguard.analysis.proofs.environments import BOUNDS, CHOICES
-from agentguard.policy.arithmetic import CALCULATES, LEAST, MOST, number_of
+from agentguard.policy.arithmetic import CALCULATES, LEAST, MOST, fits_always, number_of
 from agentguard.policy.tree import Node, Op, fold, path_of, walk
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def can_fail(condition: Node) -> bool:
     """Whether an expression that Cedar found valid can fail to evaluate: what is calculated may pass 64 bits."""
     return any(
         (node.op in CALCULATES and number_of(node) is None)
-        or (node.op is Op.METHOD and node.value in _CAN_FAIL_METHODS)
+        or (node.op is Op.METHOD and node.value in _CAN_FAIL_METHODS and not fits_always(node))
         for node in walk(condition)
     )
 

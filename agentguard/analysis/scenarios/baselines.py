@@ -21,7 +21,7 @@ from agentguard.errors import PolicyError
 from agentguard.model import Reason
 from agentguard.policy.format import formatted
 from agentguard.policy.reader import read_policies
-from agentguard.policy.schema import OwnType, totals_of
+from agentguard.policy.schema import CREDENTIALS, OwnType, totals_of
 from agentguard.policy.several import from_home
 
 if TYPE_CHECKING:
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from agentguard.policy.offered import Offered
     from agentguard.policy.values import Shape
 
+_CREDENTIAL: Final = "credential"
 _HELD: Final = frozenset(("open-world", "destructive"))
 _KINDS: Final[Mapping[str, Callable[[frozenset[str]], bool]]] = {
     "any": lambda _groups: True,
-    "untool": lambda groups: "tools/call" not in groups,
+    _CREDENTIAL: lambda _groups: True,
     "open-world": lambda groups: "open-world" in groups,
     "destructive": lambda groups: "destructive" in groups,
     "undestructive": lambda groups: "destructive" not in groups,
@@ -47,7 +48,7 @@ _KINDS: Final[Mapping[str, Callable[[frozenset[str]], bool]]] = {
     "spending": lambda _groups: True,
 }
 # What shows that a policy is about some actions alone.
-_BESIDE: Final = frozenset(("untool", "undestructive", "neither"))
+_BESIDE: Final = frozenset((_CREDENTIAL, "undestructive", "neither"))
 # A call that spends 1 itself, of the total that the case is about.
 _SPENDING: Final = "spending"
 _TOTAL: Final = re.compile(r"spent: \{ ([^:]+): ")
@@ -96,6 +97,8 @@ def fit(workspace: Workspace, baselines: Iterable[Baseline], folder: Path) -> Fi
             unfit[one.name] = _NO_TOTAL
             continue
         baseline = one.for_totals(totals)
+        if not any(offered.tool.name == CREDENTIALS for offered in workspace.written.offers):
+            baseline = baseline.without_credentials()
         file, text = from_home(folder, baseline.file), formatted(baseline.file, baseline.policies, workspace.limits)
         if (other := _elsewhere(workspace, baseline.ids, file)) is not None:
             unfit[one.name] = other
@@ -234,6 +237,8 @@ class _Writer:
         """Yield calls of a kind, of tools first, and of what other policies of this sort hold last."""
         is_one = _KINDS[kind]
         offers = [offered for offered in self._workspace.written.offers if is_one(offered.tool.groups)]
+        if kind == _CREDENTIAL:
+            offers = [offered for offered in offers if offered.tool.name == CREDENTIALS]
         for offered in sorted(offers, key=_last)[:_MOST_CALLS]:
             yield self._samples[offered.tool.name]
 

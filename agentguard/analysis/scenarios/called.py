@@ -30,6 +30,8 @@ _EXAMPLES: Final = {
     "--fact": "total=12.50",
     "--entity": '\'Record::r1={"level": "normal"}\'',
 }
+_OF_TOTAL: Final = "spent."
+_SPENT: Final = "spent.payments=45"
 _OPTIONS: Final = {"with": "--with", "facts": "--fact", "claims": "--claim"}
 
 
@@ -70,7 +72,7 @@ def call_of(called: Called, workspace: Workspace) -> SupposedCall:
     inputs = members["input"].type if "input" in members else None
     facts = members["facts"].type if "facts" in members else None
     claims = _named(called.claims, "--claim", workspace.types.entities["Invocation"].attributes)
-    done = _named(called.done, "--run", members["run"].type if "run" in members else None)
+    done = _done(called.done, members["run"].type if "run" in members else None)
     scenario: dict[str, Any] = {
         "name": _HERE,
         "as": {**called.identity, **({"claims": claims} if claims else {})},
@@ -93,6 +95,21 @@ def call_of(called: Called, workspace: Workspace) -> SupposedCall:
             message = message.replace(f"add it to `{word}`", f"add it with {option}")
         raise ConfigurationError(message) from None
     return suite.cases[0].call
+
+
+def _done(pairs: Sequence[str], type_: CedarType | None) -> dict[str, object]:
+    """Return what a run has done; what it has spent of one total can be said by itself: ``spent.payments=45``."""
+    of_totals = [pair.removeprefix(_OF_TOTAL) for pair in pairs if pair.startswith(_OF_TOTAL)]
+    done = _named([pair for pair in pairs if not pair.startswith(_OF_TOTAL)], "--run", type_)
+    spent = done.get("spent", {})
+    if not isinstance(spent, dict):
+        message = f"--run says how much was spent of which total, got `spent={spent}`: write --run {_SPENT}"
+        raise ConfigurationError(message)
+    named = _named(of_totals, "--run", None)
+    if twice := sorted(spent.keys() & named.keys()):
+        message = f"--run says `spent.{twice[0]}` twice: leave one out"
+        raise ConfigurationError(message)
+    return {**done, "spent": {**spent, **named}} if named else done
 
 
 def _named(pairs: Sequence[str], option: str, type_: CedarType | None) -> dict[str, object]:

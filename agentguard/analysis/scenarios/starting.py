@@ -82,10 +82,13 @@ permit (
 when {{ principal has user }};
 """
 
-_ISSUES: Final = """\
+_CREDENTIALS: Final = """\
 
 // A tool that reaches another system gets a credential for it by this, short-lived and for this
-// run alone. To give it to some tools only, add `when {{ context.input.tool == "…" }}`.
+// run alone. To give it to some tools only, add `when { context.input.tool == "…" }`.
+"""
+
+_ISSUES: Final = """\
 @id({id})
 @owner("security@example.com")
 permit (
@@ -204,8 +207,9 @@ def policy_files(written: WrittenSchema, *, asks: bool = True) -> dict[str, str]
     permits = _READS.format(why=why, group=f'Action::"{group}"', silence=silence)
     if kinds.writing:
         permits += _changes(kinds.writing)
-    for name, id_ in _credentials(written).items():
-        permits += _ISSUES.format(id=quoted(id_), credential=quoted(name))
+    if lent := _credentials(written):
+        permits += _CREDENTIALS
+        permits += "\n".join(_ISSUES.format(id=quoted(id_), credential=quoted(name)) for name, id_ in lent.items())
     asked = _ASKS.format(silence=_ASKS_UNSAID if unsaid else "") if kinds.destructive and asks else ""
     rules = {PERMITS: permits, GUARDRAILS: _STOPS + asked}
     return {**{name: formatted(name, text, _LIMITS) for name, text in rules.items()}, ENTITIES: _entities()}

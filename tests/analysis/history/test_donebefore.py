@@ -1,5 +1,6 @@
 """What a run had done before a call, as its record says it, and what other policies make of that."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -139,14 +140,111 @@ def test_other_limit_is_told_by_what_the_run_had_done(workspace: Workspace, tigh
     assert (open_.effect, set(open_.doubts)) == (None, {("context", "run", "calls")})
 
 
-def test_runs_above_are_not_on_record(workspace: Workspace, tighter: Workspace) -> None:
-    """Those that delegated may have done more."""
-    boss = Identity(agent="clerk", grant="permit (principal, action, resource);")
-    found = answer(payment("1.0000", ancestors=(boss,)), workspace, tighter)
+def boss(**done: Any) -> Identity:
+    """Return who delegates, with what its run has done."""
+    return Identity(agent="clerk", grant="permit (principal, action, resource);", run=Tally(**done))
 
-    assert (found.effect, set(found.doubts)) == (None, {("ancestors",)})
-    denied = answer(payment("1.0000", ancestors=(boss,), run=Tally(calls=5)), workspace, tighter)
+
+def test_what_runs_above_had_done_is_on_record(workspace: Workspace, tighter: Workspace) -> None:
+    """Those that delegated may have done more."""
+    few, some = (payment("1.0000", ancestors=(boss(calls=calls),)) for calls in (4, 5))
+
+    assert answer(few, workspace, tighter).effect == "allow"
+    assert answer(some, workspace, tighter).policy_ids == ("cap",)
+    denied = answer(payment("1.0000", ancestors=(boss(),), run=Tally(calls=5)), workspace, tighter)
     assert (denied.effect, denied.policy_ids) == ("deny", ("cap",))
+
+
+def state(**other: object) -> str:
+    """Return what is kept of a run above, which says something else; None takes that out."""
+    done: dict[str, object] = {
+        "calls": 1,
+        "calls_of_this_tool": 0,
+        "denied": 0,
+        "labels": [],
+        "spent": {"paper": "0.0000", "payments": "1.0000"},
+        "shared": False,
+        "started_at": "2026-11-24T09:00:00.000Z",
+    }
+    return json.dumps([{name: value for name, value in {**done, **other}.items() if value is not None}])
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        None,
+        "",
+        "[",
+        "[" * 100_000,
+        "[1]",
+        "[{}]",
+        "{}",
+        "[]",
+        json.dumps(json.loads(state()) * 2),
+        state(started_at="tomorrow"),
+        state(calls=-1),
+        state(calls="1"),
+        state(calls=True),
+        state(calls=2**63),
+        state(calls=None),
+    ],
+)
+def test_runs_above_of_which_the_record_says_nothing_possible_are_open(
+    workspace: Workspace, tighter: Workspace, above: str | None
+) -> None:
+    """As one of an earlier version; and evidence can be forged."""
+    call = payment("1.0000", ancestors=(boss(),))
+
+    found = answer(call, workspace, tighter, above=above)
+    assert (found.effect, set(found.doubts)) == (None, {("ancestors",)})
+    assert answer(call, workspace, tighter, above=state()).effect == "allow"
+
+
+@pytest.mark.parametrize(
+    "above", [state(spent=None), state(spent={"payments": "1"}), state(spent={"payments": 1}), state(spent=[])]
+)
+def test_sum_that_a_run_above_cannot_have_spent_is_not_believed(
+    workspace: Workspace, tmp_path: Path, above: str
+) -> None:
+    """It is the run's own that is on record."""
+    lower = spending(tmp_path, POLICIES.replace('"500.0"', '"5.0"'))
+    call = payment("1.0000", ancestors=(boss(),))
+
+    assert answer(call, workspace, lower).effect == "allow"
+    assert set(answer(call, workspace, lower, above=above).doubts) == {("ancestors",)}
+
+
+def test_call_that_a_run_above_stopped_is_told_of_by_its_link(workspace: Workspace, tmp_path: Path) -> None:
+    """The run itself had spent next to nothing, and policies without that limit would have let it pass."""
+    unlimited = spending(tmp_path, POLICIES.replace('"500.0"', '"5000.0"'))
+    call = payment("100.0000", ancestors=(boss(spent={"payments": 4_600_000}),))
+    record = on_record(call, workspace)
+
+    assert record.attributes["agentguard.decision.link"] == 0
+    assert answer(call, workspace, workspace).policy_ids == ("budget",)
+    assert answer(call, workspace, unlimited).effect == "allow"
+    assert answer(call, workspace, unlimited, above=None).effect is None
+
+
+@pytest.mark.parametrize("link", [None, 2, -1, True, "0"])
+def test_link_that_is_none_of_the_chain_is_not_known(workspace: Workspace, link: Any) -> None:
+    """Nothing is said of what policies came to at any."""
+    record = on_record(payment("100.0000", ancestors=(boss(spent={"payments": 4_600_000}),)), workspace)
+    attributes = {**record.attributes, "agentguard.decision.link": link}
+
+    assert replay(replace(record, attributes=attributes), workspace).link is None
+    assert replay(record, workspace).link == 0
+
+
+def test_calls_under_runs_that_had_done_different_things_are_different(
+    workspace: Workspace, tighter: Workspace
+) -> None:
+    """As far as a policy looks at it."""
+    remembered = Remembered(Hindsight(workspace, tighter), keep=9)
+    for done in (boss(calls=1), boss(calls=2), boss(calls=2, denied=1)):
+        remembered.answer(replay(on_record(payment("1.0000", ancestors=(done,)), workspace), workspace))
+
+    assert len(remembered.examples) == 2
 
 
 def test_what_no_policy_looks_at_is_no_other_call(workspace: Workspace, tighter: Workspace) -> None:

@@ -225,7 +225,7 @@ def test_delegated_run_is_told_of_where_no_ancestor_counts() -> None:
     assert words(told(searches(child), (SEARCHES,), (agents, roots))) == "open"
     assert doubts(told(searches(child), (SEARCHES,), (agents, roots))) == ["ancestors"]
     assert words(told(searches(child), (SEARCHES,), (READS,))) == "deny"
-    assert words(told(searches(child, rows=9), (SEARCHES, LIMIT), (SEARCHES, LIMIT, IDLE))) == "open"
+    assert words(told(searches(child, rows=9), (SEARCHES, LIMIT), (SEARCHES, LIMIT, IDLE))) == "deny limit"
     assert words(told(searches(child, rows=9), (SEARCHES, LIMIT), (SEARCHES, LIMIT))) == "deny policy limit"
 
 

@@ -21,6 +21,7 @@ from agentguard.policy.offered import Offered, WrittenSchema
 from agentguard.policy.schema import GuardedTool, OwnType, method_tool
 from agentguard.policy.values import Field, Spend, record_of
 from tests.analysis.folders import RECORDS, records_folder
+from tests.analysis.spending import spending
 from tests.cli.test_init import SERVERS, offered, works
 
 EVERY: Final = chosen([ALL])
@@ -175,3 +176,30 @@ def test_what_a_call_spends_itself_is_no_part_of_what_a_case_says(tmp_path: Path
         spent = "with: { amount: 1 }" if some[0].tool.name == "pay" else "facts: { pages: 1 }"
         assert fitted.files["scenarios/budget.test.yaml"].count(spent) == 2
         assert survivors(works(folder), open_suites(open_workspace(folder))).findings() == []
+
+
+def test_credentials_are_let_out_of_the_cap_on_one_tool_where_there_are_some(tmp_path: Path) -> None:
+    """A policy may not name an action that its server does not have."""
+    for name in ("credentials", "changes alone"):
+        fitted, made = folder_files(server(name), {}, observe=False, baselines=chosen(["lifetime-caps"]))
+        write_new(tmp_path / name, made)
+        works(tmp_path / name)
+
+        assert (fitted.untested, dict(fitted.unfit)) == ((), {})
+        there = [text for text in fitted.files.values() if "credentials/issue" in text]
+        assert len(there) == (2 if name == "credentials" else 0)
+
+
+def test_where_another_policy_stops_all_that_spends_a_case_names_it(tmp_path: Path) -> None:
+    """The first of several calls that come out alike is taken."""
+    policies = (
+        '@id("works") permit (principal, action, resource);\n'
+        '@id("closed") forbid (principal, action in Action::"tools/call", resource) when { context.run.calls < 9 };'
+    )
+
+    fitted = fit(spending(tmp_path, policies), chosen(["budget"]), tmp_path)
+
+    cases = fitted.files["scenarios/budget.test.yaml"]
+    assert 'with: { account: example, amount: 1 }, run: { spent: { payments: "99.00" } }' in cases
+    assert "expect: deny, by: [closed] }" in cases
+    assert "expect: deny, by: [budget-payments, closed] }" in cases

@@ -1,5 +1,8 @@
 """Calls that are described in a few words."""
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from agentguard.analysis.workspace import Workspace, open_workspace
 from agentguard.errors import ConfigurationError
 from agentguard.model import Grade
 from tests.analysis.folders import RECORDS
+from tests.analysis.spending import spending
 
 FOLDER: Workspace = open_workspace(RECORDS)
 EXPORT = ["max_rows=501", "format=csv", "columns=[name, born]"]
@@ -66,6 +70,25 @@ def test_run_has_done_what_is_said_of_it() -> None:
     assert call.identity.run.labels == {"untrusted", "seen"}
     assert refused(done=["call=9"]).startswith("`run` has no key `call`: did you mean `calls`?")
     assert refused(done=["spent={payments: 1}"]).startswith("no tool adds to a total `payments`")
+
+
+def test_what_was_spent_is_said_by_its_total(tmp_path: Path) -> None:
+    """As one types it, or as a file has it; a number alone is of no total."""
+    folder = spending(tmp_path, '@id("a") permit (principal, action, resource);')
+
+    def spent(*done: str) -> Mapping[str, int]:
+        words = Called(action="read_mail", identity={"agent": "a"}, given=["count=1"], done=done)
+        return call_of(words, folder).identity.run.spent
+
+    for form in ("spent.payments=45", "spent={payments: 45}"):
+        assert spent(form) == {"payments": 450_000}
+    for forms, told in (
+        (["spent=3"], "--run says how much was spent of which total, got `spent=3`: write --run spent.payments=45"),
+        (["spent={payments: 4}", "spent.payments=5"], "--run says `spent.payments` twice: leave one out"),
+        (["spent.payment=5"], "no tool adds to a total `payment`: did you mean `payments`?"),
+    ):
+        with pytest.raises(ConfigurationError, match=re.escape(told)):
+            spent(*forms)
 
 
 def test_text_stays_text() -> None:

@@ -214,7 +214,7 @@ def test_server_without_totals_says_how_to_have_one(tmp_path: Path) -> None:
 def test_example_of_the_page_is_as_it_says(workspace: Workspace) -> None:
     """What is spent by the call itself is added, and not said again."""
     page = (ROOT / "docs" / "pages" / "reference" / "scenarios.md").read_text("utf-8")
-    (block,) = re.findall(r"```yaml\nscenarios:\n(.*?)```", page, re.DOTALL)
+    (block,) = re.findall(r"\n## What the run has done\n.*?```yaml\nscenarios:\n(.*?)```", page, re.DOTALL)
     found = cases(workspace, block)
 
     assert len(found) == 3
