@@ -207,9 +207,9 @@ class Enforcer:
         scope = anyio.CancelScope()
         try:
             with scope:
-                change = await self._admit(call, rule, arguments, scope, trace)
+                change, contained = await self._admit(call, rule, arguments, scope, trace)
                 # 7. Run. What the tool raises is withheld like what it returns.
-                ran = await self._contained(call, rule, trace).run(body)
+                ran = await contained.run(body)
         except Denial as denial:
             await self._count(call, trace.invocation, denial.decision)
             answer(call, denial.decision)
@@ -231,21 +231,10 @@ class Enforcer:
         self._denying.let_out(trace, ran, scope, self._end_of(trace.invocation))
         return cast("T", ran.result)
 
-    def _contained(self, call: Call, rule: Rule, trace: Trace) -> Contained:
-        """Return what runs the tool.
-
-        Raises:
-            Denial: Its secrets cannot be looked for.
-        """
-        try:
-            return Contained(self._s.trail, trace, cast("Invocation", trace.invocation), call.token, rule.tool)
-        except Exception as error:  # noqa: BLE001  nothing of the tool has run yet
-            raise self._denying.deny(trace, error) from None
-
     async def _admit(
         self, call: Call, rule: Rule, arguments: Mapping[str, object], scope: anyio.CancelScope, trace: Trace
-    ) -> Change:
-        """Take steps 1 to 6: return what was counted if the tool may run, raise Denial if not."""
+    ) -> tuple[Change, Contained]:
+        """Take steps 1 to 6: return what was counted, and what runs the tool if it may run, raise Denial if not."""
         trace.policies = self.in_force.policies
         try:
             await self._identify(call, scope, trace)
@@ -275,6 +264,7 @@ class Enforcer:
             self._s.store.used(invocation)
             if is_own(call, rule):
                 call.approved = answered.approved
+            contained = Contained(self._s.trail, trace, invocation, call.token, rule.tool)
             allowed(call)
         except Denial:
             raise
@@ -283,7 +273,7 @@ class Enforcer:
             if isinstance(error, Exception) or is_stray(error):
                 raise self._denying.deny(trace, error) from None
             raise
-        return answered.judged.change
+        return answered.judged.change, contained
 
     async def _decided(
         self, call: Call, judged: Judged, again: Callable[[], Awaitable[Judged]], trace: Trace

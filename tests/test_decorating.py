@@ -193,7 +193,9 @@ async def test_kept_arguments_are_shown_and_not_forwarded(tmp_path: Path) -> Non
     (record,) = [kept_of(entry) for entry in ledger if entry.record["kind"] == "decision"]
 
     assert row_of(record)["inputs"] == {"amount": {"__extn": {"fn": "decimal", "arg": AMOUNT}}, "off": None}
-    assert explained(record).endswith('permit, by all; amount={"__extn":{"arg":"4.2500","fn":"decimal"}}, off=null')
+    told, _, run = explained(record).partition("; run: ")
+    assert told.endswith('permit, by all; amount={"__extn":{"arg":"4.2500","fn":"decimal"}}, off=null')
+    assert run.startswith("calls=0, ")
     line = export_line([record])
     assert AMOUNT not in line
     (back,) = records_of_line(line.encode(), "x", print)

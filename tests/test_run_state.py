@@ -320,3 +320,23 @@ def test_outside_of_a_tool_nothing_is_spent(tmp_path: Path) -> None:
         guard.label("untrusted")
     with pytest.raises(ConfigurationError):
         guard.label("not a label")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"labels": {"not a label"}}, "wants labels of 1 to 64 of"),
+        ({"labels": {5}}, "wants labels of 1 to 64 of"),
+        ({"spends": {"two words"}}, "spends `two words`, which policies cannot write after a dot"),
+        ({"labels": "untrusted"}, "labels= wants several names"),
+    ],
+)
+def test_names_that_policies_cannot_ask_about_are_refused(tmp_path: Path, options: Any, told: str) -> None:
+    """When the tool is decorated."""
+    guard = Served(tmp_path, "").guard
+
+    with pytest.raises(ConfigurationError, match=told):
+
+        @guard.tool(**options)
+        def tool() -> None:
+            """Do nothing."""

@@ -13,10 +13,10 @@ import pytest
 from mcp import Client
 from mcp.server.mcpserver import MCPServer
 
-from agentguard import Guard, MemoryStore, Spend, State, counting, tallying
+from agentguard import Guard, MemoryStore, Spend, State, counting, enforce, tallying
 from agentguard.errors import Refusal
 from agentguard.evidence.ledger import MemoryLedger
-from agentguard.lifecycle.tally import Exchange, Tally
+from agentguard.lifecycle.tally import Change, Exchange, Tally
 from agentguard.model import Invocation, Reason
 from agentguard.testing import acting_as, unsafe_invocation
 from tests.world import EVERYTHING, write_policies
@@ -266,3 +266,33 @@ async def test_async_tool_speaks_of_itself_from_a_thread(served: Served) -> None
     """So that a store that is slow holds up nobody else."""
     assert not (await served.call("from_thread")).is_error
     assert served.store.last.labels == {"untrusted"}
+
+
+async def test_call_that_is_judged_again_and_again_is_denied(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where something else comes between each time, it ends."""
+    monkeypatch.setattr(enforce, "MOST_TRIES", 0)
+
+    assert (await served.call("pay", amount="1")).is_error
+
+    assert served.reasons == ["store_unavailable"]
+    assert served.ran == []
+
+
+async def test_call_that_never_began_stays_counted_where_that_cannot_be_taken_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It errs on the side of the limit."""
+    store = Failing(clock=time.time)
+    counts = tallying.Tallying(store, clock=time.time, shared=lambda _: None)
+    invocation = unsafe_invocation("agent", run_id="run-1")
+    counts.add(invocation, Change(calls=1, tool="x", spent={"payments": 60_000}))
+
+    store.down = True
+    await counts.give_back(invocation, Change(calls=1, tool="x", spent={"payments": 60_000}))
+    store.down = False
+
+    assert store.last.spent == {"payments": 60_000}
+    assert "a call that never began stays counted" in caplog.text
+
+    await counts.give_back(invocation, Change(calls=1, tool="x", spent={"payments": 60_000}))
+    assert (store.last.calls, store.last.tools, store.last.spent) == (0, {}, {"payments": 0})

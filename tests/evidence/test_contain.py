@@ -21,8 +21,9 @@ from opentelemetry.trace import Link, NoOpTracerProvider, Span, SpanContext, Sta
 from agentguard.credentials.containment import stops
 from agentguard.credentials.leaks import Secret
 from agentguard.credentials.live import Live, Place
-from agentguard.evidence.contain import WITHHELD, SpanContainment, contain_spans
+from agentguard.evidence.contain import SpanContainment, contain_spans
 from agentguard.evidence.spans import Spans
+from agentguard.evidence.withheld import WITHHELD
 
 SECRET: Final = secrets.token_urlsafe(32)
 HEX: Final = SECRET.encode().hex()

@@ -1,5 +1,7 @@
 """The three kinds of spans: their names, their place, their status and what they never say."""
 
+import sys
+
 import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -219,3 +221,12 @@ def test_a_run_is_one_span_from_its_begin_to_its_end() -> None:
     assert run.context is not None
     assert ids == trace_ids(run.context)
     assert set(run.attributes or {}) <= {row.name for row in ATTRIBUTES if "run" in row.on}
+
+
+def test_without_the_sdk_there_is_nothing_to_look_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays out of the process."""
+    monkeypatch.delitem(sys.modules, "opentelemetry.sdk.trace")
+
+    Spans().look_through(lambda _: True)
+
+    assert "opentelemetry.sdk.trace" not in sys.modules

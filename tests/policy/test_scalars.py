@@ -12,7 +12,7 @@ import pytest
 from agentguard.errors import Refusal
 from agentguard.limits import Limits
 from agentguard.model import Reason
-from agentguard.policy.values import Scaled, datetime_json, duration_json, shape_of, to_cedar
+from agentguard.policy.values import Scaled, datetime_json, duration_json, shape_of, to_cedar, units_of_json
 from tests.policy.asking import cedar_says, cedar_says_of, mapped
 
 
@@ -227,3 +227,12 @@ def test_a_span_that_cedar_cannot_hold_is_refused(seconds: float) -> None:
     """64 bits of milliseconds, and no more."""
     with pytest.raises(Refusal):
         duration_json(seconds)
+
+
+def test_what_is_no_number_has_no_units() -> None:
+    """Only what a converter made of a number is asked."""
+    whole, exact = (to_cedar(value, shape_of(type(value), where="x"), Limits()) for value in (3, Decimal("-0.5")))
+
+    assert (units_of_json(whole), units_of_json(exact)) == (30_000, -5_000)
+    with pytest.raises(TypeError, match="a number of Cedar is wanted"):
+        units_of_json("3")

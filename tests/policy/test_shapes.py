@@ -19,7 +19,7 @@ import pytest
 import typing_extensions
 
 from agentguard.errors import Refusal, UnmappableTypeError
-from agentguard.policy.values import Field, Scaled, record_of, shape_of, to_cedar
+from agentguard.policy.values import Field, Scaled, Spend, record_of, shape_of, to_cedar
 from tests.policy.asking import LIMITS, cedar_says_of, mapped
 
 T = TypeVar("T")
@@ -261,6 +261,9 @@ def test_a_type_has_one_cedar_type(annotation: object, cedar: str) -> None:
         (Huge, "64 bits"),
         (Literal["\ud800"], "surrogates"),
         (Annotated[str, Scaled(2)], "one `Scaled`"),
+        (Annotated[str, Spend("payments")], "one `Spend`"),
+        (Annotated[int, Spend("payments"), Spend("refunds")], "one `Spend`"),
+        (Annotated[float, Spend("payments"), Scaled(2)], "no `Scaled`"),
         (Annotated[float, Scaled(2), Scaled(3)], "one `Scaled`"),
         (Open, 'set its `extra` to "forbid"'),
         (OpenPoint, 'set its `extra` to "forbid"'),
@@ -464,3 +467,10 @@ def test_a_url_is_its_text() -> None:
     assert mapped(pydantic.HttpUrl("https://a.example/x"), pydantic.HttpUrl) == "https://a.example/x"
     with pytest.raises(Refusal):
         mapped(pydantic.AnyUrl("https://a.example/x"), pydantic.HttpUrl)
+
+
+@pytest.mark.parametrize("total", ["", "a b", "in", "1st", "a-b", "é", "x" * 65, None])
+def test_total_has_a_name_that_policies_can_write(total: Any) -> None:
+    """After a dot, and without quotes."""
+    with pytest.raises(ValueError, match="wants a name such as `payments`"):
+        Spend(total)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from agentguard.analysis.explanations.changes import Who
+from agentguard.analysis.explanations.changes import Joined, Who
 from agentguard.analysis.explanations.suggestions import suggestions
 from agentguard.analysis.supposed import judge
 from agentguard.model import AccessRequest, Invocation
@@ -247,6 +247,20 @@ def test_an_entity_that_nobody_lists_could_be_in_a_group() -> None:
     assert found(calls(run(user="bob")), 'permit (principal in Agent::"z", action, resource);') == [
         'principal.agent == Agent::"z"'
     ]
+
+
+def test_an_entity_that_the_request_does_not_have_is_added_with_its_group() -> None:
+    """All that is known of it is that it is in there."""
+    joined = Joined(entity=("User", "dave"), group=("Group", "staff"), path=("principal", "user"))
+
+    changed = joined.apply(calls(run(user="dave")))
+
+    assert changed is not None
+    assert changed.entities[-1] == {
+        "uid": {"type": "User", "id": "dave"},
+        "attrs": {},
+        "parents": [{"type": "Group", "id": "staff"}],
+    }
 
 
 def test_a_group_of_agents() -> None:
