@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from tests.docs.pages import ROOT, Block, blocks
-from tests.docs.test_tutorial import steps
+from tests.soak.test_tutorial import steps
 
 PAGE: Final = "docs/pages/policy-tutorial.md"
 PORT: Final = "8000"

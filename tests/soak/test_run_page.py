@@ -20,7 +20,7 @@ from agentguard.lifecycle import child
 from agentguard.lifecycle.states import RunState
 from tests.cli.supervised import supervisor
 from tests.docs.pages import ROOT, blocks, changed, write_files
-from tests.docs.test_tutorial import steps
+from tests.soak.test_tutorial import steps
 from tests.world import meta, text
 
 PAGE: Final = "docs/pages/how-to/run-a-command.md"

@@ -14,8 +14,8 @@ from mcp import Client, StdioServerParameters
 
 from agentguard import RunState, SQLiteStore
 from tests.docs.pages import write_files
-from tests.docs.test_try_it_page import TRY, WRAP, entry
 from tests.examples.test_tau2 import QUICK, converse
+from tests.soak.test_try_it_page import TRY, WRAP, entry
 from tests.world import ERAS, Era, meta, text
 
 

@@ -21,7 +21,7 @@ from agentguard.lifecycle.local import local_issuer
 from tests.cli.commands import agentguard
 from tests.cli.serving import on_http, on_stdio, written
 from tests.docs.pages import blocks, changed, write_files
-from tests.docs.test_tutorial import steps
+from tests.soak.test_tutorial import steps
 from tests.world import ERAS, Era, http_client, meta, text
 
 TRY: Final = "docs/pages/how-to/try-it.md"

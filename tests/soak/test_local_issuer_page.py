@@ -22,7 +22,7 @@ from agentguard import UnsafeLocalIssuer
 from agentguard.lifecycle.local import ISSUER, local_folder
 from tests.cli.commands import agentguard
 from tests.docs.pages import ROOT, blocks, changed, run_python, write_files
-from tests.docs.test_tutorial import steps
+from tests.soak.test_tutorial import steps
 
 PAGE: Final = "docs/pages/how-to/local-issuer.md"
 
