@@ -18,6 +18,7 @@ from agentguard.model import Invocation
 from agentguard.testing import unsafe_invocation
 
 ISSUER = "https://issuer.example"
+_PORTS = 5
 
 
 class Clock:
@@ -71,16 +72,27 @@ class Kept:
 KINDS = ("memory", "sqlite", "valkey")
 
 
+def _started(folder: Path, config: dict[str, str]) -> ValkeyServer:
+    """Start Valkey on a port that is free, and that nobody takes in between."""
+    for tries in range(_PORTS):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = ValkeyServer(port=port, data_dir=folder, config=config)
+        try:
+            server.start()
+        except OSError:
+            if tries + 1 == _PORTS:
+                raise
+        else:
+            return server
+    raise AssertionError
+
+
 @contextmanager
 def served(folder: Path, **config: str) -> Iterator[ValkeyServer]:
     """Serve Valkey on a free loopback port, with everything kept on disk."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = ValkeyServer(
-        port=port, data_dir=folder / "valkey", config={"appendonly": "yes", "appendfsync": "always", **config}
-    )
-    server.start()
+    server = _started(folder / "valkey", {"appendonly": "yes", "appendfsync": "always", **config})
     try:
         yield server
     finally:
