@@ -65,7 +65,7 @@ async def test_a_server_that_hangs_denies_and_serves_again_when_it_goes_on(tmp_p
 
 
 async def test_a_file_that_becomes_garbage_denies_and_serves_again_when_it_is_replaced(tmp_path: Path) -> None:
-    """What was ended is ended before, meanwhile and afterwards, and in the new file too."""
+    """What was ended is ended before, meanwhile and afterwards, and in the new file too; new runs are served."""
     path = tmp_path / "state" / "store.db"
     with closing(SQLiteStore(path)) as store:
         load = Load(make_guarded(tmp_path / "policies", store))
@@ -89,8 +89,11 @@ async def test_a_file_that_becomes_garbage_denies_and_serves_again_when_it_is_re
                 for file in path.parent.iterdir():
                     file.unlink()
                 path.touch(0o600)
-                await load.until("live", denied_as="")
+                tasks.start_soon(load.of, "fresh")
+                await load.until("fresh", denied_as="")
                 await load.until("ended", denied_as="ended")
+                # What it has done nobody knows any more, so it does no more.
+                await load.until("live", denied_as="unavailable")
                 load.stop()
         assert {tried.reason for tried in load.between(revoked, time.perf_counter_ns(), "ended", "meanwhile")} <= {
             "ended",
