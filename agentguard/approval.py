@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 CLIENT: Final = "client"
 """The channel of whoever sits at the caller's own client."""
 
+APPROVER: Final = "approver"
+"""The channel of the guard's own approver, where that has no other name."""
+
+CHANNEL: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+"""The name of a channel."""
+
 # A person reads so much, and no more: what is longer is cut, and says so.
 _VALUE_CHARACTERS: Final = 300
 # A row of blanks, or of letters that look like them, would push what follows onto a line of its own.
@@ -169,6 +175,11 @@ class Approved:
     at: float
     expires_at: float
     approver: str | None = None
+
+    @classmethod
+    def supposed(cls, channel: str, at: float) -> Approved:
+        """Return a yes of nobody in particular, to see whether one could help; it is bound to no call."""
+        return cls(id="", key="", binding="", channel=channel, at=at, expires_at=at)
 
     @property
     def user(self) -> EntityUid | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hmac
 import inspect
 import logging
-import re
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
@@ -18,12 +17,21 @@ from typing import TYPE_CHECKING, Final, cast
 import anyio
 import anyio.to_thread
 
-from agentguard.approval import CLIENT, Approval, ApprovalRequest, Approved, Declined, Question, plain
+from agentguard.approval import (
+    APPROVER,
+    CHANNEL,
+    CLIENT,
+    Approval,
+    ApprovalRequest,
+    Approved,
+    Declined,
+    Question,
+    plain,
+)
 from agentguard.cancelled import is_stray
 from agentguard.errors import ConfigurationError, Refusal, raised
 from agentguard.evidence.trail import decision_id
 from agentguard.model import Reason
-from agentguard.policy.lifting import might_lift
 from agentguard.stepping import with_scopes
 
 if TYPE_CHECKING:
@@ -38,8 +46,6 @@ if TYPE_CHECKING:
     from agentguard.model import AccessRequest, Decision
 
 _LOG: Final = logging.getLogger("agentguard")
-_CHANNEL: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-_DEFAULT_CHANNEL: Final = "approver"
 _APPROVER_CHARACTERS: Final = 256
 _REHEARSED: Final = "nothing would run, so nobody is asked"
 _NESTED: Final = "a tool that another tool calls cannot ask the client in this protocol: give the guard an `approver=`"
@@ -57,8 +63,8 @@ def channel_of(approver: object) -> str:
     if not (inspect.iscoroutinefunction(approver) or inspect.iscoroutinefunction(called)):
         message = f"approver= wants an async callable, got `{approver!r}`: write `async def`, and return an Approval"
         raise ConfigurationError(message)
-    channel = getattr(approver, "channel", _DEFAULT_CHANNEL)
-    if not isinstance(channel, str) or _CHANNEL.fullmatch(channel) is None or channel == CLIENT:
+    channel = getattr(approver, "channel", APPROVER)
+    if not isinstance(channel, str) or CHANNEL.fullmatch(channel) is None or channel == CLIENT:
         message = (
             f"the `channel` of an approver wants 1 to 32 of `a-z0-9_-`, got `{channel}`: "
             f"name it, for policies, other than `{CLIENT}`"
@@ -176,12 +182,14 @@ class Asking:
         """Return a person's yes, or what there is without one."""
         ((asked, denial),) = judged.outcome
         back = self._approver or call.ask
-        if call.rehearse or (back is None and not (call.rounds and is_own(call, judged.rule))):
-            unasked = _NESTED if call.rounds else call.unasked
-            errors = (_REHEARSED if call.rehearse else unasked,)
-            return Answer(judged=judged, outcome=[(asked, replace(denial, errors=errors))])
+        if call.rehearse:
+            return Answer(judged=judged, outcome=[(asked, replace(denial, errors=(_REHEARSED,)))])
+        # Also where there is nobody to ask: a caller is not told to find somebody, if that would not help.
         if (vain := await self._in_vain(call, judged)) is not None:
             return Answer(judged=judged, outcome=[vain])
+        if back is None and not (call.rounds and is_own(call, judged.rule)):
+            unasked = _NESTED if call.rounds else call.unasked
+            return Answer(judged=judged, outcome=[(asked, replace(denial, errors=(unasked,)))])
         request = self._request(judged)
         trace.asked(request.id, self._channel)
         if back is None:
@@ -252,26 +260,15 @@ class Asking:
 
     async def _in_vain(self, call: Call, judged: Judged) -> tuple[AccessRequest, Decision] | None:
         """Return the denial that would remain whatever a person said."""
-        now = self._clock()
-        supposed = Approved(id="", key="", binding="", channel=self._channel, at=now, expires_at=now)
-        lifted = judged.with_approval(supposed).judged
-        for request, decision in lifted:
-            if decision.allowed or self._may_depend(request, decision, judged):
-                continue
-            requests = [one for one, _ in lifted]
-            denial = await with_scopes(decision, call, judged.rule, requests, judged.policies)
-            if denial.reason is Reason.APPROVAL_UNAVAILABLE:
-                why = f"nobody was asked: these policies accept no yes that comes by channel `{self._channel}`"
-                denial = replace(denial, errors=(why,))
-            return request, denial
-        return None
-
-    def _may_depend(self, request: AccessRequest, denial: Decision, judged: Judged) -> bool:
-        """Whether *denial*, of a yes from nobody in particular, may depend on who says it, or when."""
-        # The client's person is never named, so of that yes all is known.
-        if self._channel == CLIENT or denial.reason not in {Reason.POLICY, Reason.APPROVAL_UNAVAILABLE}:
-            return False
-        return might_lift(request, judged.policies)
+        lifted = judged.with_approval(Approved.supposed(self._channel, self._clock()))
+        if (found := lifted.in_vain(self._channel)) is None:
+            return None
+        requests = [one for one, _ in lifted.judged]
+        denial = await with_scopes(found[1], call, judged.rule, requests, judged.policies)
+        if denial.reason is Reason.APPROVAL_UNAVAILABLE:
+            why = f"nobody was asked: these policies accept no yes that comes by channel `{self._channel}`"
+            denial = replace(denial, errors=(why,))
+        return found[0], denial
 
     def _request(self, judged: Judged) -> ApprovalRequest:
         now = self._clock()

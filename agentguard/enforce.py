@@ -36,7 +36,6 @@ from agentguard.evidence.vocabulary import Outcome, RecordKind
 from agentguard.inforce import InForce
 from agentguard.judging import Judging
 from agentguard.lifecycle.calls import LiveCalls
-from agentguard.lifecycle.tally import Change
 from agentguard.model import Decision, Reason
 from agentguard.policy.engine import never
 from agentguard.previewing import Previewing
@@ -203,11 +202,11 @@ class Enforcer:
             Exception: Whatever *body* raises.
         """
         trace = self._s.trail.begin(rule.tool.name, call.facts)
-        ran, change = Ran(), Change()
+        ran = Ran()
         scope = anyio.CancelScope()
         try:
             with scope:
-                change, contained = await self._admit(call, rule, arguments, scope, trace)
+                judged, contained = await self._admit(call, rule, arguments, scope, trace)
                 # 7. Run. What the tool raises is withheld like what it returns.
                 ran = await contained.run(body)
         except Denial as denial:
@@ -226,14 +225,14 @@ class Enforcer:
         finally:
             self._live.remove(trace.invocation, scope)
         if not ran.began:
-            await self.tallying.give_back(cast("Invocation", trace.invocation), change)
+            await self.tallying.give_back(judged.invocation, judged.change)
         # 8. Withhold, and 9. Outcome.
         self._denying.let_out(trace, ran, scope, self._end_of(trace.invocation))
         return cast("T", ran.result)
 
     async def _admit(
         self, call: Call, rule: Rule, arguments: Mapping[str, object], scope: anyio.CancelScope, trace: Trace
-    ) -> tuple[Change, Contained]:
+    ) -> tuple[Judged, Contained]:
         """Take steps 1 to 6: return what was counted, and what runs the tool if it may run, raise Denial if not."""
         trace.policies = self.in_force.policies
         try:
@@ -273,7 +272,7 @@ class Enforcer:
             if isinstance(error, Exception) or is_stray(error):
                 raise self._denying.deny(trace, error) from None
             raise
-        return answered.judged.change, contained
+        return answered.judged, contained
 
     async def _decided(
         self, call: Call, judged: Judged, again: Callable[[], Awaitable[Judged]], trace: Trace

@@ -67,7 +67,7 @@ _LOG: Final = logging.getLogger("agentguard")
 class Guard(Doing):
     """Judges each tool call of one server by Cedar policies, for the run that makes it.
 
-    The short form names the issuer; its keys are found through its metadata::
+    The short form names the issuer; its keys are found through its metadata:
 
         guard = Guard(HERE / "policies", issuer="https://issuer.example",
                       audience="https://records.example/mcp", state=HERE / "state")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from anyio.lowlevel import checkpoint
 
-from agentguard.approval import binding_of
+from agentguard.approval import CLIENT, binding_of
 from agentguard.errors import Refusal
 from agentguard.lifecycle.tally import Change
 from agentguard.model import AccessRequest, Effect, Reason
 from agentguard.policy.engine import decide
+from agentguard.policy.lifting import might_lift
 from agentguard.policy.schema import CREDENTIALS
 from agentguard.policy.values import check_readings, to_cedar
 from agentguard.request import agent_uid, base_context, task_uid, user_uid
@@ -94,7 +95,8 @@ class Judged:
     @property
     def liftable(self) -> bool:
         """Whether a person could lift all that denies it."""
-        return not self.allowed and all(decision.allowed or is_liftable(decision) for _, decision in self.judged)
+        denials = [decision for _, decision in self.judged if not decision.allowed]
+        return bool(denials) and all(map(is_liftable, denials))
 
     @property
     def outcome(self) -> list[tuple[AccessRequest, Decision]]:
@@ -179,6 +181,19 @@ class Judged:
         # A person said yes before the run had done what would have to be asked about now.
         return replace(decision, effect=Effect.DENY, reason=Reason.APPROVAL_INVALID, policy_ids=lifted[1].policy_ids)
 
+    def in_vain(self, channel: str) -> tuple[AccessRequest, Decision] | None:
+        """Return the denial that no answer could change, where it was judged with a yes of nobody in particular.
+
+        Args:
+            channel: Where the answer would come from.
+        """
+        for request, decision in self.judged:
+            # The client's person is never named, so of that yes all is known.
+            may_depend = channel != CLIENT and decision.reason in {Reason.POLICY, Reason.APPROVAL_UNAVAILABLE}
+            if not decision.allowed and not (may_depend and might_lift(request, self.policies)):
+                return request, decision
+        return None
+
     def with_approval(self, approved: Approved, known: Sequence[Mapping[str, object]] = ()) -> Judged:
         """Return it judged again, on the same, with an approval.
 
@@ -224,10 +239,11 @@ class Judging:
         """
         # 3. Request.
         now = self.clock()
-        context = self._context(call, rule, arguments, now)
-        tallied = await self._tallied(call, rule, context, invocation, now)
+        values = self._values(rule, arguments)
+        tallied = await self._tallied(call, rule, values, invocation, now)
         records = tallied.records(policies.totals)
-        context["run"] = records[-1]
+        base = base_context(now, self.time_zone, self.environment, call.transport, records[-1])
+        context: dict[str, object] = {**base, **values}
         trace.run, trace.above = records[-1], records[:-1]
         trace.came_by(call.transport, now)
         trace.input = context["input"]
@@ -286,7 +302,7 @@ class Judging:
         return [uid for uid in uids if uid is not None and uid.type in types]
 
     async def _tallied(
-        self, call: Call, rule: Rule, context: Mapping[str, object], invocation: Invocation, now: float
+        self, call: Call, rule: Rule, values: Mapping[str, object], invocation: Invocation, now: float
     ) -> Tallied:
         """Return what the runs of the chain have done, as far as is known here, and what this call adds to it."""
         tool = rule.tool
@@ -298,15 +314,14 @@ class Judging:
             now=now,
             # Neither may hold it, so that no two of them are one.
             tool=f"{tool.server}\0{tool.name}",
-            spent=spent_by(tool, context),
+            spent=spent_by(tool, values),
             # The call that wants a credential was let run, and is not one too many for itself.
             within=1 if tool.name == CREDENTIALS else 0,
         )
 
-    def _context(self, call: Call, rule: Rule, arguments: Mapping[str, object], now: float) -> dict[str, object]:
-        """Return ``context``, with the arguments as they are now: what comes later cannot change it."""
-        context = base_context(now, self.time_zone, self.environment, call.transport)
-        context["input"] = to_cedar(arguments, rule.tool.input, self.limits)
+    def _values(self, rule: Rule, arguments: Mapping[str, object]) -> dict[str, object]:
+        """Return the context's ``input`` and ``facts``, as the arguments are now: what comes later cannot change it."""
+        values: dict[str, object] = {"input": to_cedar(arguments, rule.tool.input, self.limits)}
         if rule.facts is not None and rule.tool.facts is not None:
             # Copies: what the function does to its arguments must not reach the tool.
             own = {name: copy.deepcopy(arguments[name]) for name in rule.facts_arguments}
@@ -315,8 +330,8 @@ class Judging:
             except Exception as error:  # noqa: BLE001  the developer's function; whatever it raises denies
                 detail = f"the facts of `{rule.tool.name}` raised {type(error).__qualname__}"
                 raise Refusal(Reason.INVALID_ARGUMENT, detail) from None
-            context["facts"] = to_cedar(facts, rule.tool.facts, self.limits)
-        return context
+            values["facts"] = to_cedar(facts, rule.tool.facts, self.limits)
+        return values
 
     async def _entities(
         self, rule: Rule, resource: EntityUid, invocation: Invocation, policies: PolicySet

@@ -19,6 +19,9 @@ _WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _BYTES: Final = 4096
 
+FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""What the system says where there is no room for a file."""
+
 # What to do about it, where the system's own word leaves that open.
 _FIXES: Final = {
     errno.EROFS: "mount a volume that can be written, and name a folder on it",

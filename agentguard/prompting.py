@@ -147,7 +147,7 @@ class Prompting:
                 ask = Asked.BY_NAME if Asked.BY_NAME in {ask, more} else ask
             try:
                 self._look(ask)
-            except Exception as error:  # noqa: BLE001  the thread must outlive whatever goes wrong
+            except BaseException as error:  # noqa: BLE001  the thread must outlive a panic of the engine too
                 _LOG.error("the policies could not be looked at: %s", raised(error))
 
     def after_fork(self) -> None:

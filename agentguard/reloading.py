@@ -243,7 +243,10 @@ class Reloading:
         self, live: _Live, folder: PolicyFolder | FixedFolder, renew: Callable[[PolicySource], None], asked: Asked
     ) -> Look:
         """Return what a folder holds, in force by then, or why it is not."""
-        look = folder.look()
+        try:
+            look = folder.look()
+        except Exception as error:  # noqa: BLE001  whatever it is, it is no reason to say nothing of it
+            return Look(refused=Refused.UNREADABLE, problems=(_told(error),))
         # Nothing is judged in the shadow since a tool came that it does not fit: it may have gone.
         unused = folder is self._shadow and live.shadow.policies is None
         if look.source is None or not (look.is_new or unused):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from agentguard.adapters.surface import Registered, Surface
     from agentguard.compiling import Terms
     from agentguard.policy.schema import GuardedTool
-    from agentguard.policy.source import PolicySet
+    from agentguard.policy.source import PolicySet, PolicySource
     from agentguard.raw import Enter
 
 Unguarded = Literal["deny", "guard"]
@@ -103,6 +103,8 @@ class Rulebook:
         self._first: frozenset[tuple[Offer, str]] = frozenset()
         # How often something changed, and how much of that is learned: who comes in between waits.
         self._changes = self._learned = 0
+        # The policies that something which is there did not fit: others may.
+        self._unfit: PolicySource | None = None
         self._learning = anyio.Lock()
         self.methods: Mapping[str, Rule] = {method: Rule(tool=method_tool(method, surface.name)) for method in METHODS}
         template = ResourceTemplate(type="Credential", argument="credential")
@@ -151,17 +153,21 @@ class Rulebook:
         )
 
     async def refresh(self) -> None:
-        """Learn what came since, if anything did."""
-        if self._learned == self._changes:
+        """Learn what came since, if anything did, and what other policies may fit by now."""
+        if self._is_learned(self._changes):
             return
         async with self._learning:
             # Before, so that what comes while we wait is not overlooked.
             changes = self._changes
-            if self._learned == changes:
+            if self._is_learned(changes):
                 return
             await self._learn_anew()
             # After, since whoever asked may have been cancelled: then the next one asks.
             self._learned = changes
+
+    def _is_learned(self, changes: int) -> bool:
+        unfit = self._unfit
+        return self._learned == changes and (unfit is None or unfit is self.compiling.terms.source)
 
     async def _learn_anew(self) -> None:
         offered = await self.surface.discover()
@@ -185,12 +191,13 @@ class Rulebook:
             if entry is not None:
                 fresh[one.offer, one.key] = entry
         try:
-            self._learn_most(fresh)
+            unfit = self._learn_most(fresh)
         finally:
             for key, entry in fresh.items():
                 if entry.guarded is not None and self._entries.get(key) is not entry:
                     # It must not be judged by the rule of another of its name, and may be learned later.
                     entry.guarded.rule = None
+        self._unfit = unfit
 
     def rule(self, offer: Offer, named: str) -> Rule | None:
         """Return the rule of what a caller names, if the server still runs the function that was guarded."""
@@ -224,12 +231,14 @@ class Rulebook:
                 # It may come back.
                 entry.guarded.rule = None
 
-    def _learn_most(self, fresh: Mapping[tuple[Offer, str], _Entry]) -> None:
-        """Learn all at once; if that fails, halve it until what does not fit is alone."""
+    def _learn_most(self, fresh: Mapping[tuple[Offer, str], _Entry]) -> PolicySource | None:
+        """Learn all at once; if that fails, halve it until what does not fit is alone, and return what it does not."""
         parts, compiled = [list(fresh)] if fresh else [], 0
+        unfit = None
         while parts:
             keys = parts.pop()
             compiled += 1
+            source = self.compiling.terms.source
             error = self._learn({key: fresh[key] for key in keys})
             if error is None:
                 continue
@@ -237,8 +246,10 @@ class Rulebook:
                 half = len(keys) // 2
                 parts += [keys[half:], keys[:half]]
                 continue
+            unfit = source
             names = printable(", ".join(f"`{key}`" for _, key in keys))
             _LOG.error("%s stays without a rule, every use of it is denied: %s", names, error)
+        return unfit
 
     def _learn(self, fresh: Mapping[tuple[Offer, str], _Entry]) -> Exception | None:
         """Learn *fresh*, or return why that cannot be."""

@@ -65,6 +65,9 @@ class Shadowing:
             request: What was decided.
             decision: How.
         """
+        # No policy denies so: the request holds a yes to another question than there would be by now.
+        if decision.reason is Reason.APPROVAL_INVALID:
+            return
 
         def compare(policies: PolicySet) -> Mapping[str, AttributeValue] | None:
             other = decide(request, policies)

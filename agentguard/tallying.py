@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
@@ -31,6 +31,7 @@ from agentguard.request import run_record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from agentguard.call import Call
     from agentguard.lifecycle.store import Store
@@ -129,7 +130,8 @@ class Tallied:
         for tally in self.bound:
             spending = tally.spending(self.spent)
             record = run_record(spending, now=self.now, tool=self.tool, totals=totals, labels=labels)
-            found.append({**record, "calls": max(0, spending.calls - self.within)})
+            record["calls"] = max(0, spending.calls - self.within)
+            found.append(record)
             labels |= tally.labels
         return tuple(found)
 
@@ -178,9 +180,13 @@ class Tallying:
         Raises:
             Refusal: STORE_UNAVAILABLE.
         """
-        known = [self._known.get(run_of(link)) for link in invocation.chain]
-        found = tuple(tally for tally in known if tally is not None)
-        return found if len(found) == len(known) else await self.fresh(invocation)
+        found = []
+        for link in invocation.chain:
+            known = self._known.get(run_of(link))
+            if known is None:
+                return await self.fresh(invocation)
+            found.append(known)
+        return tuple(found)
 
     async def fresh(self, invocation: Invocation) -> tuple[Tally, ...]:
         """Return what the runs of a chain have done, as it is now.
@@ -278,12 +284,12 @@ class Tallying:
             self._threads.set(threads)
         return await anyio.to_thread.run_sync(ask, limiter=threads)
 
-    @asynccontextmanager
-    async def turn(self, invocation: Invocation) -> AsyncIterator[None]:
+    def turn(self, invocation: Invocation) -> AbstractAsyncContextManager[None]:
         """Let one call of a run at a time be counted where that means to wait: the others would only be in vain."""
-        if not self._waits:
-            yield
-            return
+        return self._one_by_one(invocation) if self._waits else nullcontext()
+
+    @asynccontextmanager
+    async def _one_by_one(self, invocation: Invocation) -> AsyncIterator[None]:
         try:
             turns = self._turns.get()
         except LookupError:

@@ -2,8 +2,9 @@
 
 A folder that is replaced is another one: whoever watches only that sees nothing any more.
 So what is watched are the folders in which a name on the way to it stands, and those with
-files in them, each for its own entries. Where the system tells nothing, as of most network
-file systems, somebody looks every few seconds all the same.
+files in them, each for its own entries and under its real name, since the system knows a
+folder by one name alone. Where it tells nothing, as of most network file systems, or tells
+of neighbours all the time, somebody looks every few seconds all the same.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import stat
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +49,7 @@ class Watch:
         self._folders = folders
         self._changed = changed
         self._pause = pause
+        self._rang_at = time.monotonic()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -64,29 +67,36 @@ class Watch:
     def _run(self) -> None:
         told = False
         while not self._over.is_set():
-            watched = watched_for(self._folders)
             try:
+                watched = watched_for(self._folders)
                 with _notify(watched) as notify:
                     # What came before it was watched is noticed now.
-                    self._changed()
+                    self._ring()
                     while self._again(notify, watched):
                         pass
-            except (OSError, RuntimeError) as error:
+            except BaseException as error:  # noqa: BLE001  the thread must outlive a panic of what watches too
                 if not told:
                     told = True
                     _LOG.warning("changes of the policy folder are looked for every %g s: %s", self._pause, error)
-                self._changed()
+                self._ring()
                 self._over.wait(self._pause)
 
     def _again(self, notify: RustNotify, watched: Watched) -> bool:
         """Wait for changes once; return whether the same is to be watched still."""
         # Zero would be to wait for ever.
-        found = notify.watch(_TOGETHER_MS, _STEP_MS, max(1, int(self._pause * 1_000)), self._over)
+        left = max(1, int((self._rang_at + self._pause - time.monotonic()) * 1_000))
+        found = notify.watch(_TOGETHER_MS, _STEP_MS, left, self._over)
         if found == "stop":
             return False
-        if isinstance(found, str) or any(watched.matters(Path(path)) for _, path in found):
-            self._changed()
+        # A file beside the folder that is written all the time leaves no moment without news.
+        is_time = time.monotonic() - self._rang_at >= self._pause
+        if isinstance(found, str) or is_time or any(watched.matters(Path(path)) for _, path in found):
+            self._ring()
         return watched_for(self._folders) == watched
+
+    def _ring(self) -> None:
+        self._rang_at = time.monotonic()
+        self._changed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +124,7 @@ def watched_for(folders: Sequence[Path]) -> Watched:
     way = {name for folder in folders for name in way_to(folder)}
     inner: set[Path] = set()
     for folder in folders:
-        for path, below, _ in os.walk(folder):
+        for path, below, _ in os.walk(os.path.realpath(folder)):
             below[:] = [name for name in below if not name.startswith(".")]
             inner.add(Path(path))
     holding = {*inner, *(name.parent for name in way)}

@@ -12,12 +12,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
-from agentguard.cli.main import app
+from agentguard.cli.main import COMMANDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 PAGE: Final = Path(__file__).parent / "pages" / "reference" / "commands.md"
 
@@ -43,7 +41,7 @@ fields stay as they are.
 def commands_page() -> str:
     """Return the page's Markdown."""
     lines = [_HEAD]
-    for name, command in _commands(typer.main.get_command(app)):
+    for name, command in _commands({str(lazy.name): lazy.loaded for lazy in COMMANDS}):
         lines += [f"## agentguard {name}", "", *_help(command.help), ""]
         arguments = [param for param in command.params if param.param_type_name == "argument"]
         options = [param for param in command.params if param.param_type_name == "option" and not param.hidden]
@@ -53,11 +51,11 @@ def commands_page() -> str:
     return "\n".join(lines)
 
 
-def _commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _commands(commands: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every command with its whole name, those of a group after one another."""
-    for name, command in group.commands.items():
+    for name, command in commands.items():
         if hasattr(command, "commands"):
-            yield from _commands(command, f"{prefix}{name} ")
+            yield from _commands(command.commands, f"{prefix}{name} ")
         else:
             yield f"{prefix}{name}", command
 

@@ -1,5 +1,6 @@
 """What every test shares: the event loop that asynchronous tests run on, and a search for leaks."""
 
+import os
 from collections.abc import Generator
 from typing import Any
 
@@ -15,8 +16,14 @@ def anyio_backend() -> str:
 
 
 def pytest_configure() -> None:
-    """Listen to what our code emits."""
+    """Listen to what our code emits, and begin without a terminal's size.
+
+    pytest imports readline, which writes one into the environment behind the back of `os.environ`. Programs that
+    tests start would have it until a test sets and takes out the name itself.
+    """
     leaks.listen()
+    for name in {"COLUMNS", "LINES"} - os.environ.keys():
+        os.unsetenv(name)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from agentguard.policy.folder import read_snapshot
@@ -54,3 +56,20 @@ def config_map(folder: Path, files: Mapping[str, str], *, name: str) -> None:
     for top in {file.partition("/")[0] for file in files}:
         if not (folder / top).is_symlink():
             (folder / top).symlink_to(f"..data/{top}")
+
+
+@contextmanager
+def unlisted(files: Mapping[str, str], name: str) -> Iterator[Path]:
+    """Give a folder in which one thing cannot be read, to somebody who is not root, and so loses permissions."""
+    before = os.geteuid()
+    with tempfile.TemporaryDirectory() as above:
+        Path(above).chmod(0o755)
+        there = put(Path(above, "policies"), files) / name
+        mode = there.stat().st_mode
+        there.chmod(0)
+        os.seteuid(before or 65_534)
+        try:
+            yield Path(above).resolve() / "policies"
+        finally:
+            os.seteuid(before)
+            there.chmod(mode)

@@ -347,6 +347,22 @@ async def test_client_is_not_asked_where_a_policy_forbids_what_it_approves(tmp_p
     assert person.seen == []
 
 
+@pytest.mark.parametrize("person", [None, Person(NO)])
+async def test_caller_is_not_told_to_find_somebody_where_no_answer_would_help(
+    person: Person | None, tmp_path: Path
+) -> None:
+    """Nothing permits the call, whatever a person says: with somebody to ask and without, that is the reason."""
+    permit = '@id("all") permit (principal, action, resource)'
+    world = make_world(tmp_path, policies=ASKS.replace(permit, f'{permit} when {{ principal.scopes.contains("x") }}'))
+
+    result = await call(world, LEGACY, person)
+
+    (record,) = world.records()
+    assert record["agentguard.decision.reason"] == "no_permit"
+    assert meta(result)["retry"] != "approval"
+    assert person is None or person.seen == []
+
+
 @pytest.mark.parametrize("more", ["", " && context.approval has approver"])
 @pytest.mark.parametrize("approver", ["desk", "callable", "http"])
 async def test_nobody_is_asked_whose_channel_no_policy_accepts(

@@ -72,6 +72,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("adapters.changes", "adapters.listing", "adapters.mcp", "adapters.reading", "adapters.serving"),
     ("attaching", "offering"),
     ("guard",),
+    ("public",),
     ("analysis",),
     ("cli",),
 )
@@ -304,9 +305,9 @@ def optional_distributions() -> set[str]:
 
 @pytest.fixture(scope="module")
 def after_import() -> set[str]:
-    """Return the names of all modules that `import agentguard` loads, in a process of its own."""
+    """Return the names of all modules that a server's import of `agentguard` loads, in a process of its own."""
     script = (
-        "import sys, agentguard; from opentelemetry import trace, metrics;"
+        "import sys; from agentguard import Guard; from opentelemetry import trace, metrics;"
         "assert type(trace._TRACER_PROVIDER) is type(None), trace._TRACER_PROVIDER;"
         "assert type(metrics._internal._METER_PROVIDER) is type(None);"
         "sys.stderr.write('\\n'.join(sys.modules))"
@@ -340,13 +341,32 @@ def test_importing_loads_neither_the_command_line_nor_an_sdk(after_import: set[s
 
 
 def test_every_public_name_is_there() -> None:
-    """`__init__` names what is public, and holds nothing else; ruff keeps the names in order."""
+    """`public` names what is public, and holds nothing else; ruff keeps the names in order."""
     import agentguard
+    from agentguard import public
 
-    names: list[str] = list(getattr(agentguard, "__all__", ["`__all__` is missing"]))
-    held = {name for name, value in vars(agentguard).items() if not name.startswith("_") and not ismodule(value)}
+    held = {name for name, value in vars(public).items() if not name.startswith("_") and not ismodule(value)}
 
-    assert held - {"annotations"} == set(names)
+    assert held == set(public.__all__) == set(dir(agentguard))
+    assert all(getattr(agentguard, name) is getattr(public, name) for name in public.__all__)
+
+
+def test_public_names_are_imported_when_one_is_asked_for() -> None:
+    """What reads policies needs no MCP server."""
+    script = (
+        "import sys, agentguard.errors; assert not hasattr(agentguard, '__version__');"
+        "assert not {'agentguard.public', 'mcp'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=ROOT, check=True)
+
+
+def test_public_name_that_cannot_be_imported_is_told_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistyped one, and one whose libraries are missing."""
+    with pytest.raises(ImportError, match="cannot import name 'Gard' from 'agentguard'"):
+        from agentguard import Gard  # type: ignore[attr-defined]  # noqa: F401
+    monkeypatch.setitem(sys.modules, "agentguard.public", None)
+    with pytest.raises(ModuleNotFoundError, match=r"agentguard\.public"):
+        from agentguard import Guard  # noqa: F401
 
 
 def test_the_distribution_has_the_package_name() -> None:

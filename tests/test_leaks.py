@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,3 +114,10 @@ def test_listening_lets_nothing_through_that_the_level_keeps_back(caplog: pytest
     LOG.error("disabled")
     logging.disable(logging.NOTSET)
     assert [record.getMessage() for record in caplog.records] == ["loud"]
+
+
+def test_program_that_a_test_starts_has_the_environment_that_the_test_sees() -> None:
+    """A terminal's size, which readline writes past Python, would be there or not by which tests ran before."""
+    seen = subprocess.run(["/usr/bin/env"], capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert {line.partition("=")[0] for line in seen} & {"COLUMNS", "LINES"} == {"COLUMNS", "LINES"} & os.environ.keys()

@@ -43,7 +43,7 @@ class Looks:
         self.came = threading.Semaphore(0)
         self.go_on = threading.Event()
         self.go_on.set()
-        self.fails = False
+        self.fails: type[BaseException] | None = None
         self.forked = 0
 
     def __call__(self, asked: Asked) -> None:
@@ -51,8 +51,8 @@ class Looks:
         self.asked.append(asked)
         self.came.release()
         assert self.go_on.wait(5)
-        if self.fails:
-            raise RuntimeError
+        if self.fails is not None:
+            raise self.fails
 
     def after_fork(self) -> None:
         """Count it."""
@@ -240,19 +240,22 @@ def test_thousand_signals_are_answered_by_a_look_or_two(looks: Looks, hangup: li
     assert len(hangup) > 1
 
 
-def test_thread_outlives_a_look_that_failed(looks: Looks, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The next one may come out well."""
+@pytest.mark.parametrize("fails", [RuntimeError, BaseException])
+def test_thread_outlives_a_look_that_failed(
+    fails: type[BaseException], looks: Looks, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next one may come out well. What Cedar raises where it panics is no `Exception`."""
     here = Prompting([tmp_path], looks, watches=True, after_fork=looks.after_fork)
-    looks.fails = True
+    looks.fails = fails
     here.begin()
     assert looks.came.acquire(timeout=5)
-    looks.fails = False
+    looks.fails = None
     (tmp_path / "a.cedar").touch()
     assert looks.came.acquire(timeout=5)
     here.stop()
 
     assert set(looks.asked) == {Asked.BY_NEWS}
-    assert "the policies could not be looked at: RuntimeError was raised at" in caplog.text
+    assert f"the policies could not be looked at: {fails.__name__} was raised at" in caplog.text
 
 
 def test_thread_that_is_told_to_stop_looks_no_more(looks: Looks, hangup: list[int], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from agentguard.evidence.ledger import MemoryLedger
 from agentguard.identity.sources import stdio_audience
 from agentguard.model import Reason
 from agentguard.policy.entities import Loaders
+from agentguard.policy.keeping import PolicyFolder
 from agentguard.policy.source import PolicySource
 from agentguard.prompting import Asked
 from agentguard.reloading import open_reloading
@@ -238,6 +239,24 @@ async def test_tool_that_came_at_run_time_is_judged_by_the_new_policies_too(tmp_
     assert meta(results[1])["reason"] == "denied"
 
 
+async def test_tool_that_did_not_fit_is_judged_by_policies_that_it_fits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without another tool that has to come first, and it is told once that it did not."""
+    forbid = '@id("n") forbid (principal, action, resource) when { context.input has count && %s };'
+    world = make_world(tmp_path / "policies", policies=ALL + forbid % 'context.input.count like "*"')
+    async with connected(world, "memory", "2026-07-28") as client:
+        late(world, "late")
+        for _ in range(2):
+            assert (await client.call_tool("late", {"count": 1})).is_error
+        move(world.folder, files(ALL + forbid % "context.input.count > 1"))
+        assert (await world.guard.reload()).loaded
+        results = [await client.call_tool("late", {"count": count}) for count in (1, 2)]
+
+    assert [result.is_error for result in results] == [False, True]
+    assert caplog.text.count("`late` stays without a rule") == 1
+
+
 def late(world: World, name: str) -> None:
     """Add a tool to a server that is guarded already."""
 
@@ -386,8 +405,17 @@ async def test_guard_that_is_not_attached_has_nothing_to_reload(tmp_path: Path) 
         await world.guard.reload()
 
 
+@pytest.mark.parametrize(
+    ("where", "what", "why"), [(Compiling, "renew", "invalid"), (PolicyFolder, "look", "unreadable")]
+)
 async def test_unexpected_trouble_leaves_the_last_good_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    where: type,
+    what: str,
+    why: str,
+    tmp_path: Path,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A policy engine that fails is no reason to judge by half of it."""
     world = make_world(tmp_path / "policies")
@@ -396,10 +424,11 @@ async def test_unexpected_trouble_leaves_the_last_good_version(
     def fails(*_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(Compiling, "renew", fails)
+    monkeypatch.setattr(where, what, fails)
     done = await world.guard.reload()
 
-    assert (done.refused, done.loaded) == ("invalid", False)
+    assert (done.refused, done.loaded) == (why, False)
+    assert [one["agentguard.policy.refused"] for one in world.records("policy")] == [why]
     assert "RuntimeError was raised at" in caplog.text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -322,6 +323,24 @@ async def test_error_in_the_shadow_touches_no_call_and_is_told_once(
 
     assert [result.is_error for result in await export(world, 100, 101)] == [False, False]
     assert caplog.text.count("a call could not be judged in the shadow, because evidence_unavailable: full") == 1
+
+
+@pytest.mark.parametrize(("reason", "differs"), [(Reason.APPROVAL_INVALID, 0), (Reason.NO_PERMIT, 1)])
+def test_yes_to_what_was_asked_otherwise_is_nothing_to_compare(
+    reason: Reason, differs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request holds it, so the very same policies would allow that."""
+    allowed = Decision(effect=Effect.ALLOW, reason=Reason.PERMIT)
+    monkeypatch.setattr(shadowing, "decide", lambda *_: allowed)
+    shadow = Shadowing()
+    shadow.shade(SimpleNamespace(version="sha256:1"))  # type: ignore[arg-type]
+    found: list[object] = []
+    trace: Any = SimpleNamespace(shadowed=found.append)
+    request: Any = None
+
+    shadow.judged(trace, request, Decision(effect=Effect.DENY, reason=reason))
+
+    assert len(found) == differs
 
 
 def test_shadow_that_takes_long_rests_for_a_hundred_times_as_long(

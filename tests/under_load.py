@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -14,8 +15,9 @@ import anyio.to_thread
 from mcp import Client
 
 from agentguard import MemoryLedger, MemoryStore, State
+from agentguard.identity.sources import stdio_audience
 from tests.publishing import lock, put, swap
-from tests.world import connected, make_world
+from tests.world import SERVER, connected, make_world
 
 PERMIT = '@id("v{n}") permit (principal, action == Action::"export", resource);'
 FORBID = (
@@ -115,7 +117,11 @@ async def under_load(folder: Path, *, calls: int, changes: int, seed: int = 1) -
     # It writes the very same once more.
     policies = version(0)["policies.cedar"]
     state = State(store=MemoryStore(clock=time.time), ledger=MemoryLedger(keep=10 * calls), key=bytes(32))
-    world = make_world(publisher.link, policies=policies, types=TYPES, watch=True, state=state)
+    world = make_world(publisher.link, policies=policies, types=TYPES, watch=True, state=state, attach=False)
+    # A slow machine takes longer than a run lasts as a rule.
+    token = world.token(audience=stdio_audience(SERVER), ends_in=900, token_lifetime=900)
+    os.environ["AGENTGUARD_TOKEN"] = token
+    world.guard.attach(world.server)
     failed: list[object] = []
     try:
         async with connected(world, "memory", "2026-07-28") as client, anyio.create_task_group() as tasks:

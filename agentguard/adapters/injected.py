@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +24,7 @@ from agentguard.running import before_it_begins
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from agentguard.adapters.fastmcp_injected import Dependencies
     from agentguard.credentials.lending import Lending
@@ -106,15 +107,21 @@ class Injected:
             parameters.append(inspect.Parameter(SYNTHETIC_CONTEXT, kind, annotation=Context))
         return signature.replace(parameters=parameters)
 
-    @asynccontextmanager
-    async def filled(
+    def filled(
         self, given: dict[str, Any], arguments: Mapping[str, object]
-    ) -> AsyncGenerator[InputRequiredResult | None]:
+    ) -> AbstractAsyncContextManager[InputRequiredResult | None]:
         """Add to *given* what nobody gave, and hold it for as long as the function runs; or give the question to ask.
 
         Raises:
             Exception: Whatever a resolver or a dependency raises.
         """
+        nothing = not self.credentials and not self.resolved and self.dependencies is None
+        return nullcontext() if nothing else self._filling(given, arguments)
+
+    @asynccontextmanager
+    async def _filling(
+        self, given: dict[str, Any], arguments: Mapping[str, object]
+    ) -> AsyncGenerator[InputRequiredResult | None]:
         if self.credentials:
             with before_it_begins(self.credentials):
                 for name, lending in self.credentials.items():

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from agentguard.lifecycle.tally import Change
 from agentguard.tallying import Tallied, spent_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentguard.analysis.supposed import SupposedCall
+    from agentguard.analysis.supposedcall import SupposedCall
     from agentguard.lifecycle.tally import Tally
     from agentguard.policy.schema import GuardedTool
 
@@ -23,18 +24,33 @@ def tallied(call: SupposedCall, tool: GuardedTool, context: Mapping[str, object]
 
     What is said of a run counts for every run above it, as if it had been done there.
     """
-    read = [call.identity.run]
-    for link in reversed(call.identity.ancestors):
-        read.insert(0, _with_below(link.run, read[0]))
     return Tallied(
         invocation=call.identity.invocation(call.now),
-        read=tuple(read),
+        read=_read(call),
         server=tool.server,
         origin="",
         now=call.now,
         tool=THIS_TOOL,
         spent=spent_by(tool, context),
     )
+
+
+def check_carried(call: SupposedCall, tool: GuardedTool) -> None:
+    """Pass a call after which no run of its chain would carry more labels than a run may.
+
+    Raises:
+        Refusal: INVALID_ARGUMENT, as the guard denies it once the policies allow it.
+    """
+    for tally in _read(call):
+        tally.after(Change(labels=tool.labels), call.now)
+
+
+def _read(call: SupposedCall) -> tuple[Tally, ...]:
+    """Return what each link has done, root first."""
+    read = [call.identity.run]
+    for link in reversed(call.identity.ancestors):
+        read.insert(0, _with_below(link.run, read[0]))
+    return tuple(read)
 
 
 def _with_below(own: Tally, below: Tally) -> Tally:

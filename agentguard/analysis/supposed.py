@@ -9,19 +9,17 @@ nothing that would be denied anyway.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, cast
-from zoneinfo import ZoneInfo
 
-from agentguard.analysis.doing import tallied
+from agentguard.analysis.doing import check_carried, tallied
 from agentguard.analysis.loaded import Loaded, check_loadable, reached
 from agentguard.analysis.sizes import check_size
+from agentguard.approval import APPROVER, CLIENT
 from agentguard.call import Rule
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.judging import Judged, is_liftable, without_approval
-from agentguard.lifecycle.tally import Tally
-from agentguard.model import AccessRequest, Decision, Effect, EntityUid, Grade, Reason, naming, printable
+from agentguard.model import AccessRequest, Decision, Effect, EntityUid, Reason, naming, printable
 from agentguard.policy.engine import decide, never
 from agentguard.policy.entities import references
 from agentguard.policy.problem import did_you_mean
@@ -29,119 +27,20 @@ from agentguard.policy.reach import uid_of
 from agentguard.policy.values import check_readings
 from agentguard.request import agent_uid, base_context, task_uid, user_uid
 from agentguard.tallying import Tallied
-from agentguard.testing import unsafe_invocation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from agentguard.analysis.supposedcall import SupposedCall
     from agentguard.analysis.workspace import Workspace
-    from agentguard.model import Claim, Invocation
+    from agentguard.model import Invocation
     from agentguard.policy.compiled import PolicySet
     from agentguard.policy.scalars import CedarJson
     from agentguard.policy.types import CedarType
     from agentguard.policy.written import Offered
 
-LIFETIME: Final = 900
-"""How long a run lasts where nothing else is said, in seconds."""
-
-ISSUER: Final = "urn:agentguard:supposed"
-"""Who vouches for a run where nothing else is said."""
-
-_UTC: Final = ZoneInfo("UTC")
-_FRESH: Final = Tally()
-_NOTHING: Final[Mapping[str, Claim]] = MappingProxyType({})
 _SHOWN: Final = 64
 _LIFTABLE: Final = frozenset({Reason.APPROVAL_REQUIRED, Reason.APPROVAL_UNAVAILABLE})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who is supposed to call: what a verified token would say.
-
-    Attributes:
-        agent: The agent.
-        user: On whose behalf, if somebody's.
-        task: The task, if one is named.
-        purpose: The purpose, if one is named.
-        grade: How distinct the identity is.
-        scopes: The token's scopes.
-        claims: What the issuer's configuration maps, by attribute name.
-        issuer: Who vouches for it.
-        lifetime: From the run's beginning to its end, in seconds.
-        age: How long ago the run began, in seconds.
-        grant: Cedar text that bounds the run; None for a token that has none.
-        run: What the run has done before; of tools, `THIS_TOOL` is the one that is called.
-        ancestors: Who delegated to it, root first; what they have for ancestors is not looked at.
-    """
-
-    agent: str
-    user: str | None = None
-    task: str | None = None
-    purpose: str | None = None
-    grade: Grade = Grade.RUN
-    scopes: frozenset[str] = frozenset()
-    claims: Mapping[str, Claim] = field(default_factory=lambda: _NOTHING)
-    issuer: str = ISSUER
-    lifetime: int = LIFETIME
-    age: int = 0
-    grant: str | None = None
-    run: Tally = _FRESH
-    ancestors: tuple[Identity, ...] = ()
-
-    def invocation(self, now: float) -> Invocation:
-        """Return it as the guard has it, at a time in unix seconds."""
-        links: list[Invocation] = []
-        for link in (*self.ancestors, self):
-            began = int(now) - link.age
-            links.append(
-                unsafe_invocation(
-                    link.agent,
-                    run_id=f"supposed-{len(links)}",
-                    issuer=link.issuer,
-                    grade=link.grade,
-                    issued_at=began,
-                    run_ends_at=began + link.lifetime,
-                    user=link.user,
-                    task=link.task,
-                    purpose=link.purpose,
-                    scopes=link.scopes,
-                    claims=link.claims,
-                    grant=link.grant,
-                    ancestors=tuple(links),
-                )
-            )
-        return links[-1]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupposedCall:
-    """A call that somebody supposes.
-
-    Attributes:
-        identity: Who calls.
-        action: The tool, or what else is called.
-        input: The arguments as policies would see them, in Cedar JSON; an argument that no
-            policy sees may be among them where it names the resource.
-        facts: What the tool's declared function would add, in Cedar JSON.
-        entities: What loaders would answer, as Cedar JSON entities; where a type has no loader,
-            what ``cedarentities.json`` would list too.
-        approval: ``context.approval``, if a person is supposed to say yes when asked.
-        now: When, unix seconds.
-        environment: ``context.environment``.
-        transport: ``context.transport``.
-        time_zone: Where ``context.local`` holds.
-    """
-
-    identity: Identity
-    action: str
-    input: Mapping[str, CedarJson]
-    facts: Mapping[str, CedarJson] | None = None
-    entities: tuple[Mapping[str, object], ...] = ()
-    approval: Mapping[str, CedarJson] | None = None
-    now: float
-    environment: str = "production"
-    transport: str = "http"
-    time_zone: ZoneInfo = _UTC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,9 +94,11 @@ def suppose(workspace: Workspace, call: SupposedCall) -> Verdict:
     try:
         for request in _each(workspace, call):
             made.append(request)  # noqa: PERF402  those before a refusal count too
+        if (verdict := judge(made, workspace.policies)).allowed:
+            check_carried(call, offered_as(workspace, call.action).tool)
     except Refusal as refusal:
         return replace(_refused(workspace, call, made, refusal), whole=False)
-    return judge(made, workspace.policies)
+    return verdict
 
 
 def _refused(workspace: Workspace, call: SupposedCall, made: Sequence[AccessRequest], refusal: Refusal) -> Verdict:
@@ -291,10 +192,27 @@ def judge(requests: Sequence[AccessRequest], policies: PolicySet) -> Verdict:
     if early is not None:
         return _verdict(requests, (_unadvised(early),), early=True)
     judged = _judged([without_approval(request) for request in requests], Rule(tool=tool), policies)
-    if judged.liftable and "approval" in first.context:
+    if not judged.liftable:
+        return _of(judged, requests)
+    given = cast("Mapping[str, object] | None", first.context.get("approval"))
+    # What no answer could change is found before anybody is asked.
+    vain = _in_vain(judged, given or {"channel": CLIENT, "at": first.context["now"]})
+    # A guard whose channel is not known may have one that they accept.
+    if vain is not None and (given is not None or vain.reason not in {Reason.POLICY, *_LIFTABLE}):
+        return _verdict(requests, (vain,))
+    if given is not None:
         return _of(_judged(requests, judged.rule, policies), requests)
-    verdict = _of(judged, requests)
-    return replace(verdict, reason=Reason.APPROVAL_REQUIRED) if judged.liftable else verdict
+    return replace(_of(judged, requests), reason=Reason.APPROVAL_REQUIRED)
+
+
+def _in_vain(judged: Judged, approval: Mapping[str, object]) -> Decision | None:
+    """Return the denial that would remain of a yes that comes as *approval* does, whoever gives it."""
+    nobodys = {name: value for name, value in approval.items() if name != "approver"}
+    requests = [replace(request, context={**request.context, "approval": nobodys}) for request, _ in judged.judged]
+    lifted = replace(judged, judged=tuple((request, decide(request, judged.policies)) for request in requests))
+    # A client's person is never named, so whoever is has come by another way.
+    vain = lifted.in_vain(APPROVER if "approver" in approval else cast("str", approval["channel"]))
+    return None if vain is None else vain[1]
 
 
 def offered_as(workspace: Workspace, action: str) -> Offered:

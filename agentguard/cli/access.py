@@ -12,7 +12,7 @@ import typer
 from rich.cells import cell_len
 from rich.text import Text
 
-from agentguard.analysis.proofs.access import NOBODY, Access, May, Who, access, agents_of
+from agentguard.analysis.proofs.access import NOBODY, Access, May, Who, access, agents_of, is_unlisted
 from agentguard.cli.opening import FolderArgument, opened
 from agentguard.cli.options import JsonOption
 from agentguard.cli.output import draw, hint, result_json, say, terminal
@@ -65,12 +65,12 @@ def access_command(
         raise ConfigurationError(message)
     workspace = opened(policies_folder(folder))
     if agent is not None and EntityUid("Agent", agent) not in (known := agents_of(workspace)):
-        # Most names of agents end alike, and a new one is none of the others.
-        close = difflib.get_close_matches(agent, [one.id for one in known], n=1, cutoff=_CLOSE)
         listed = any(uid.type == "Agent" for uid in workspace.policies.static_uids)
-        fix = f"list it in {ENTITIES}" if listed else "name it in a permit"
-        fix = f"did you mean `{close[0]}`?" if close else fix
+        fix = _close(agent, known) or (f"list it in {ENTITIES}" if listed else "name it in a permit")
         say(f"agentguard: no policy and no entity names agent `{agent}`: {fix}")
+    if user is not None and is_unlisted(workspace, EntityUid("User", user)):
+        users = [uid for uid in workspace.policies.static_uids if uid.type == "User"]
+        say(f"agentguard: no entity names user `{user}`: {_close(user, users) or f'list it in {ENTITIES}'}")
     found = list(_asked(workspace, agent=agent, user=user, tool=tool))
     if as_json:
         result_json(
@@ -89,6 +89,13 @@ def access_command(
     hint("a run may do less: its own grant, and whoever delegated to it, take away and never add")
     if kinds := sorted({name.lower() for one in found if one.may is not May.NEVER for name in one.listed}):
         hint(f"any {' or '.join(kinds)} that {ENTITIES} does not list may do nothing")
+
+
+def _close(name: str, known: Iterable[EntityUid]) -> str:
+    """Return the question after a name that is close; most end alike, and a new one is none of the others."""
+    names = {one.id.casefold(): one.id for one in known}
+    close = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=_CLOSE)
+    return f"did you mean `{names[close[0]]}`?" if close else ""
 
 
 def _asked(workspace: Workspace, *, agent: str | None, user: str | None, tool: str | None) -> Iterator[Access]:

@@ -13,7 +13,6 @@ from agentguard.cli.findings import Format, FormatOption, counted, format_of, wr
 from agentguard.cli.options import JsonOption
 from agentguard.cli.output import REFUSED, draw
 from agentguard.cli.project import policies_folder
-from agentguard.cli.schema import offer_of
 from agentguard.errors import PolicyError
 from agentguard.limits import Limits
 from agentguard.model import printable
@@ -100,7 +99,11 @@ def _parts(folder: Path, server: str | None) -> list[Path]:
 
 
 def _checked(folder: Path, server: str | None) -> Checked:
-    offered: WrittenSchema | None = None if server is None else offer_of(server, (), folder).written
+    offered: WrittenSchema | None = None
+    if server is not None:
+        from agentguard.cli.schema import offer_of  # noqa: PLC0415  what loads a server is large
+
+        offered = offer_of(server, (), folder).written
     try:
         return check_folder(folder, _LIMITS, offered=offered)
     except PolicyError as error:

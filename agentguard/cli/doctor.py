@@ -28,14 +28,14 @@ from agentguard.analysis.health.doctor import (
 )
 from agentguard.analysis.health.habits import habits_of
 from agentguard.analysis.health.surroundings import MOUNTS
-from agentguard.cli.evidence import point_in_time
+from agentguard.cli.evidence import telling
 from agentguard.cli.opening import FolderArgument
-from agentguard.cli.options import JsonOption
-from agentguard.cli.output import REFUSED, draw, result_json, say, terminal
+from agentguard.cli.options import JsonOption, point_in_time
+from agentguard.cli.output import REFUSED, draw, hint, result_json, say, terminal
 from agentguard.cli.project import evidence_folders, policies_folder
-from agentguard.cli.replaying import EvidenceOption
+from agentguard.cli.replaying import EvidenceOption, records
 from agentguard.errors import ConfigurationError, PolicyError
-from agentguard.evidence.reading import evidence_folder, read_sources
+from agentguard.evidence.reading import evidence_folder
 from agentguard.evidence.verify import prove
 from agentguard.limits import Limits
 from agentguard.model import printable
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from agentguard.analysis.health.habits import Habits
 
 _LIMITS: Final = Limits()
-_TOLD: Final = 20
 # A sign, and two blanks behind the area and behind it.
 _GAPS: Final = 5
 _SIGNS: Final = {Severity.ERROR: ("✗", "bold red"), Severity.WARNING: ("!", "bold yellow"), None: ("✓", "green")}
@@ -92,6 +91,8 @@ def doctor(
     found = [*_of_evidence(sources, habits, now), *_of_policies(policies, sources, user, habits)]
     if issuer is not None:
         found.append(of_clock(issuer, anyio.run(seconds_apart, issuer), _LIMITS))
+    elif not as_json:
+        hint("this clock is compared with no issuer's: name one with `--issuer URL`")
     told = in_order(found)
     if as_json:
         result_json({"version": 1, "counts": _counts(told), "diagnoses": [_described(one) for one in told]})
@@ -122,13 +123,8 @@ def _policies(given: Path | None) -> Path | None:
 
 
 def _habits(evidence: Sequence[Path], *, now: float, since: float) -> Habits:
-    told: list[str] = []
-    habits = habits_of(read_sources(evidence, told.append), since=since, now=now)
-    for line in told[:_TOLD]:
-        say(f"agentguard: {line}")
-    if len(told) > _TOLD:
-        say(f"agentguard: and {len(told) - _TOLD} more that could not be read")
-    return habits
+    with telling() as told:
+        return habits_of(records(evidence, told.append), since=since, now=now)
 
 
 def _of_evidence(evidence: Sequence[Path], habits: Habits, now: float) -> Iterator[Diagnosis]:
@@ -143,8 +139,8 @@ def _of_evidence(evidence: Sequence[Path], habits: Habits, now: float) -> Iterat
         yield bad(Area.EVIDENCE, "broken-evidence", f"it cannot be verified: {error}")
     mounts = _mounts()
     for folder in folders:
-        yield from of_volume(folder, mounts)
-    yield of_exporter(folders, os.environ)
+        yield from of_volume(folder, mounts, now=now)
+    yield of_exporter(folders, os.environ, now=now)
 
 
 def _of_policies(

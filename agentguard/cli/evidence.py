@@ -7,7 +7,6 @@ import json
 import re
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -16,7 +15,8 @@ import typer
 
 from agentguard.cli.evidence_forward import forward
 from agentguard.cli.evidence_table import table
-from agentguard.cli.options import JsonOption, seconds
+from agentguard.cli.lazy import MARKUP
+from agentguard.cli.options import JsonOption, point_in_time, seconds
 from agentguard.cli.output import REFUSED, hint, result, result_json, say, terminal
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.ocsf import ocsf_events
@@ -43,7 +43,13 @@ if TYPE_CHECKING:
 _TOLD: Final = 20
 _ROWS: Final = 100
 
-app = typer.Typer(no_args_is_help=True, help="Verify the evidence, look at it, and let go of what is old.")
+app = typer.Typer(
+    name="evidence",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=MARKUP,
+    help="Verify the evidence, look at it, and let go of what is old.",
+)
 
 Sources = Annotated[
     list[Path],
@@ -302,28 +308,6 @@ def prune(
 
 
 app.command()(forward)
-
-_RELATIVE: Final = re.compile(r"[0-9]{1,9}[smhd]")
-
-
-def point_in_time(text: str, *, now: float) -> float:
-    """Return a time, unix seconds: ISO 8601, UTC if it names no zone, or how long ago.
-
-    Args:
-        text: ``2026-11-24``, ``2026-11-24T09:30+01:00``, ``2h``.
-        now: Unix seconds.
-
-    Raises:
-        ConfigurationError: It is none.
-    """
-    if _RELATIVE.fullmatch(text):
-        return now - seconds(text)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        message = f"a time wants 2026-11-24T09:30, or 2h for two hours ago, got `{text}`: write it so"
-        raise ConfigurationError(message) from None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def _summary(proof: Proof | None) -> str:

@@ -15,13 +15,13 @@ from agentguard.cli.options import JsonOption
 from agentguard.cli.output import fail, result, say
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.cursor import backlog
-from agentguard.evidence.forward import Forwarder
 from agentguard.evidence.reading import evidence_folder
-from agentguard.evidence.sender import open_sender, read_endpoint
 from agentguard.evidence.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from agentguard.evidence.forward import Forwarder
 
 _EVERY: Final = 10.0
 _LAST_SECONDS: Final = 5.0
@@ -45,6 +45,9 @@ def forward(
 
     Example: `agentguard evidence forward state --to http://collector:4318/v1/traces`
     """
+    from agentguard.evidence.forward import Forwarder  # noqa: PLC0415  the rest of `evidence` needs no OpenTelemetry
+    from agentguard.evidence.sender import open_sender, read_endpoint  # noqa: PLC0415  the same
+
     chains = evidence_folder(folder)
     if not chains.is_dir():
         message = f"`{folder}` wants a folder that is there: name the one that was given as `state=`"

@@ -14,7 +14,7 @@ from agentguard.analysis.history.impact import decisions
 from agentguard.analysis.scenarios.called import Called, call_of
 from agentguard.analysis.scenarios.suites import open_suites
 from agentguard.analysis.supposed import suppose
-from agentguard.approval import CLIENT
+from agentguard.approval import APPROVER, CLIENT
 from agentguard.cli.explained import Drawing
 from agentguard.cli.explained_json import explanation_json, record_json
 from agentguard.cli.opening import FolderArgument, opened
@@ -23,8 +23,9 @@ from agentguard.cli.output import draw, result_json, say, terminal
 from agentguard.cli.project import evidence_folders, policies_folder
 from agentguard.cli.replaying import EvidenceOption
 from agentguard.errors import ConfigurationError
-from agentguard.evidence.reading import read_sources
+from agentguard.evidence.reading import read_sources, sources
 from agentguard.evidence.showing import Selection
+from agentguard.evidence.verify import proven_chain
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.evidence.words import iso
 from agentguard.model import Grade, printable
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentguard.analysis.history.replay import Setting
-    from agentguard.analysis.supposed import SupposedCall
+    from agentguard.analysis.supposedcall import SupposedCall
     from agentguard.analysis.workspace import Workspace
     from agentguard.evidence.kept import Kept
+    from agentguard.evidence.proof import ProvenChain
 
 _TOLD: Final = 5
 
@@ -122,8 +124,10 @@ def explain(
         if first is None or _is_folder(first):
             message = "`agentguard explain` wants a decision's id, --call or --scenario, got none: name one of them"
             raise ConfigurationError(message)
-        record, place = _record(first, evidence_folders(evidence))
-        _of_record(record, place, opened(policies_folder(second)), as_json=as_json)
+        folders = evidence_folders(evidence)
+        record, place = _record(first, folders)
+        chain = _verified(record, folders)
+        _of_record(record, place, opened(policies_folder(second)), chain, as_json=as_json)
         return
     if second is not None or evidence or (call is not None and scenario is not None):
         message = "`agentguard explain` wants a decision's id, --call or --scenario, got several: leave out the others"
@@ -139,7 +143,8 @@ def explain(
     setting |= {"environment": environment} if environment is not None else {}
     setting |= {"time_zone": time_zone} if time_zone is not None else {}
     if approved or approver is not None:
-        setting["approved"] = {"channel": CLIENT, **({} if approver is None else {"approver": approver})}
+        # The client's own person is never named.
+        setting["approved"] = {"channel": CLIENT} if approver is None else {"channel": APPROVER, "approver": approver}
     identity: dict[str, object] = {"agent": agent, "user": user, "task": task, "purpose": purpose}
     identity |= {"scopes": scope, "grade": None if grade is None else grade.value, "grant": read_grant(grant)}
     called = Called(
@@ -163,12 +168,23 @@ def _of_call(call: SupposedCall, workspace: Workspace, *, as_json: bool) -> None
         draw(*Drawing(terminal().width).explanation(found, call.action, call.identity.invocation(call.now), call=call))
 
 
-def _of_record(record: Kept, setting: Setting, workspace: Workspace, *, as_json: bool) -> None:
+def _of_record(
+    record: Kept, setting: Setting, workspace: Workspace, chain: ProvenChain | None, *, as_json: bool
+) -> None:
     found = explain_record(record, workspace, setting=setting)
     if as_json:
-        result_json(record_json(found, workspace.policies.version))
+        result_json(record_json(found, workspace.policies.version, chain))
     else:
-        draw(*Drawing(terminal().width).record(found))
+        draw(*Drawing(terminal().width).record(found, chain))
+
+
+def _verified(record: Kept, folders: Sequence[Path]) -> ProvenChain | None:
+    """Return the chain in which a record stands, verified; None of a record that was read elsewhere, or has no key."""
+    files = {path.stem: path for path in sources(folders)[0]}
+    try:
+        return proven_chain(files[record.chain_id])
+    except (KeyError, ConfigurationError):
+        return None
 
 
 def _case_at(workspace: Workspace, place: str) -> SupposedCall:
@@ -213,6 +229,9 @@ def _record(id_: str, folders: Sequence[Path]) -> tuple[Kept, Setting]:
     for line in told[:_TOLD]:
         say(f"agentguard: {line}")
     if len(found) == 1:
+        if len({one.hash for one, _ in taken}) > 1:
+            places = ", ".join(one.source for one, _ in taken[-_TOLD:])
+            say(f"agentguard: `{printable(id_)}` stands there more than once, and the newest is explained: {places}")
         return next(iter(found.values()))
     where = ", ".join(f"`{folder}`" for folder in folders)
     if not found:

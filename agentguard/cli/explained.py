@@ -11,7 +11,7 @@ from rich.text import Text
 from agentguard.analysis.explanations.changes import Value, Who
 from agentguard.analysis.known import UNKNOWN
 from agentguard.analysis.notation import entity_text
-from agentguard.cli.runs import duration
+from agentguard.cli.output import duration
 from agentguard.evidence.words import iso
 from agentguard.model import Reason, naming, printable
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from agentguard.analysis.explanations.mended import Mended
     from agentguard.analysis.explanations.onrecord import OnRecord
     from agentguard.analysis.explanations.suggestions import Suggestion
-    from agentguard.analysis.supposed import SupposedCall
+    from agentguard.analysis.supposedcall import SupposedCall
     from agentguard.evidence.kept import Kept
+    from agentguard.evidence.proof import ProvenChain
     from agentguard.model import Invocation
 
 _WORD: Final = 24
@@ -91,8 +92,8 @@ class Drawing:
             yield Text()
             yield self._pair("would be allowed with", _NOTHING_FOUND)
 
-    def record(self, found: OnRecord) -> Iterator[Text]:
-        """Yield the lines of a decision that is on record."""
+    def record(self, found: OnRecord, chain: ProvenChain | None = None) -> Iterator[Text]:
+        """Yield the lines of a decision that is on record, and what came of verifying the chain that it stands in."""
         record = found.record
         reason, effect = record.text("agentguard.decision.reason"), record.text("agentguard.decision.effect")
         on = _resource_of(record)
@@ -105,6 +106,9 @@ class Drawing:
         )
         yield self._pair("who", _who_of(record))
         yield self._pair("under", _version(record))
+        if chain is not None and not chain.whole:
+            what = "this evidence does not hold, so it may say what was not: see `agentguard evidence verify`"
+            yield self._pair("beware", what, style="yellow")
         if not found.same:
             what = "the policies in the folder are others, and what follows is what they would make of it"
             yield self._pair("beware", what, style="yellow")
@@ -123,7 +127,8 @@ class Drawing:
             yield self._pair("unknown", what)
         yield Text()
         yield self._pair("decision", printable(record.text("agentguard.decision.id")))
-        yield self._pair("evidence", printable(record.source))
+        verified = "" if chain is None or not chain.whole else f", chain verified up to seq {chain.last_seq:,}"
+        yield self._pair("evidence", f"{printable(record.source)}{verified}")
 
     def _links(self, found: OnRecord, link: LinkFound) -> Iterator[Text]:
         """Yield what the run came to, below what the run above it came to where it is that which was denied."""
@@ -173,7 +178,7 @@ class Drawing:
         told = "FAILED" if found.error else told
         line = Text.assemble(" " * _POLICY, "permit " if found.permit else "forbid ", (name, "bold"), f"  {told}")
         below = ""
-        if found.decided or found.error:
+        if found.decided:
             line.append(f"  {_LEFT}", style="bold yellow")
             place = "" if found.policy is None else printable(f"{found.policy.file}:{found.policy.line}")
             if line.cell_len + _GAP + len(place) <= self._width:
@@ -316,7 +321,7 @@ def _shown(found: Found) -> Iterator[Condition]:
             if not condition.met and not condition.unknown:
                 yield condition
                 return
-        elif condition.looked_at and condition.piece.place in {"when", "unless"}:
+        elif condition.looked_at and (condition.unknown or condition.piece.place in {"when", "unless"}):
             yield condition
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from agentguard.analysis.explanations.mended import Mended
     from agentguard.analysis.explanations.onrecord import OnRecord
     from agentguard.analysis.explanations.suggestions import Suggestion
-    from agentguard.analysis.supposed import SupposedCall
+    from agentguard.analysis.supposedcall import SupposedCall
+    from agentguard.evidence.proof import ProvenChain
     from agentguard.model import Invocation
 
 
@@ -46,10 +47,11 @@ def explanation_json(found: Explanation, version: str, *, call: SupposedCall | N
     }
 
 
-def record_json(found: OnRecord, version: str) -> dict[str, object]:
-    """Return the explanation of a decision that is on record, by the policies of a version."""
+def record_json(found: OnRecord, version: str, chain: ProvenChain | None = None) -> dict[str, object]:
+    """Return the explanation of a decision that is on record, by policies of a version, and whether its chain holds."""
     return {
         "record": row_of(found.record),
+        "evidence_holds": None if chain is None else chain.whole,
         "policy_version": version,
         "same_version": found.same,
         "meaning": found.meaning or None,

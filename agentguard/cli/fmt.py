@@ -20,7 +20,7 @@ from agentguard.limits import Limits
 from agentguard.model import printable
 from agentguard.policy.folder import POLICY_SUFFIX
 from agentguard.policy.format import formatted
-from agentguard.private import write_whole
+from agentguard.private import FULL, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -171,7 +171,8 @@ def _replace(file: Path, text: str) -> None:
         finally:
             new.unlink(missing_ok=True)
     except OSError as error:
-        message = f"`{file}` cannot be written: {error.strerror}: make its folder yours, or use --diff"
+        fix = "make room" if error.errno in FULL else "make its folder yours"
+        message = f"`{file}` cannot be written: {error.strerror}: {fix}, or use --diff"
         raise ConfigurationError(message) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -22,7 +23,7 @@ from agentguard.evidence.words import count, iso
 from agentguard.model import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from agentguard.analysis.history.impact import Changed, Impact, Tally, Untold
 
@@ -148,15 +149,26 @@ def _counted_as(change: Change, number: int) -> str:
 
 def _changes(items: Iterable[tuple[Changed, Tally]], *, newest: bool) -> Table:
     drawn = _table("agent", "tool", "by", newest=newest)
+    alike: dict[tuple[str, str, str], list[Tally]] = {}
     for changed, tally in sorted(items, key=lambda item: (-item[1].calls, item[0])):
         grant = ", and its grant" if changed.within_grant else ""
+        # What they were decided by before is not always shown, so several may look the same.
+        alike.setdefault((changed.agent, changed.action, _by(changed) + grant), []).append(tally)
+    rows = {row: _summed(tallies) for row, tallies in alike.items()}
+    for (agent, action, by), tally in sorted(rows.items(), key=lambda item: -item[1].calls):
         drawn.add_row(
-            Text(f"  {printable(changed.agent)}"),
-            Text(printable(changed.action)),
-            Text(printable(_by(changed) + grant)),
+            Text(f"  {printable(agent)}"),
+            Text(printable(action)),
+            Text(printable(by)),
             *_counts(tally, newest=newest),
         )
     return drawn
+
+
+def _summed(tallies: Sequence[Tally]) -> Tally:
+    """Return several tallies as one."""
+    latest = max(tallies, key=lambda tally: tally.latest)
+    return replace(latest, calls=sum(tally.calls for tally in tallies))
 
 
 def _by(changed: Changed) -> str:

@@ -41,11 +41,11 @@ from agentguard.cli.baselines import (
     told_json,
     wanted,
 )
+from agentguard.cli.dashes import COMMAND
 from agentguard.cli.options import JsonOption
 from agentguard.cli.output import draw, result, result_json
 from agentguard.cli.schema import offer_of
 from agentguard.cli.starter import write_new
-from agentguard.cli.wrap import COMMAND
 from agentguard.errors import ConfigurationError
 from agentguard.limits import Limits
 from agentguard.model import printable
@@ -239,7 +239,9 @@ def _complete(files: Mapping[str, str], written: WrittenSchema, named: str, base
         write_new(folder, {FILE: schema})
         fitted = fit(open_workspace(folder), baselines, folder)
         write_new(folder, fitted.files)
-        return Made(fitted, {**files, FILE: schema, SCENARIOS: scenarios_of(open_workspace(folder)), **fitted.files})
+        scenarios = scenarios_of(open_workspace(folder))
+        shown = {SCENARIOS: scenarios} if scenarios else {}
+        return Made(fitted, {**files, FILE: schema, **shown, **fitted.files})
 
 
 def _editor_files() -> dict[str, str]:

@@ -14,8 +14,6 @@ from inspect import Parameter, isfunction, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import uvicorn
-
 from agentguard.errors import ConfigurationError, PolicyError
 
 if TYPE_CHECKING:
@@ -144,6 +142,8 @@ def _loaded(place: str, run: Callable[[], T], folder: Path, *, factories: bool) 
 @contextmanager
 def _unserved() -> Iterator[list[bool]]:
     """Let no HTTP server be started, and tell whether one was to be: its calls would pass no guard."""
+    import uvicorn  # noqa: PLC0415  `LEFT` is asked for by commands that load no server
+
     started: list[bool] = []
 
     async def serve(*_: object, **__: object) -> None:

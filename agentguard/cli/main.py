@@ -7,38 +7,20 @@ import sys
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
-from typer.core import TyperArgument
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from agentguard.cli.access import access_command
-from agentguard.cli.check import check
-from agentguard.cli.dev import dev
-from agentguard.cli.doctor import doctor
-from agentguard.cli.evidence import app as evidence
-from agentguard.cli.explain import explain
-from agentguard.cli.fmt import fmt
-from agentguard.cli.impact import impact
-from agentguard.cli.init import init
-from agentguard.cli.issuer import issuer
+from agentguard.cli.dashes import RunCommand, WrapCommand
+from agentguard.cli.lazy import MARKUP, SETTINGS, LazyCommand, readable
 from agentguard.cli.loading import LEFT
-from agentguard.cli.lock import lock
 from agentguard.cli.output import REFUSED, USAGE, mistyped, refused, result, say
-from agentguard.cli.revoke import revoke
-from agentguard.cli.run import RunCommand, run
-from agentguard.cli.runs import runs
-from agentguard.cli.schema import schema
-from agentguard.cli.test import scenarios
-from agentguard.cli.token import token
-from agentguard.cli.unused import unused
-from agentguard.cli.wrap import WrapCommand, wrap
 from agentguard.errors import ConfigurationError, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 START = "Start"
 POLICY = "Policy"
@@ -50,29 +32,112 @@ app = typer.Typer(
     name="agentguard",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    rich_markup_mode=MARKUP,
+    context_settings=SETTINGS | {"max_content_width": 80},
 )
-# It says itself what to do with more than one server.
-app.command(rich_help_panel=START, context_settings={"allow_extra_args": True})(dev)
-app.command(rich_help_panel=START, cls=WrapCommand)(init)
-app.command(rich_help_panel=START, cls=RunCommand, options_metavar="[OPTIONS] --")(run)
-app.command(rich_help_panel=START)(token)
-app.command(rich_help_panel=START, cls=WrapCommand)(wrap)
-app.command(rich_help_panel=POLICY, cls=WrapCommand)(schema)
-app.command(rich_help_panel=POLICY)(check)
-app.command("test", rich_help_panel=POLICY)(scenarios)
-app.command(rich_help_panel=POLICY)(explain)
-app.command("access", rich_help_panel=POLICY)(access_command)
-app.command(rich_help_panel=POLICY)(impact)
-app.command(rich_help_panel=POLICY)(unused)
-app.command(rich_help_panel=POLICY)(fmt)
-app.command(rich_help_panel=POLICY)(lock)
-app.command(rich_help_panel=LIVE)(runs)
-app.command(rich_help_panel=LIVE)(revoke)
-app.command(rich_help_panel=SERVE)(issuer)
-app.add_typer(evidence, name="evidence", rich_help_panel=EVIDENCE)
-app.command(rich_help_panel=EVIDENCE)(doctor)
+
+COMMANDS: Final = (
+    LazyCommand(
+        "dev",
+        "dev:dev",
+        "Serve your server guarded on this machine, with nothing to configure.",
+        panel=START,
+        # It says itself what to do with more than one server.
+        context_settings={"allow_extra_args": True},
+    ),
+    LazyCommand(
+        "init",
+        "init:init",
+        "Make a policy folder that works: policies, entities, scenarios, and settings for an editor.",
+        panel=START,
+        cls=WrapCommand,
+    ),
+    LazyCommand(
+        "run",
+        "run:run",
+        "Give one command an identity that ends with it.",
+        panel=START,
+        cls=RunCommand,
+        options_metavar="[OPTIONS] --",
+    ),
+    LazyCommand("token", "token:token", "Print a token of a new run, which is over in minutes.", panel=START),
+    LazyCommand(
+        "wrap",
+        "wrap:wrap",
+        "Serve an unmodified server with every tool guarded, over stdio or HTTP.",
+        panel=START,
+        cls=WrapCommand,
+    ),
+    LazyCommand(
+        "schema",
+        "schema:schema",
+        "Show what a server offers, in the types that policies see, or write it down.",
+        panel=POLICY,
+        cls=WrapCommand,
+    ),
+    LazyCommand(
+        "check",
+        "check:check",
+        "Say everything that is wrong with a policy folder, where it stands, and how to mend it.",
+        panel=POLICY,
+    ),
+    LazyCommand(
+        "test",
+        "test:scenarios",
+        "Judge the calls that `*.test.yaml` files suppose, and compare with what they expect.",
+        panel=POLICY,
+    ),
+    LazyCommand(
+        "explain",
+        "explain:explain",
+        "Say why a call was decided so: each policy, each condition with its value, and what would have changed it.",
+        panel=POLICY,
+    ),
+    LazyCommand(
+        "access",
+        "access:access_command",
+        "Tell who may do what: always, never, or sometimes, with the condition that is left.",
+        panel=POLICY,
+    ),
+    LazyCommand(
+        "impact",
+        "impact:impact",
+        "Say what other policies would have made of the calls that are on record.",
+        panel=POLICY,
+    ),
+    LazyCommand(
+        "unused",
+        "unused:unused",
+        "Say which permits no call took, and which permit more than was used.",
+        panel=POLICY,
+    ),
+    LazyCommand("fmt", "fmt:fmt", "Lay out policies as Cedar's own formatter does.", panel=POLICY),
+    LazyCommand(
+        "lock",
+        "lock:lock",
+        "Say that a policy folder is complete: write its manifest, agentguard.lock.",
+        panel=POLICY,
+    ),
+    LazyCommand("runs", "runs:runs", "List the live runs: who acts, for whom, and for how much longer.", panel=LIVE),
+    LazyCommand(
+        "revoke", "revoke:revoke", "End runs for good, wherever they are, with all that they delegated.", panel=LIVE
+    ),
+    LazyCommand(
+        "issuer",
+        "issuer:issuer",
+        "Serve an issuer: token exchange, revocation, introspection, keys and metadata.",
+        panel=SERVE,
+    ),
+    LazyCommand(
+        "doctor",
+        "doctor:doctor",
+        "Answer the checklist for agents and their identities, from configuration and evidence.",
+        panel=EVIDENCE,
+    ),
+    LazyCommand(
+        "evidence", "evidence:app", "Verify the evidence, look at it, and let go of what is old.", panel=EVIDENCE
+    ),
+)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001  typer calls it so
@@ -111,35 +176,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-class _Argument(TyperArgument):
-    """An argument whose help does not say how Python calls its type."""
-
-    def display_type_rich(self, ctx: Any) -> str:  # noqa: ARG002  typer asks with it
-        return ""
-
-
 @cache
-def _built() -> Callable[..., int | None]:
-    command = get_command(app)
-    _read_well(command)
-    return command
-
-
-def _read_well(command: Any) -> None:
-    """Take out of the help of a command, and of those in it, what says nothing to whoever types it."""
-    context = command.context_class(command, info_name="", help_option_names=["-h", "--help"])
-    for parameter in command.get_params(context):
-        if isinstance(parameter, TyperArgument):
-            parameter.__class__ = _Argument
-        elif parameter.is_flag:
-            parameter.metavar = ""
-    for inner in getattr(command, "commands", {}).values():
-        _read_well(inner)
+def _built() -> Any:
+    command: Any = get_command(app)
+    for later in COMMANDS:
+        command.add_command(later)
+    return readable(command)
 
 
 def _status(arguments: Sequence[str] | None) -> int:
     try:
-        return _built()(args=arguments, prog_name="agentguard", standalone_mode=False) or 0
+        return int(_built()(args=arguments, prog_name="agentguard", standalone_mode=False) or 0)
     except TyperException as error:
         # Without arguments the help was shown, and the error has no text.
         if text := error.format_message():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -12,22 +13,13 @@ import typer
 
 from agentguard.errors import ConfigurationError
 from agentguard.identity.sources import stdio_audience
-from agentguard.lifecycle.issuer import Issuer
-from agentguard.lifecycle.keys import read_signing_key
-from agentguard.lifecycle.local import ISSUER, local_folder, local_issuer
-from agentguard.lifecycle.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from agentguard.evidence.ledger import Ledger
-    from agentguard.lifecycle.keys import PrivateKey
-    from agentguard.lifecycle.store import Store
+    from collections.abc import Sequence
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_RELATIVE: Final = re.compile(r"[0-9]{1,9}[smhd]")
 _GRANT_BYTES: Final = 64 * 1024
-_KEY_BYTES: Final = 64 * 1024
-_VALKEY: Final = "pip install 'agentguard[valkey]', or from a clone pip install -e 'path/to/agentguard[valkey]'"
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -38,6 +30,26 @@ def seconds(text: str) -> int:
         message = f"a duration wants a number and s, m, h or d, got `{text}`: write 10m for ten minutes"
         raise ConfigurationError(message)
     return int(found[1]) * _UNITS[found[2]]
+
+
+def point_in_time(text: str, *, now: float) -> float:
+    """Return a time, unix seconds: ISO 8601, UTC if it names no zone, or how long ago.
+
+    Args:
+        text: ``2026-11-24``, ``2026-11-24T09:30+01:00``, ``2h``.
+        now: Unix seconds.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if _RELATIVE.fullmatch(text):
+        return now - seconds(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"a time wants 2026-11-24T09:30, or 2h for two hours ago, got `{text}`: write it so"
+        raise ConfigurationError(message) from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 STORE_VARIABLE: Final = "AGENTGUARD_STORE"
@@ -127,85 +139,7 @@ def read_grant(file: Path | None) -> str | None:
     Raises:
         ConfigurationError: It cannot be read.
     """
-    return None if file is None else _read_text(file, "--grant", _GRANT_BYTES)
-
-
-def open_store(text: str | None, *, existing: bool = False) -> Store:
-    """Open a store: the local one, a file, or a server.
-
-    Args:
-        text: What was asked for.
-        existing: Whether a file has to be there: a name that is mistyped would look like
-            a store in which nothing happens.
-
-    Raises:
-        ConfigurationError: It cannot be used.
-    """
-    if text is None:
-        return SQLiteStore(local_folder() / "store.db")
-    scheme, sign, _ = text.partition("://")
-    if not sign:
-        if existing and not Path(text).exists():
-            message = f"--store wants a file that is there, got `{text}`: name the one that the servers use"
-            raise ConfigurationError(message)
-        return SQLiteStore(text)
-    if scheme not in {"valkey", "valkeys", "redis", "rediss", "unix"}:
-        message = f"--store wants a file, or a URL such as valkey://host:6379, got `{scheme}://…`: name a store"
-        raise ConfigurationError(message)
-    try:
-        from agentguard.lifecycle.valkey import ValkeyStore  # noqa: PLC0415  an extra that need not be there
-    except ModuleNotFoundError:
-        message = f"--store `{scheme}://…` wants the client of Valkey, got none: {_VALKEY}"
-        raise ConfigurationError(message) from None
-    return ValkeyStore(text)
-
-
-def open_issuer(
-    *,
-    issuer: str | None,
-    issuer_key: Path | None,
-    store: str | None,
-    audience: str | None,
-    opens: Callable[[str], Store] = open_store,
-    ledger: Ledger | None = None,
-) -> Issuer:
-    """Open the issuer that signs: the local one, or one whose key is at hand.
-
-    Args:
-        issuer: Its ``iss``; None for the local one.
-        issuer_key: The file of its private key.
-        store: Where its runs are on record; see `open_store`.
-        audience: The server that its tokens are for, where nothing else is said.
-        opens: Opens the store of an issuer that is not the local one.
-        ledger: Where the evidence of such an issuer's runs is kept.
-
-    Raises:
-        ConfigurationError: One of them does not fit the others, or cannot be used.
-    """
-    if (issuer is None) is not (issuer_key is None):
-        wanted, got = ("--issuer-key", "--issuer") if issuer_key is None else ("--issuer", "--issuer-key")
-        message = f"another issuer than the local one wants --issuer and --issuer-key, got {got} alone: add {wanted}"
-        raise ConfigurationError(message)
-    if issuer is None or issuer_key is None:
-        return local_issuer(audience=audience, store=None if store is None else open_store(store))
-    if issuer == ISSUER:
-        message = f"--issuer `{ISSUER}` is the local issuer, which has a key of its own: leave out --issuer-key"
-        raise ConfigurationError(message)
-    if store is None:
-        message = f"runs of `{issuer}` want a store that its servers ask, got none: add --store FILE or valkey://…"
-        raise ConfigurationError(message)
-    key = _read_key(issuer_key)
-    return Issuer(issuer=issuer, key=key, audience=audience, store=opens(store), ledger=ledger)
-
-
-def _read_key(file: Path) -> PrivateKey:
-    text = _read_text(file, "--issuer-key", _KEY_BYTES, private=True)
-    try:
-        return read_signing_key(text).private
-    except ConfigurationError:
-        # What is wrong with its content is not said: it may be half of a key.
-        message = f"--issuer-key `{file}` holds no private key on P-256 or Ed25519: name a PEM or JWK file that does"
-        raise ConfigurationError(message) from None
+    return None if file is None else read_text(file, "--grant", _GRANT_BYTES)
 
 
 def require_private(found: os.stat_result, named: str, *, ours: int) -> None:
@@ -231,7 +165,18 @@ def require_private(found: os.stat_result, named: str, *, ours: int) -> None:
         raise ConfigurationError(message)
 
 
-def _read_text(file: Path, option: str, most: int, *, private: bool = False) -> str:
+def read_text(file: Path, option: str, most: int, *, private: bool = False) -> str:
+    """Return the text of the file that an option names.
+
+    Args:
+        file: The file.
+        option: The option, for the message.
+        most: How many bytes it may have.
+        private: Whether it holds a key; see `require_private`.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is not to be used.
+    """
     try:
         with file.open("rb") as opened:
             if private:

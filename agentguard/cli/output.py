@@ -34,6 +34,7 @@ _WIDTH: Final = 200
 _POSSIBLE: Final = re.compile(r" \(Possible options: (.*)\)")
 _QUOTED: Final = re.compile(r"'([^']*)'")
 _SET_IN: Final = 2
+_UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 # What is in backticks is copied, so it stays in one piece if it can.
 _WORDS: Final = re.compile(r"(?:`[^`]*`|[^\s`]|`)+")
 _PLAIN_WORDS: Final = re.compile(r"\S+")
@@ -171,3 +172,14 @@ def refused(refusal: Refusal) -> str:
     """Return a refusal in plain words: whoever runs a command may read the detail."""
     words = _REFUSED.get(refusal.reason, f"refused, {refusal.reason}")
     return f"{words}: {refusal.detail}" if refusal.detail else words
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units: ``3m 20s``."""
+    left = max(0, int(seconds))
+    parts: list[str] = []
+    for size, unit in _UNITS:
+        count, left = divmod(left, size)
+        if count or (size == 1 and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from agentguard.cli.evidence import point_in_time
+from agentguard.cli.options import point_in_time
 from agentguard.cli.output import on_terminal
 from agentguard.evidence.reading import read_sources
 from agentguard.evidence.words import count, moment

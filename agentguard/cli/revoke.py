@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from agentguard.cli.options import JsonOption, StoreOption, open_store, seconds
+from agentguard.cli.issuing import open_store
+from agentguard.cli.options import JsonOption, StoreOption, seconds
 from agentguard.cli.output import REFUSED, confirmed, fail, on_terminal, result, result_json, say
 from agentguard.errors import ConfigurationError
 from agentguard.lifecycle.ended import Ended, Kind

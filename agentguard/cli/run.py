@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
-from typer.core import TyperCommand
-from typer.exceptions import TyperException
 
+from agentguard.cli.dashes import OURS
+from agentguard.cli.issuing import open_issuer, open_store
 from agentguard.cli.options import (
     STORE_VARIABLE,
     AgentOption,
@@ -31,12 +31,10 @@ from agentguard.cli.options import (
     ToolOption,
     UserOption,
     audience_of,
-    open_issuer,
-    open_store,
     read_grant,
     seconds,
 )
-from agentguard.cli.output import fail, mistyped, refused, say
+from agentguard.cli.output import fail, refused, say
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.identity.sources import TOKEN_VARIABLE
 from agentguard.lifecycle.child import (
@@ -55,14 +53,11 @@ from agentguard.limits import Limits
 from agentguard.model import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from agentguard.lifecycle.issuer import Issuer
     from agentguard.lifecycle.runs import Run
     from agentguard.lifecycle.store import Store
-
-OURS: Final = 125
-"""Exit status of a mistake or a failure of ours; every other is the command's."""
 
 _LEEWAY: Final = Limits().leeway_seconds
 _NOT_HANDED_ON: Final = frozenset({STORE_VARIABLE, TOKEN_VARIABLE})
@@ -76,39 +71,6 @@ LifetimeOption = Annotated[
     ),
 ]
 CommandArgument = Annotated[list[str], typer.Argument(metavar="COMMAND", help="The command, and its arguments.")]
-
-
-class RunCommand(TyperCommand):
-    """Reads the command line of `run`: what follows ``--`` is not ours."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: D102
-        own = args[: args.index("--")] if "--" in args else args
-        if "--" not in args and not {"-h", "--help"} & set(args):
-            fail(_without_dashes(args), OURS)
-        if args[len(own) + 1 :][:1] in ([], [""]) and own != args:
-            fail("`agentguard run` wants a command after `--`, got none: add the program and its arguments", OURS)
-        try:
-            return super().parse_args(ctx, args)
-        except TyperException as error:
-            fail(f"{mistyped(error.format_message())} (see `agentguard run --help`)", OURS)
-
-
-def _without_dashes(args: Sequence[str]) -> str:
-    """Return what was probably meant by a command line without ``--``."""
-    # Most of our options have a value, so what follows one is no command.
-    words = [
-        word
-        for before, word in zip(("", *args), args, strict=False)
-        if not word.startswith("-") and ("=" in before or not before.startswith("-"))
-    ]
-    if not words:
-        return "`agentguard run` wants a command after `--`, got none: agentguard run --agent … -- COMMAND"
-    meant = _startable(words[0])
-    return f"`agentguard run` wants its command after `--`, got `{words[0]}`: agentguard run --agent … -- {meant}"
-
-
-def _startable(program: str) -> str:
-    return f"python {program}" if program.endswith(".py") else program
 
 
 def run(

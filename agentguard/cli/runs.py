@@ -11,8 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from agentguard.cli.options import JsonOption, StoreOption, open_store
-from agentguard.cli.output import hint, result, result_json, terminal
+from agentguard.cli.issuing import open_store
+from agentguard.cli.options import JsonOption, StoreOption
+from agentguard.cli.output import duration, hint, result, result_json, terminal
 from agentguard.errors import ConfigurationError
 from agentguard.identity.sources import STDIO_AUDIENCE
 from agentguard.lifecycle.states import COMPLETED, RunState
@@ -43,7 +44,6 @@ _NUMBERS: Final = frozenset({"age", "left", "calls"})
 _WHOLE: Final = _NUMBERS | {"run"}
 _LEAST: Final = 4
 _GAP: Final = 2
-_UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def runs(
@@ -148,17 +148,6 @@ def _fit(columns: Sequence[str], widths: Sequence[int], room: int) -> Iterator[i
             return
         left[column] -= 1
         yield column
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its two largest units: ``3m 20s``."""
-    left = max(0, int(seconds))
-    parts: list[str] = []
-    for size, unit in _UNITS:
-        count, left = divmod(left, size)
-        if count or (size == 1 and not parts):
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2])
 
 
 def _state(record: RunRecord) -> str:

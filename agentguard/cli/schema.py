@@ -24,10 +24,11 @@ from agentguard.adapters.serving import is_server
 from agentguard.adapters.surfaces import surface_of
 from agentguard.adapters.upstream import upstream
 from agentguard.analysis.checking.offers import acts_on, changes, what_it_is
+from agentguard.cli.dashes import COMMAND
 from agentguard.cli.loading import LEFT, load_server, streams_kept
 from agentguard.cli.options import JsonOption
 from agentguard.cli.output import REFUSED, draw, hint, result, result_json, say
-from agentguard.cli.wrap import COMMAND, OURS
+from agentguard.cli.wrap import OURS
 from agentguard.compiling import Terms
 from agentguard.errors import ConfigurationError, PolicyError
 from agentguard.gate import Gate
@@ -40,6 +41,7 @@ from agentguard.policy.schema import OwnType
 from agentguard.policy.several import part_there
 from agentguard.policy.source import PolicySource
 from agentguard.policy.written import FILE, SERVER, is_shown, named_server, read_schema, type_of, write_schema
+from agentguard.private import FULL
 from agentguard.rulebook import Rulebook
 from agentguard.unkept import UNKEPT
 
@@ -299,7 +301,8 @@ def write_over(file: Path, text: str) -> None:
                 Path(name).unlink()
             raise
     except OSError as error:
-        message = f"`{file.absolute()}` cannot be written, {error.strerror}: make its folder yours, or write elsewhere"
+        fix = "make room" if error.errno in FULL else "make its folder yours"
+        message = f"`{file.absolute()}` cannot be written, {error.strerror}: {fix}, or write elsewhere"
         raise ConfigurationError(message) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -113,7 +114,7 @@ def _opened(folder: Path, format: Format) -> tuple[Workspace, Sequence[Suite]]: 
         raise typer.Exit(USAGE) from None
     if not suites:
         message = (
-            f"policy folder `{workspace.folder}` has no scenario, so nothing would be tested: "
+            f"policy folder `{folder.absolute()}` has no scenario, so nothing would be tested: "
             f"write one into `scenarios/NAME{SUFFIXES[0]}`"
         )
         raise ConfigurationError(message)
@@ -182,10 +183,8 @@ def _export(workspace: Workspace, results: Sequence[CaseResult], folder: Path) -
         raise ConfigurationError(message) from None
     for why, number in sorted(made.left_out.items()):
         say(f"{number} left out {why}")
-    say(
-        f"{made.tests} written: cedar run-tests --policies {folder / POLICIES} "
-        f"--schema {folder / SCHEMA} --tests {folder / TESTS}"
-    )
+    files = ("--policies", folder / POLICIES, "--schema", folder / SCHEMA, "--tests", folder / TESTS)
+    say(f"{made.tests} written: cedar run-tests {shlex.join(map(str, files))}")
 
 
 def _write(tested: Tested, format: Format) -> None:  # noqa: A002  as the option is called

@@ -193,7 +193,7 @@ def _covered(coverage: Coverage) -> Table:
 def _lacking(one: Covered) -> str:
     if one.both:
         return ""
-    if not (one.fired or one.silent):
+    if not one.called:
         return "never called"
     if one.fired:
         return "never silent"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Final, cast
 
+from agentguard.cli.issuing import open_issuer
 from agentguard.cli.options import (
     AgentOption,
     AudienceOption,
@@ -21,7 +22,6 @@ from agentguard.cli.options import (
     ToolOption,
     UserOption,
     audience_of,
-    open_issuer,
     read_grant,
     require_bounds,
     seconds,

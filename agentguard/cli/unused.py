@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentguard.analysis.history.tighter import tighter_of
-from agentguard.analysis.history.unused import usage_of
+from agentguard.analysis.history.unused import not_done, usage_of
 from agentguard.cli.carrying import carried, content
 from agentguard.cli.evidence import telling
 from agentguard.cli.opening import FolderArgument, opened
@@ -28,11 +28,15 @@ from agentguard.policy.manifest import MANIFEST
 from agentguard.policy.several import SERVERS, is_for_several
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from agentguard.analysis.history.tighter import Tighter
     from agentguard.analysis.history.unused import Usage, Use
 
 _NAMED: Final = 4
-_SHORT: Final = 12
+_AGENTS: Final = 16
+# Evidence lacks a good deal of a time if it lacks one part in so many.
+_GOOD_DEAL: Final = 10
 
 
 def unused(
@@ -76,7 +80,7 @@ def unused(
     if as_json:
         result_json(_described(usage, proposal))
     else:
-        _draw(usage, proposal, written=write is not None)
+        _draw(usage, proposal, since=begin, written=write is not None)
     if not usage.shared.issuperset((*usage.unused, *usage.too_wide)):
         raise typer.Exit(REFUSED)
 
@@ -98,16 +102,20 @@ def _proposal(usage: Usage, *, whole: bool) -> Tighter | None:
     return found
 
 
-def _draw(usage: Usage, proposal: Tighter | None, *, written: bool) -> None:
+def _draw(usage: Usage, proposal: Tighter | None, *, since: float | None, written: bool) -> None:
     agents = count(len(usage.agents), "agent")
     period = lasting(usage.first, usage.last)
     parts: list[str | Table] = [f"{count(usage.decisions, 'decision')} {period}: {usage.allowed:,} allowed, {agents}"]
+    parts += _shorter(usage, since)
     if usage.by_others:
-        since = "" if usage.since is None else f", which has decided since {moment(usage.since, '%Y-%m-%d %H:%M')}"
-        parts.append(f"{usage.by_others:,} of them by another version of the policies than this one{since}")
+        began = "" if usage.since is None else moment(usage.since, "%Y-%m-%d %H:%M")
+        what = f"which has decided since {began}: what it added is no older" if began else "which decided none"
+        parts.append(f"{usage.by_others:,} of them by another version of the policies than this one, {what}")
     if usage.untold:
         parts.append(f"{count(usage.untold, 'allow')} of which it cannot be told which permit they would take now")
     parts += ["", _table(usage)]
+    if (idle := _idle(not_done(usage))) is not None:
+        parts += ["", idle]
     if usage.runs:
         used = [len(tools) for tools in usage.runs.values()]
         average = f"{count(len(used), 'run')} used {sum(used) / len(used):.1f} tools on average, {max(used)} at most"
@@ -115,6 +123,23 @@ def _draw(usage: Usage, proposal: Tighter | None, *, written: bool) -> None:
     if proposal is not None and (proposal.removed or proposal.narrowed):
         parts += ["", _proposed(proposal, written=written)]
     draw(*parts)
+
+
+def _shorter(usage: Usage, since: float | None) -> Iterator[str]:
+    """Yield that the evidence is of a good deal less time than was asked about, where it is."""
+    if since is None or usage.begins is None:
+        return
+    lacks = usage.begins - since
+    if lacks * _GOOD_DEAL > time.time() - since:
+        yield (
+            f"the evidence begins on {moment(usage.begins, '%Y-%m-%d %H:%M')}, {_roughly(lacks)} after --since: "
+            "what happens less often need not be in it"
+        )
+
+
+def _roughly(seconds: float) -> str:
+    """Return a time in the larger of its two units."""
+    return " ".join(span(seconds).split()[:2])
 
 
 def _proposed(proposal: Tighter, *, written: bool) -> str:
@@ -137,12 +162,24 @@ def _table(usage: Usage) -> Table:
     drawn.add_column("verdict", overflow="fold")
     now = time.time()
     for id_, use in usage.permits.items():
-        # The larger of its two units will do.
-        last = "never" if use.last is None else f"{' '.join(span(now - use.last).split()[:2])} ago"
+        last = "never" if use.last is None else f"{_roughly(now - use.last)} ago"
         verdict = _verdict(usage, id_, use)
         style = "" if id_ in usage.shared or (use.calls and not usage.never(id_)) else "yellow"
         drawn.add_row(Text(printable(id_)), last, f"{use.calls:,}", Text(printable(verdict), style=style))
     return drawn
+
+
+def _idle(idle: Mapping[str, tuple[str, ...]]) -> Table | None:
+    """Return what agents may do and never did themselves, if there is any."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    drawn.add_column("agent", overflow="fold")
+    drawn.add_column("may do, and its own runs never did", overflow="fold")
+    rows = {agent: names for agent, names in idle.items() if names}
+    for agent, names in list(rows.items())[:_AGENTS]:
+        drawn.add_row(Text(printable(agent)), Text(printable(_some(names))))
+    if len(rows) > _AGENTS:
+        drawn.add_row("and others", "")
+    return drawn if rows else None
 
 
 def _verdict(usage: Usage, id_: str, use: Use) -> str:
@@ -233,6 +270,7 @@ def _described(usage: Usage, proposal: Tighter | None) -> dict[str, object]:
         "by_other_versions": usage.by_others,
         "untold": usage.untold,
         "in_force_since": None if usage.since is None else iso(usage.since),
+        "evidence_begins": None if usage.begins is None else iso(usage.begins),
         "first": None if usage.first is None else iso(usage.first),
         "last": None if usage.last is None else iso(usage.last),
         "permits": [
@@ -254,6 +292,7 @@ def _described(usage: Usage, proposal: Tighter | None) -> dict[str, object]:
             for id_, use in usage.permits.items()
         ],
         "agents": {agent: dict(sorted(tools.items())) for agent, tools in sorted(usage.agents.items())},
+        "not_done": {agent: list(names) for agent, names in sorted(not_done(usage).items())},
         "runs": {
             "runs": len(usage.runs),
             "most_tools": max(map(len, usage.runs.values()), default=0),

@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 import anyio
 import typer
-from typer.core import TyperCommand
 
 from agentguard.adapters.lowlevel import tools_of
 from agentguard.adapters.serving import Served, is_server, unguarded
 from agentguard.adapters.upstream import upstream
+from agentguard.cli.dashes import COMMAND
 from agentguard.cli.loading import load_server, streams_kept
 from agentguard.cli.options import STORE_VARIABLE, JsonOption
 from agentguard.cli.output import result_json, say
@@ -31,7 +31,6 @@ from agentguard.lifecycle.local import UnsafeLocalIssuer, local_folder, require_
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-COMMAND: Final = "agentguard.command"
 _NAME: Final = 100
 _TOKENS: Final = frozenset((TOKEN_VARIABLE, TOKEN_FILE_VARIABLE))
 # What neither the module of a server nor the program behind it has any business with.
@@ -80,15 +79,6 @@ ShadowOption = Annotated[
 ServerArgument = Annotated[
     str | None, typer.Argument(metavar="SERVER", help="module:server, path/to/server.py, or path/to/server.py:name.")
 ]
-
-
-class WrapCommand(TyperCommand):
-    """Reads the command line of `wrap`: what follows ``--`` is the command of a server, and not ours."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: D102
-        own = args[: args.index("--")] if "--" in args else args
-        ctx.meta[COMMAND] = None if own is args else args[len(own) + 1 :]
-        return super().parse_args(ctx, own)
 
 
 def wrap(

@@ -114,6 +114,9 @@ def _watched(kind: type[Span], clean: _Clean) -> type[Span]:
     """Return the class of a span of one class that cleans what is put on it."""
 
     class Watched(kind):  # type: ignore[misc,valid-type]
+        # For the guard's own, which were looked through for their record.
+        _set_clean_attributes = kind.set_attributes
+
         def set_attribute(self, key: str, value: Any) -> None:
             super().set_attribute(clean.value(key), clean.value(value))
 

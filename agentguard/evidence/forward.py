@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import time
 import weakref
+from random import SystemRandom
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +44,8 @@ _SMALLEST: Final = 16 * 1024
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
 _DOUBLINGS: Final = 6
+# Its own: who has seeded the numbers of `random` wants the same ones again.
+_CHANCE: Final = SystemRandom().random
 
 # The chain's file and its log, as they were when all that was in them had been delivered.
 _Looks = tuple[tuple[int, int, int] | None, ...]
@@ -69,7 +71,7 @@ class Forwarder:
         *,
         pause: float = 1.0,
         monotonic: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = _CHANCE,
     ) -> None:
         self.folder = folder
         self.endpoint = endpoint

@@ -24,6 +24,7 @@ _TEXT_CHARACTERS: Final = 256
 _DIGEST_KEY_BYTES: Final = 32
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?")
 _SAMPLED: Final = 0x01
+_TOLD: Final = frozenset((Reason.INVALID_ARGUMENT, Reason.MISSING_ENTITY, Reason.APPROVAL_UNAVAILABLE))
 
 
 class SpanOf(NamedTuple):
@@ -225,12 +226,9 @@ def _detail(decision: Decision, invocation: Invocation | None, resource: EntityU
         known = {resource, *(EntityUid(type_, id_) for type_, id_ in named.items() if id_ is not None)}
         text = not_there(missing)
         return {"agentguard.decision.detail": wire_text(naming(text, missing) if missing in known else text)}
-    # They hold names that tools declare, kinds of values, and why no person said yes. The errors of other reasons are
-    # for the log alone.
-    told = decision.reason in {Reason.INVALID_ARGUMENT, Reason.APPROVAL_UNAVAILABLE} or decision.errors == (
-        UNCONFIRMED,
-    )
-    if not told or not decision.errors:
+    # They hold names that tools declare, kinds of values, types of entities, and why no person said yes. The errors of
+    # other reasons are for the log alone.
+    if not (decision.reason in _TOLD or decision.errors == (UNCONFIRMED,)) or not decision.errors:
         return {}
     return {"agentguard.decision.detail": wire_text("; ".join(decision.errors))}
 

@@ -29,6 +29,7 @@ from opentelemetry.trace import (
     TraceFlags,
     get_current_span,
     get_tracer,
+    get_tracer_provider,
     set_span_in_context,
 )
 
@@ -95,13 +96,14 @@ class OpenSpan:
         Returns:
             The ids alone where they are the parent's own, as the API's no-op spans have them.
         """
-        ids = self.trace_ids
-        if ids is None or self.context.span_id == self._parent.span_id:
+        own, parent = self.context, self._parent
+        ids = trace_ids(own)
+        if ids is None or own.span_id == parent.span_id:
             return ids
         return SpanOf(
             trace_id=ids[0],
             span_id=ids[1],
-            parent_span_id=f"{self._parent.span_id:016x}" if self._parent.is_valid else "",
+            parent_span_id=f"{parent.span_id:016x}" if parent.is_valid else "",
             span_name=self._name,
             start_time_unix_nano=None if started_at is None else _nanoseconds(started_at),
             links=self._links,
@@ -123,11 +125,13 @@ class OpenSpan:
         """Write what the span shows, last, and end it.
 
         Args:
-            attributes: From the table; they win over whatever was written meanwhile.
+            attributes: From the table, as a record keeps them: those were looked through for
+                secrets. They win over whatever was written meanwhile.
             failed: Whether the tool failed, for the status. A denial never is a failure.
             at: When it ended, unix seconds; None for now.
         """
-        self._span.set_attributes({**self._kind, **attributes})
+        write = getattr(self._span, "_set_clean_attributes", self._span.set_attributes)
+        write({**self._kind, **attributes})
         if failed:
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end(None if at is None else _nanoseconds(at))
@@ -146,6 +150,7 @@ class Spans:
         self._provider = tracer_provider
         self._tracer: Tracer = get_tracer("agentguard", version("agentguard"), tracer_provider)
         self.forwarded = forwarded
+        self._looked_through: TracerProvider | None = None
 
     def look_through(self, stops: Callable[[object], bool]) -> None:
         """Have everything looked through that is put on these spans, and on a tool's own, from now on.
@@ -153,14 +158,16 @@ class Spans:
         Args:
             stops: Returns whether a value may not be shown.
         """
-        if "opentelemetry.sdk.trace" not in sys.modules:
+        # A tool's own go to the process's provider, which may have come since the last call.
+        process = get_tracer_provider()
+        if process is self._looked_through or "opentelemetry.sdk.trace" not in sys.modules:
             return
         # Where nobody has the SDK there is nothing to look through, and it stays out.
         from agentguard.evidence.contain import contain_spans  # noqa: PLC0415
 
-        # A tool's own go to the process's provider, which may have come since the last call.
-        for known in (self._provider, None):
+        for known in (self._provider, process):
             contain_spans(known, stops)
+        self._looked_through = process
 
     def authorize(self, tool: str | None, *, beside: SpanContext = INVALID_SPAN_CONTEXT) -> OpenSpan:
         """Return the span of one decision.

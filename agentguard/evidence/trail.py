@@ -388,12 +388,13 @@ class Trace:
             error=error,
             call=self._call,
         )
+        kept, _ = without_secrets(attributes, None, self._trail.stops)
         # A call that ended before it ran has no span for that.
         shows = self._span.trace_ids if self._execution is None else self._execution.kept()
         try:
-            self._trail.keep(RecordKind.OUTCOME, attributes, trace=shows)
+            self._trail.keep(RecordKind.OUTCOME, kept, trace=shows)
         except Exception:  # noqa: BLE001
             # The tool had its effect and its decision is kept: this cannot be taken back.
             _LOG.error("the outcome `%s` of decision %s could not be recorded", outcome, self.decision.id)
         if self._execution is not None:
-            self._execution.end(attributes, failed=error is not None)
+            self._execution.end(kept, failed=error is not None)

@@ -115,6 +115,23 @@ def verify_folder(
     )
 
 
+def proven_chain(path: Path) -> ProvenChain:
+    """Verify one chain by itself, with the key that lies beside it: see `verify_folder` for all that there is to ask.
+
+    Args:
+        path: Its file.
+
+    Raises:
+        ConfigurationError: There is no key.
+    """
+    found = Found()
+    chain = ChainCheck(path, PublicHeadKey.read(path.parent / PUBLIC_KEY), found)
+    with unpruned(path.parent):
+        for _ in chain.entries():
+            pass
+    return chain.proven(whole=not found.problems, compared=None)
+
+
 def _require_evidence(folder: Path, *, compared: bool) -> None:
     """Pass only if a folder without a chain is one that had some, and something can tell of them."""
     keys = [name for name in (PUBLIC_KEY, KEY) if (folder / name).exists()]

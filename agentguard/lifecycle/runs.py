@@ -14,7 +14,6 @@ from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING, Final
 
-from agentguard.adapters.client import carry
 from agentguard.errors import ConfigurationError, Refusal, raised
 from agentguard.identity.sources import TOKEN_FILE_VARIABLE
 from agentguard.lifecycle.delegation import check_child, read_bounds, read_scopes
@@ -198,6 +197,8 @@ class Run:
         Raises:
             ConfigurationError: The URL would show the token to the network.
         """
+        from agentguard.adapters.client import carry  # noqa: PLC0415  who mints tokens need not speak MCP
+
         return carry(url, self.token)
 
     def environment(self, *, folder: Path | None = None) -> dict[str, str]:

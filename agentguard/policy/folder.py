@@ -32,6 +32,9 @@ ENTITIES: Final = "cedarentities.json"
 WRITTEN: Final = "agentguard.cedarschema"
 """The complete schema that is written beside the policies, for editors and commands."""
 
+NO_POLICIES: Final = "no-policies"
+"""What the problem is called of a folder that allows nothing."""
+
 # Holds policies that are not in force yet.
 _NEXT: Final = "next"
 _UNREADABLE: Final = "unreadable-file"
@@ -94,7 +97,8 @@ class Snapshot:
 
     def part(self, server: str | None = None) -> tuple[dict[str, str], list[Problem]]:
         """Return what decides for one server, and what is wrong with it."""
-        if not is_for_several(self.files):
+        # What stands at the top is nothing of a part that was asked for.
+        if not (is_for_several(self.files) or (self.files and self.server is not None)):
             problems = list(self.problems)
             files = self.files
         else:
@@ -108,7 +112,7 @@ class Snapshot:
                 return {}, [*problems, Problem("", 0, what, name=NO_SUCH_SERVER)]
         if not problems and not any(_is(name, POLICY_SUFFIX) for name in files):
             what = f"policy folder `{self.folder}` holds no {POLICY_SUFFIX} file, so nothing could be allowed: add one"
-            problems.append(Problem("", 0, what, name="no-policies"))
+            problems.append(Problem("", 0, what, name=NO_POLICIES))
         return dict(files), problems
 
 
@@ -286,13 +290,17 @@ def _all_names(root: Path) -> Iterator[str]:
                 # It may lead to all of the disk.
                 yield entry.name
                 continue
-            for path, folders, files in os.walk(entry):
+            unlisted: list[OSError] = []
+            for path, folders, files in os.walk(entry, onerror=unlisted.append):
                 folders[:] = [folder for folder in folders if not folder.startswith(".")]
                 below = Path(path).relative_to(root)
                 if entry.name in {TYPES, COMMON, SERVERS}:
                     # Nobody walks through a link further down, so what is behind it would be missed.
                     yield from ((below / folder).as_posix() for folder in folders if Path(path, folder).is_symlink())
                 yield from ((below / file).as_posix() for file in files if _decides(file))
+            if entry.name in {TYPES, COMMON, SERVERS}:
+                # What nobody can look into may hold every forbid.
+                yield from (f"{Path(error.filename).relative_to(root).as_posix()}/" for error in unlisted)
         elif _decides(entry.name):
             yield entry.name
 
@@ -303,11 +311,14 @@ def _decides(name: str) -> bool:
 
 
 def _check_link(root: Path, name: str) -> None:
-    """Pass only what is no link to a folder.
+    """Pass only what is no link to a folder, and no folder that could not be listed.
 
     Raises:
         _UnfitError: It is one.
     """
+    if name.endswith("/"):
+        message = "cannot be listed: let whoever runs the server read this folder"
+        raise _UnfitError(message, _UNREADABLE)
     if os.path.isdir(root / name):  # noqa: PTH112  as above
         path = (root / name).resolve()
         what = "to" if path.is_relative_to(root) else "out of the policy folder, to"

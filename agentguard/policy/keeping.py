@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from agentguard.errors import PolicyError
-from agentguard.policy.folder import read_home
+from agentguard.policy.folder import NO_POLICIES, read_home
 from agentguard.policy.manifest import misfit
 from agentguard.policy.problem import refused
 from agentguard.policy.several import COMMON, home_of, is_for_several, split
@@ -90,7 +90,7 @@ class PolicyFolder:
         if (why := _unlike(self._snapshot)) is not None:
             raise PolicyError([why])
         if self._is_for_several:
-            problems = [problem for problem in self._common() if problem.name != "no-policies"]
+            problems = [problem for problem in self._common() if problem.name != NO_POLICIES]
             if problems:
                 raise refused(problems).within(self._snapshot.folder)
         else:
@@ -117,7 +117,7 @@ class PolicyFolder:
         if isinstance(source, PolicyError):
             raise source
         self._in_force, self._place = source, self._snapshot.place
-        self._came: tuple[Place, Files] = (self._place, source.files)
+        self._came: tuple[Place, Files, bool] = (self._place, source.files, True)
         return source
 
     def _policies(self, snapshot: Snapshot, files: Files) -> PolicySource | PolicyError:
@@ -137,17 +137,25 @@ class PolicyFolder:
         except PolicyError as error:
             return Look(refused=Refused.UNREADABLE, problems=error.problems)
         files, problems = snapshot.part(self._server)
-        place = snapshot.place
+        place, now = snapshot.place, tuple(files.items())
+        # What could not be read, as before Kubernetes gives it away, was not seen. That there was nothing was.
+        if all(problem.name == NO_POLICIES for problem in problems) and not self._came[0].is_at(place):
+            self._came = place, now, place.came_whole(snapshot.written_at)
+        _, arrived, whole = self._came
         if problems:
             mended = refused(problems).within(snapshot.folder).problems
             return Look(place=place, refused=Refused.UNREADABLE, problems=mended)
-        now = tuple(files.items())
-        came, arrived = self._came
-        if not came.is_at(place):
-            self._came = came, arrived = place, now
+        if _has_common(self._in_force.files) and not _has_common(now):
+            what = (
+                f"policy folder `{snapshot.folder}` has nothing in {COMMON}/ any more, which judged every server: "
+                "put it back, or start the server again without it"
+            )
+            return Look(place=place, refused=Refused.INCOMPLETE, problems=(what,))
         is_new = now != self._in_force.files
         if (why := _unlike(snapshot)) is None and is_new and snapshot.manifest is None:
-            why = self._unfinished(snapshot, edited=place.is_at(self._place) or arrived != now)
+            # Another mode or owner makes it look moved, but not what was seen before that.
+            whole = whole and place.came_whole(snapshot.written_at)
+            why = self._unfinished(snapshot, edited=place.is_at(self._place) or arrived != now, whole=whole)
         if why is not None:
             return Look(place=place, refused=Refused.INCOMPLETE, problems=(why,))
         source = self._policies(snapshot, now) if is_new else self._in_force
@@ -161,7 +169,7 @@ class PolicyFolder:
             self._in_force, self._place = look.source, look.place
 
     @staticmethod
-    def _unfinished(snapshot: Snapshot, *, edited: bool) -> str | None:
+    def _unfinished(snapshot: Snapshot, *, edited: bool, whole: bool) -> str | None:
         """Return why a folder without a manifest may not be all there; None if it came in one step."""
         folder = snapshot.folder
         fix = f"run `agentguard lock {folder}` when all of it is there, or put another folder or link in its place"
@@ -169,7 +177,7 @@ class PolicyFolder:
             return (
                 f"policy folder `{folder}` was changed where it stands, so nobody can tell what is still to come: {fix}"
             )
-        if not snapshot.place.came_whole(snapshot.written_at):
+        if not whole:
             return f"policy folder `{folder}` was written where it stands, or since it was put there: {fix}"
         return None
 
@@ -213,6 +221,10 @@ def _unlike(snapshot: Snapshot) -> str | None:
     if why is None:
         return None
     return f"{snapshot.folder}/{why}: run `agentguard lock {snapshot.folder}` when all of it is there"
+
+
+def _has_common(files: Files) -> bool:
+    return any(split(name)[0] == COMMON for name, _ in files)
 
 
 def _source_of(snapshot: Snapshot, limits: Limits, server: str | None) -> PolicySource:

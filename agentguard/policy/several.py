@@ -36,8 +36,8 @@ def split(name: str) -> tuple[str, str]:
     first, _, rest = name.partition("/")
     if first == COMMON and rest:
         return COMMON, rest
-    server, _, own = rest.partition("/")
-    return (f"{SERVERS}/{server}", own) if first == SERVERS and own else ("", name)
+    server, slash, own = rest.partition("/")
+    return (f"{SERVERS}/{server}", own) if first == SERVERS and slash else ("", name)
 
 
 def is_for_several(names: Iterable[str]) -> bool:

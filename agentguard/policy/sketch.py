@@ -164,8 +164,13 @@ def sketch_of(text: str) -> Sketch:
     return Sketch.of(map(part_of, statements(text)))
 
 
-def part_of(statement: Statement) -> Part:
-    """Return one policy, which Cedar parsed before."""
+def part_of(statement: Statement, action: Mapping[str, object] | None = None) -> Part:
+    """Return one policy, which Cedar parsed before.
+
+    Args:
+        statement: The policy.
+        action: What its head demands of the action, as Cedar's JSON, if that is known.
+    """
     tokens = statement.tokens
     start = 0
     while tokens[start].text == "@":
@@ -189,8 +194,10 @@ def part_of(statement: Statement) -> Part:
         sees_action=True,
         sees_resource=end != commas[1] + 2 or not names.isdisjoint(_OF_RESOURCE),
     )
-    head = json.loads(cedarpy.policies_to_json_str(f"{text(start, end)});"))["staticPolicies"]["policy0"]
-    if (demand := _demand(head["action"])) is None:
+    if action is None:
+        head = json.loads(cedarpy.policies_to_json_str(f"{text(start, end)});"))
+        action = head["staticPolicies"]["policy0"]["action"]
+    if (demand := _demand(action)) is None:
         # What is not understood stays where it is: taken off, a forbid would hit more than it says.
         return part
     return replace(

@@ -17,7 +17,7 @@ from agentguard.policy.checks import invalid_policies, invalid_schema, invalid_t
 from agentguard.policy.compiled import Policy, PolicySet, schema_of_text
 from agentguard.policy.declarations import plain_attributes, read_declarations
 from agentguard.policy.entityfile import StaticEntity, listed_twice, read_entities, unfit_entities
-from agentguard.policy.folder import ENTITIES, SCHEMA_SUFFIX, read_snapshot
+from agentguard.policy.folder import ENTITIES, NO_POLICIES, SCHEMA_SUFFIX, read_snapshot
 from agentguard.policy.fragments import Fragment, read_fragment
 from agentguard.policy.lexer import LexError
 from agentguard.policy.problem import Problem, did_you_mean, refused
@@ -125,7 +125,7 @@ def survey_snapshot(
     problems += [*duplicates(policies), *of_one_server(policies), *listed_twice(entities)]
     if not (problems or policies):
         what = f"policy folder `{snapshot.folder}` holds no policy, so nothing could be allowed: write a permit"
-        problems.append(Problem("", 0, what, name="no-policies"))
+        problems.append(Problem("", 0, what, name=NO_POLICIES))
     source = PolicySource(
         folder=str(snapshot.folder),
         files=tuple(files.items()),
@@ -180,15 +180,19 @@ def compile_policies(
     attributes = {name: declared[name].attributes.keys() for name in schema.entities}
     tagged = frozenset(name for name, entity in schema.entities.items() if entity.tags)
     groups = possible_groups(source.entities, plain, declared, schema.entities, loaders)
+    unseen = unseen_arguments(source.policies, tools)
+    hidden = {(problem.file, problem.line, problem.column) for problem in unseen}
+    invalid = invalid_policies(source.policies, full, tools, attributes, tagged)
     problems = [
-        *invalid_policies(source.policies, full, tools, attributes, tagged),
+        # An argument that policies do not see is there all the same.
+        *(problem for problem in invalid if (problem.file, problem.line, problem.column) not in hidden),
         *vain_comparisons(source.policies, tools),
         *unknown_entities(source.policies, source.entities, solid, ENTITIES),
         *unlisted_entities(
             source.policies, source.entities, solid=solid, groups=groups, loaders=loaders, file=ENTITIES
         ),
         *impossible_values(source.policies),
-        *unseen_arguments(source.policies, tools),
+        *unseen,
         *unfit_entities(ENTITIES, source.entities, schema, plain),
         *unsourced_types(schema, declared, source.fragments, tools, sourced),
         *twice_sourced(source.entities, loaders, ENTITIES),

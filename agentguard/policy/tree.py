@@ -144,7 +144,7 @@ class Syntax:
 
     def written(self, node: Node) -> str:
         """Return an expression as it is written, on one line."""
-        return re.sub(r"\s*\n\s*", " ", self.text[node.start : node.end])
+        return re.sub(r"\s*[\n\r\t]\s*", " ", self.text[node.start : node.end])
 
 
 def walk(node: Node) -> Iterator[Node]:

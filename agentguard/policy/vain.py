@@ -210,10 +210,9 @@ def unseen_arguments(policies: Iterable[Policy], tools: Iterable[GuardedTool]) -
     problems = []
     for policy in policies if hiding else ():
         for tool, name, token in asked_unseen(policy.text, policy.part, hiding):
-            what = (
-                f"policies do not see argument `{name}` of `{tool.name}`, so this says nothing of it: "
-                "name the actions that it is for in its head"
-            )
+            alone = policy.scope.actions == frozenset((tool.name,))
+            fix = "ask for another argument" if alone else "name the actions that it is for in its head"
+            what = f"policies do not see argument `{name}` of `{tool.name}`, so this says nothing of it: {fix}"
             problems.append(problem_at(policy, token.offset, len(token.text), what, "unseen-argument"))
     return problems
 

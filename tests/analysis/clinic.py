@@ -33,7 +33,11 @@ ENTITIES: Final = [
 ]
 POLICIES: Final = """
 @id("reads")
-permit (principal in Agent::"reader", action in [Action::"read", Action::"read_many", Action::"wipe"], resource);
+permit (principal in Agent::"reader", action in [Action::"read", Action::"read_many"], resource);
+
+@id("wipes")
+permit (principal in Agent::"reader", action == Action::"wipe", resource)
+unless { context.input.record_id == "r2" };
 
 @id("exports")
 permit (principal, action == Action::"export", resource)

@@ -9,7 +9,7 @@ from agentguard.analysis.explanations.explain import Explanation, Found, LinkFou
 from agentguard.analysis.explanations.suggestions import Suggestion
 from agentguard.analysis.notation import of_units
 from agentguard.analysis.supposed import judge
-from agentguard.model import AccessRequest
+from agentguard.model import AccessRequest, Reason
 from agentguard.policy.compiled import PolicySet
 from agentguard.policy.engine import decide
 from agentguard.policy.scalars import LONG_MAX, LONG_MIN
@@ -27,9 +27,16 @@ def check(world: World) -> Explanation:
     (answer,) = found.answers
     if not verdict.early:
         assert answer.decision == decide(world.request, policies)
-    named = {one.id for link in answer.links for one in (*link.organisation, *(link.grant or ())) if one.decided}
+    every = [one for link in answer.links for one in (*link.organisation, *(link.grant or ()))]
+    named = {one.id for one in every if one.decided and one.matched}
     if not verdict.early:
         assert named == set(answer.decision.policy_ids)
+        if not verdict.allowed and answer.decision.reason is not Reason.APPROVAL_UNAVAILABLE:
+            below = [link for depth, link in enumerate(answer.links) if depth != answer.decision.link]
+            assert not any(one.decided for link in below for one in (*link.organisation, *(link.grant or ())))
+        by_failure = answer.decision.reason is Reason.POLICY_ERROR
+        failed = {error.split("`")[1] for error in answer.decision.errors if by_failure}
+        assert {one.id for one in every if one.decided and one.error} == failed
     assert named <= set(verdict.policy_ids)
     for link in answer.links:
         _check_link(link)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentguard.analysis.lints.run import lint
-from agentguard.analysis.supposed import Identity, SupposedCall, requests_of
+from agentguard.analysis.supposed import requests_of
+from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace, open_workspace
 from agentguard.limits import Limits
 from agentguard.model import AccessRequest

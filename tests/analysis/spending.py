@@ -5,7 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from agentguard.analysis.supposed import Identity, SupposedCall
+from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace, open_workspace
 from agentguard.limits import Limits
 from agentguard.policy.schema import METHODS, GuardedTool, credential_tool, method_tool

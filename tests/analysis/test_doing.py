@@ -16,7 +16,8 @@ from mcp_types import ToolAnnotations
 from agentguard import Spend
 from agentguard.analysis.doing import THIS_TOOL
 from agentguard.analysis.history.replay import replay
-from agentguard.analysis.supposed import Identity, SupposedCall, requests_of, suppose
+from agentguard.analysis.supposed import requests_of, suppose
+from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import open_workspace
 from agentguard.evidence.kept import Kept, kept_of
 from agentguard.evidence.ledger import MemoryLedger

@@ -26,7 +26,15 @@ SCHEMA: Final[dict[str, Any]] = json.loads(
 VALIDATOR: Final = Draft202012Validator(SCHEMA)
 OURS: Final = sorted((ROOT / "examples").rglob("*.test.yaml"))
 # What a schema can tell: keys, kinds of nodes and words. What is missing may stand elsewhere.
-SHAPES: Final = ("has no key", "wants a mapping", "wants a list", "wants 1 to 256", "has no value", "whole seconds")
+SHAPES: Final = (
+    "has no key",
+    "wants a mapping",
+    "wants a list",
+    "wants 1 to 256",
+    "has no value",
+    "without blanks",
+    "wants 1 to 32",
+)
 
 
 class Untimed(yaml.SafeLoader):

@@ -18,17 +18,8 @@ from pydantic import BaseModel
 from agentguard import Approval, ConfigurationError, Effect, Grade, Reason, Refusal
 from agentguard.analysis.loaded import check_loadable
 from agentguard.analysis.sizes import check_size
-from agentguard.analysis.supposed import (
-    Identity,
-    SupposedCall,
-    Verdict,
-    decided,
-    judge,
-    offered_as,
-    ordered,
-    requests_of,
-    suppose,
-)
+from agentguard.analysis.supposed import Verdict, decided, judge, offered_as, ordered, requests_of, suppose
+from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace
 from agentguard.call import ACTING
 from agentguard.lifecycle.tally import Tally
@@ -77,6 +68,7 @@ CALLS: Final[list[tuple[str, dict[str, Any], dict[str, Any] | None]]] = [
     ("export", {**EXPORT, "max_rows": 501}, {"names": 0}),
     ("export", {**EXPORT, "max_rows": 501, "columns": ["name", "name2"]}, {"names": 2}),
     ("wipe", {"record_id": "r1"}, None),
+    ("wipe", {"record_id": "r2"}, None),
     ("wipe", {"record_id": "r9"}, None),
     ("wipe", {"record_id": "nowhere"}, None),
     ("open_file", {"path": "/etc/hosts"}, None),
@@ -148,6 +140,13 @@ async def test_supposed_call_comes_out_as_the_real_one(workspace: Workspace) -> 
     await compare(workspace, pairs)
 
 
+async def test_person_is_not_supposed_to_help_where_nothing_permits_the_call(workspace: Workspace) -> None:
+    """As the guard finds before it asks: a yes would leave the call without a permit."""
+    assert suppose(workspace, supposed("reader", "wipe", {"record_id": "r1"})).reason is Reason.APPROVAL_REQUIRED
+    assert suppose(workspace, supposed("reader", "wipe", {"record_id": "r2"})).reason is Reason.NO_PERMIT
+    await compare(workspace, [("reader", ("wipe", {"record_id": "r2"}, None))])
+
+
 async def compare(workspace: Workspace, pairs: Sequence[tuple[str, Any]]) -> None:
     """Compare supposed calls with real ones, in which a person is asked and says no."""
     world = make_clinic(workspace.folder)
@@ -178,7 +177,7 @@ async def test_approval_counts_where_the_guard_would_have_asked(workspace: Works
         approval["approver"] = {"__entity": {"type": "User", "id": approver}}
     async with at(world, ERA, None) as client:
         for who in ("reader", "exporter", "delegated"):
-            for action, given, facts in CALLS[-4:]:
+            for action, given, facts in CALLS[-5:]:
                 call = supposed(who, action, given, facts, approval=approval)
 
                 assert told(suppose(workspace, call)) == await really(client, world, call), (who, action, given)

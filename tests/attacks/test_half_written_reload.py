@@ -20,7 +20,7 @@ from agentguard.policy.keeping import PolicyFolder, Refused
 from agentguard.policy.manifest import MANIFEST, manifest_of
 from agentguard.policy.source import read_folder
 from tests.policy.records import LIMITS
-from tests.publishing import lock, move, put, swap
+from tests.publishing import lock, move, put, swap, unlisted
 
 PERMIT = '@id("all") permit (principal, action, resource);'
 OLD = {
@@ -233,14 +233,13 @@ def test_what_cannot_be_read_keeps_the_last_good_version(what: str, moved: bool,
     assert ids(there) == {"all", "no-exports"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="to root, no permission is ever lost")
-def test_permission_that_is_lost_keeps_the_last_good_version(tmp_path: Path) -> None:
-    """A file that cannot be read is not as good as none."""
-    folder = put(tmp_path / "policies", OLD)
-    there = began(folder)
-    (folder / "20-old-rules.cedar").chmod(0)
+@pytest.mark.parametrize("name", ["20-old-rules.cedar", "types", "."])
+def test_what_cannot_be_read_is_not_taken_for_what_is_not_there(name: str) -> None:
+    """The forbid may be in it."""
+    with unlisted({**OLD, "types/a.cedarschema": "entity A;"}, name) as folder, pytest.raises(PolicyError) as refused:
+        PolicyFolder(folder, LIMITS)
 
-    assert there.look().refused is Refused.UNREADABLE
+    assert "cannot be" in str(refused.value)
 
 
 def test_guard_does_not_start_on_half_of_what_its_manifest_lists(tmp_path: Path) -> None:

@@ -9,10 +9,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
-from agentguard.cli.main import main
+from agentguard.cli.main import COMMANDS, main
+from tests.heeding import heeding
 from tests.lifecycle.processes import _CONTEXT
+
+# Imported before it is forked.
+_LOADED: Final = [lazy.loaded for lazy in COMMANDS if lazy.name == "run"]
 
 
 class Supervisor:
@@ -55,7 +59,8 @@ def _work(arguments: tuple[str, ...], pipes: list[Path], environment: dict[str, 
         os.close(opened)
     os.environ.clear()
     os.environ.update(environment)
-    main(arguments)
+    with heeding():
+        main(arguments)
 
 
 @contextmanager

@@ -151,6 +151,17 @@ def test_person_is_told_what_this_does_not_know() -> None:
     assert "its agent is not listed in cedarentities.json" in ran.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"), [("Alice", "did you mean `alice`?"), ("zoe", "list it in cedarentities.json")]
+)
+def test_user_that_nobody_lists_is_told_with_the_fix(name: str, fix: str) -> None:
+    """Entities tell capitals apart, and people who ask for somebody's access may not."""
+    ran = agentguard("access", "--user", name, "--tool", "read_record")
+
+    assert ran.stderr == f"agentguard: no entity names user `{name}`: {fix}\n"
+    assert "its user is not listed in cedarentities.json" in ran.stdout
+
+
 def test_what_stops_everything_alike_is_told_once(policies: Path) -> None:
     """Limits of a run would drown what each tool has of its own; one answer has all of it with it."""
     (policies / "policies.cedar").write_text(

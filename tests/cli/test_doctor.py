@@ -56,7 +56,7 @@ def test_checklist_is_answered_from_evidence_and_policies(here: Path, monkeypatc
     # The guard's process may have kept its stop by now, or not.
     told = re.sub("[0-9]+ records", "N records", ran.stdout).splitlines()
     assert [line[:80] for line in told] == [
-        "identity   ✓  no run was used by two clients at once",
+        "identity   ✓  no run came from two clients",
         "           ✓  no call carries grade `shared`",
         "           ✓  no call carries grade `token`",
         "lifecycle  ✓  every run that is over was ended by somebody",
@@ -176,13 +176,14 @@ def test_host_that_does_not_tell_what_is_mounted_leaves_that_open(here: Path) ->
 
 
 def test_records_that_cannot_be_read_are_told(here: Path) -> None:
-    """Up to a number of them, and then how many more."""
+    """Those that are alike in one line, as one mistake makes them all."""
     (here / "export.jsonl").write_text("odd\n" * 25)
 
     ran = agentguard("doctor", "policies", "--evidence", "export.jsonl")
 
-    assert len([line for line in ran.stderr.splitlines() if "export.jsonl:" in line]) == 20
-    assert ran.stderr.splitlines()[-1] == "agentguard: and 5 more that could not be read"
+    assert [line for line in ran.stderr.splitlines() if "export.jsonl" in line] == [
+        "agentguard: export.jsonl:1: is not JSON, and 24 more like it"
+    ]
 
 
 def test_folder_that_is_not_there_is_bad(here: Path) -> None:
@@ -209,12 +210,15 @@ def test_user_is_one_of_this_host_or_a_number(here: Path) -> None:
 
 
 def test_issuer_is_asked_for_the_time(here: Path) -> None:
-    """And for nothing else; one that is none is a mistake."""
+    """And for nothing else; one that is none is a mistake. Where none is asked, a person is told."""
     with issuer("Thu, 01 Jan 1970 00:00:00 GMT") as (url, asked):
         ran = agentguard("doctor", "policies", "--evidence", "state", "--issuer", url, "--json")
+        compared = agentguard("doctor", "policies", "--issuer", url, terminal=True)
 
     assert names(ran)["clock-apart"] == "error"
-    assert len(asked) == 1
+    assert len(asked) == 2
+    alone = agentguard("doctor", "policies", terminal=True)
+    assert ["no issuer's" in one.stderr for one in (compared, alone)] == [False, True]
     assert agentguard("doctor", "--evidence", "state", "--issuer", "http://issuer.example").status == 2
 
 

@@ -14,8 +14,9 @@ import pytest
 from rich.console import Console
 
 from agentguard import ConfigurationError
-from agentguard.cli.evidence import newest, point_in_time
+from agentguard.cli.evidence import newest
 from agentguard.cli.evidence_table import table
+from agentguard.cli.options import point_in_time
 from agentguard.evidence.cursor import Cursor, Delivered
 from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.kept import Kept

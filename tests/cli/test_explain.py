@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ who       billing-agent, for nobody, purpose "monthly close"; grade run,
 
   organisation
     forbid export-row-limit                  matched  ← decided
-        20-guardrails.cedar:7
+        20-guardrails.cedar:10
         context.input.max_rows > 500                    501 > 500
     permit billing-exports                   matched
         principal has purpose                           "monthly close"
@@ -394,6 +396,7 @@ def test_a_decision_on_record_is_explained_by_its_id(evidence: Path) -> None:
     assert "  grant  is not on record" in lines
     assert "unknown   the evidence keeps a digest of arguments: `record_inputs=` has it keep" in lines
     assert any("01AAA" not in line and str(evidence) in line for line in lines)
+    assert ran.stdout.endswith("chain verified up to seq 10\n")
 
 
 def test_with_an_argument_on_record_a_change_is_suggested(evidence: Path) -> None:
@@ -436,7 +439,7 @@ def test_records_for_programs(evidence: Path) -> None:
     found = explain("01AA", str(RECORDS), "--evidence", str(evidence), "--json").json
     nobody = explain("02", str(RECORDS), "--evidence", str(evidence), "--json").json
 
-    assert found["record"]["kind"] == "decision"
+    assert (found["record"]["kind"], found["evidence_holds"]) == ("decision", True)
     assert (found["same_version"], found["early"], found["delegated"], found["grants_permit"]) == (
         True,
         False,
@@ -463,7 +466,28 @@ def test_an_id_has_to_name_one_decision(evidence: Path, tmp_path: Path) -> None:
     assert f"no decision has an id that begins with `99` in `{evidence}`" in none.stderr
     assert "3 decisions have ids that begin with `01A`, such as 01AAA, 01ABB, 01ACC: write more of it" in several.stderr
     assert twice.status == odd.status == 0
+    assert "`04` stands there more than once, and the newest is explained: " in twice.stderr
     assert str(broken) in odd.stderr
+
+
+def test_evidence_that_does_not_hold_is_said_to_be_such(evidence: Path, tmp_path: Path) -> None:
+    """What was changed may say anything; without a key to verify it with, nothing is said of that."""
+    shutil.copytree(evidence, tmp_path / "changed")
+    (chain,) = (tmp_path / "changed").glob("*.db")
+    with closing(sqlite3.connect(chain)) as connection:
+        connection.execute("DROP TRIGGER entries_are_never_changed")
+        connection.execute("UPDATE entries SET text = replace(text, 'billing-agent', 'support-agent')")
+        connection.commit()
+    ran = explain("01AA", str(RECORDS), "--evidence", str(tmp_path / "changed"))
+    (tmp_path / "changed" / "head.jwk").unlink()
+    keyless = explain("01AA", str(RECORDS), "--evidence", str(tmp_path / "changed"))
+
+    assert ran.status == 0
+    assert "who       support-agent, for nobody" in ran.stdout
+    assert "beware    this evidence does not hold, so it may say what was not:" in ran.stdout
+    assert "verified up to" not in ran.stdout
+    assert "beware" not in keyless.stdout
+    assert "verified up to" not in keyless.stdout
 
 
 @pytest.mark.parametrize(

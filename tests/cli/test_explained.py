@@ -154,6 +154,16 @@ def test_a_decision_that_was_made_early_is_told_so() -> None:
     assert "  grant  is not on record" in lines
 
 
+def test_what_cannot_be_told_of_a_policy_is_shown_in_its_head_too() -> None:
+    """Who delegated is not on record, so it is not known either for whom that policy is."""
+    folder = workspace(LIMIT, '@id("for-z") forbid (principal in Agent::"z", action, resource);')
+    denial = Decision(effect=Effect.DENY, reason=Reason.NO_PERMIT, policy_version=folder.policies.version)
+    lines = told(searches(run(ancestors=(unsafe_invocation("z"),)), rows=1), folder, denial, early=True)
+
+    at = lines.index("    forbid for-z  cannot tell")
+    assert lines[at + 1].split(maxsplit=4) == ["principal", "in", 'Agent::"z"', "cannot", "tell: unknown"]
+
+
 def test_a_grant_that_decided_is_told() -> None:
     """Though its text is not on record."""
     grant = 'permit (principal, action == Action::"read", resource);'

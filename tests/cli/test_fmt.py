@@ -198,7 +198,7 @@ def test_file_that_cannot_be_written_stays_as_it_is(here: Path) -> None:
 
     assert ran.status == 2
     assert ran.stderr == (
-        "agentguard: `policies/a.cedar` cannot be written: File too large: make its folder yours, or use --diff\n"
+        "agentguard: `policies/a.cedar` cannot be written: File too large: make room, or use --diff\n"
     )
     assert (here / "policies" / "a.cedar").read_text() == PLAIN
     assert len(list((here / "policies").iterdir())) == 3

@@ -41,8 +41,8 @@ JSON: Final = {
         "told_by_shadow untold"
     ),
     "unused --evidence state": (
-        "agents allowed by_other_versions decisions first folder in_force_since last permits policy_version runs "
-        "tighter untold"
+        "agents allowed by_other_versions decisions evidence_begins first folder in_force_since last not_done permits "
+        "policy_version runs tighter untold"
     ),
     "lock": "files manifest matches policy_versions",
     "lock --check": "manifest matches why",

@@ -2,11 +2,15 @@
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agentguard.analysis.history.impact import Change, Changed, Tally
 from agentguard.cli import replaying
+from agentguard.cli.impact import _changes
 from tests.analysis.kept import denied
 from tests.analysis.ledgered import POLICIES, beside
 from tests.cli.commands import Ran, agentguard
@@ -84,6 +88,18 @@ def test_everything_fits_a_narrow_terminal(in_use: Path, new: Path, monkeypatch:
 
     assert max(map(len, ran.stdout.splitlines())) <= 80
     assert "  shipper  ship  row-limit      1" in ran.stdout.splitlines()
+
+
+def test_calls_that_look_the_same_are_one_row() -> None:
+    """By what they were decided before is not shown where another policy denies them."""
+    limited: Any = partial(
+        Changed, Change.DENIED, "shipper", "ship", "permit", after="policy", after_ids=("limit",), within_grant=False
+    )
+    few, many = Tally(calls=1, example="01A", latest=2.0), Tally(calls=1_000, example="01B", latest=1.0)
+    drawn = _changes([(limited(("ships",)), few), (limited(("ships", "all")), many)], newest=True)
+
+    cells = [str(cell) for column in drawn.columns for cell in column.cells]
+    assert cells == ["  shipper", "ship", "limit", "1,001", "01A"]
 
 
 def test_permit_that_is_narrowed_denies_the_others(in_use: Path, new: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -390,7 +391,15 @@ SERVERS: Final = {
             resource=ResourceTemplate.parse("Credential::{credential}"),
         ),
     ],
+    "callers": [offered("look", "read-only"), offered("add"), offered("purge", "destructive")],
     "odd names": [offered('a"b\\c: #{}', "read-only"), offered("ünïcode - x", input_=EVERY), offered("line\nbreak")],
+}
+
+
+# What loaders know, and how: of what is acted on, and of who calls.
+LOADED: Final = {
+    "resources": (frozenset({"Loaded"}), "entity Loaded in [Tool] = { every: Set<Long>, of: Set<Loaded> };"),
+    "callers": (frozenset({"Agent", "User", "Task"}), "entity User = { level: Long }; entity Task = { of: User };"),
 }
 
 
@@ -398,14 +407,11 @@ SERVERS: Final = {
 def test_whatever_a_server_offers_the_folder_fits_it(name: str, here: Path) -> None:
     """Each policy is covered, and each change of one is noticed."""
     methods = [Offered(tool=method_tool(method, "odd")) for method in METHODS]
-    loaders = frozenset(("Loaded",)) if name == "resources" else frozenset[str]()
-    types = (
-        {"types/a.cedarschema": "entity Loaded in [Tool] = { every: Set<Long>, of: Set<Loaded> };"} if loaders else {}
-    )
+    loaders, types = LOADED.get(name, (frozenset[str](), ""))
     written = WrittenSchema(server="odd", offers=(*SERVERS[name], *methods), loaders=loaders)
 
     for observe in (False, True):
-        made = folder_files(written, types, observe=observe).files
+        made = folder_files(written, {"types/a.cedarschema": types} if types else {}, observe=observe).files
         write_new(here / str(observe), made)
 
     for folder in (here / "False", here / "True", here / "True/next"):
@@ -443,6 +449,12 @@ def test_what_cannot_be_called_with_samples_has_no_case(here: Path) -> None:
 
     assert "call: two" in scenarios
     assert "call: one" not in scenarios
+    # A file without a case is a mistake, and no call has one where nobody can say what its task is.
+    none = replace(
+        written, offers=(*tools, Offered(tool=method_tool("resources/read", "odd"))), loaders=frozenset({"Task"})
+    )
+    types = {"types/a.cedarschema": 'entity Thing in [Tool]; entity Task = { "in": String };'}
+    assert "scenarios/first.test.yaml" not in folder_files(none, types, observe=False).files
 
 
 @pytest.mark.parametrize(

@@ -7,23 +7,26 @@ import io
 import os
 import re
 import shlex
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from typer.exceptions import TyperException
-from typer.main import get_command
 
 from agentguard import ConfigurationError, Reason, Refusal
 from agentguard.cli import loading, runs
 from agentguard.cli import main as command_line
+from agentguard.cli.lazy import LazyCommand
 from agentguard.cli.output import result_json, say
 from tests.cli.commands import agentguard
 
-COMMANDS: Final[dict[str, Any]] = get_command(command_line.app).commands  # type: ignore[attr-defined]
+EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "records"
+COMMANDS: Final[dict[str, Any]] = {str(lazy.name): lazy.loaded for lazy in command_line.COMMANDS}
 
 
 def every(group: dict[str, Any], words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -58,6 +61,52 @@ def test_help_lists_the_commands_by_what_they_are_for() -> None:
     where = {name: next(n for n, line in enumerate(lines) if line.startswith(f"│ {name} ")) for name in COMMANDS}
     assert start < where["dev"] < where["run"] < where["token"] < where["wrap"] < live < where["runs"] < where["revoke"]
     assert where["revoke"] < serve < where["issuer"] < evidence < where["evidence"]
+
+
+@pytest.mark.parametrize("lazy", command_line.COMMANDS, ids=lambda lazy: lazy.name)
+def test_list_says_of_a_command_what_it_says_of_itself(lazy: LazyCommand) -> None:
+    """It is written twice, since the list is shown before any command is imported."""
+    said, _, _ = lazy.loaded.help.partition("\n\n")
+
+    assert lazy.help == " ".join(said.split())
+    assert lazy.name == lazy.loaded.name
+
+
+# What takes long to import: what serves, what fetches, and what signs.
+HEAVY: Final = frozenset({"mcp", "mcp_types", "uvicorn", "starlette", "httpx2", "jwt", "opentelemetry"})
+READING: Final = (
+    "check policies",
+    "fmt --check policies",
+    "lock --check policies",
+    "test policies",
+    "access --tool export_records policies",
+    "explain --call read_record --agent billing-agent --with record_id=1 policies",
+    "evidence show policies",
+)
+
+
+def test_commands_that_read_a_folder_import_no_server() -> None:
+    """They run before each commit and in each pipeline; a list of commands imports none of them at all."""
+    script = f"""
+import sys
+from contextlib import suppress
+from agentguard.cli.main import main
+for words in ("--help", *{READING!r}):
+    with suppress(SystemExit):
+        main(words.split())
+    print("loaded:", *sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=EXAMPLE, capture_output=True, text=True, check=True, env={"PATH": "/bin"}
+    )
+
+    listed, *read = (set(line.split()) for line in done.stdout.splitlines() if line.startswith("loaded: "))
+    ours = {name for name in listed if name.startswith("agentguard.cli.")}
+    assert ours == {f"agentguard.cli.{name}" for name in ("dashes", "lazy", "loading", "main", "output")}
+    assert not {"cedarpy", "pydantic"} & listed
+    assert len(read) == len(READING)
+    assert not any(HEAVY & loaded for loaded in read)
+    assert {f"agentguard.cli.{words.partition(' ')[0]}" for words in READING} <= read[-1]
 
 
 @pytest.mark.parametrize("words", sorted(EVERY), ids=" ".join)

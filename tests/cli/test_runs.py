@@ -13,7 +13,8 @@ from rich.console import Console
 
 from agentguard import RunRecord, RunState, SQLiteStore
 from agentguard.cli import runs as command
-from agentguard.cli.runs import duration, repaint, table
+from agentguard.cli.output import duration
+from agentguard.cli.runs import repaint, table
 from agentguard.lifecycle.local import ISSUER
 from tests.cli.commands import Stream, agentguard
 from tests.lifecycle.stores import invocation

@@ -95,9 +95,9 @@ coverage           fired  did not fire
   reads              ✓         ✗        ← never silent
   billing-exports    ✗         ✓        ← never permits
   deletes            ✗         ✗        ← never called
-  rows               ✓         ✓
+  rows               ✗         ✓        ← never forbids
 
-3 cases, 1 failed · 4 policies, 1 covered both ways
+3 cases, 1 failed · 4 policies, none covered both ways
 """,
         "",
     )
@@ -122,9 +122,11 @@ def test_good_folder_is_told_in_two_lines(folder: Path) -> None:
 def test_coverage_can_be_left_out(folder: Path) -> None:
     """Then only cases that fail count."""
     ran = agentguard("test", str(mended(folder)), "--no-coverage")
+    asked = agentguard("test", str(folder))
 
     assert (ran.status, ran.stdout.splitlines()[-1]) == (0, "3 cases")
     assert "coverage" not in ran.stdout
+    assert "  rows               ✓         ✓\n" in asked.stdout
 
 
 def test_many_policies_are_shown_where_something_lacks(folder: Path) -> None:
@@ -133,7 +135,7 @@ def test_many_policies_are_shown_where_something_lacks(folder: Path) -> None:
         f'@id("more{n}") forbid (principal, action == Action::"read_record", resource) when {{ 1 > 2 }};\n'
         for n in range(40)
     )
-    (folder / "permits.cedar").write_text(PERMITS + more)
+    (mended(folder) / "permits.cedar").write_text(PERMITS + more)
     ran = agentguard("test", str(folder))
 
     assert "← never forbids" in ran.stdout
@@ -231,11 +233,9 @@ def test_program_gets_every_case_and_every_policy(folder: Path) -> None:
         "policies": [],
         "nearest": ['billing-exports   principal.purpose == "monthly close"   purpose is "month close"'],
     }
-    assert ran.json["coverage"][3] == {"policy": "rows", "fired": True, "did_not_fire": True}
+    assert ran.json["coverage"][3] == {"policy": "rows", "fired": False, "did_not_fire": True}
     assert [(one["name"], one["severity"]) for one in ran.json["findings"]] == [
-        ("uncovered-policy", "warning"),
-        ("uncovered-policy", "warning"),
-        ("uncovered-policy", "warning"),
+        *[("uncovered-policy", "warning")] * 4,
         ("failed-scenario", "error"),
     ]
     assert "mutants" not in ran.json
@@ -296,14 +296,14 @@ def test_cases_are_written_for_cedar(folder: Path, tmp_path: Path) -> None:
         + "  - { name: n, as: { agent: x, delegated_by: billing }, call: read_record, with: { record_id: r1 },"
         " expect: deny }\n"
     )
-    out = tmp_path / "out" / "cedar"
+    out = tmp_path / "an out" / "cedar"
     ran = agentguard("test", "--export", "cedar", str(out), "--no-coverage")
 
     assert ran.status == 0
     assert ran.stderr == (
         "1 left out of a delegated run\n"
-        f"3 written: cedar run-tests --policies {out}/policies.cedar --schema {out}/schema.cedarschema "
-        f"--tests {out}/tests.json\n"
+        f"3 written: cedar run-tests --policies '{out}/policies.cedar' --schema '{out}/schema.cedarschema' "
+        f"--tests '{out}/tests.json'\n"
     )
     assert sorted(path.name for path in out.iterdir()) == ["policies.cedar", "schema.cedarschema", "tests.json"]
     assert len(json.loads((out / "tests.json").read_text())) == 3
@@ -391,6 +391,9 @@ def test_each_server_has_its_own_scenarios(several: Path) -> None:
     ran = agentguard("test", str(own), "--format", "json")
     (own / "scenarios" / "a.test.yaml").write_text("scenarios: [")
     broken = agentguard("test", str(own))
+    shutil.rmtree(own / "scenarios")
+    (several / "common" / "c.test.yaml").unlink()
+    without = agentguard("test", str(own))
     (own / "agentguard.cedarschema").write_text('entity "')
     unread, unchecked = agentguard("test", str(own)), agentguard("check", str(own))
 
@@ -398,6 +401,7 @@ def test_each_server_has_its_own_scenarios(several: Path) -> None:
         "common/c.test.yaml",
         "servers/records/scenarios/a.test.yaml",
     }
+    assert f"policy folder `{own}` has no scenario" in without.stderr
     assert broken.stdout.startswith("all/servers/records/scenarios/a.test.yaml:1:13 error[invalid-scenario]: ")
     for told in (unread, unchecked):
         assert "all/servers/records/agentguard.cedarschema:1:8 error[" in told.stdout

@@ -471,7 +471,7 @@ def test_file_that_could_not_be_written_whole_is_not_there(place: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     assert ran.status == 2
-    assert "cannot be written, File too large" in ran.stderr
+    assert "cannot be written, File too large: make room, or write elsewhere" in ran.stderr
     assert sorted(path.name for path in (place / "policies").iterdir()) == [FILE, "policies.cedar", "types"]
     assert (place / "policies" / FILE).read_text() == "// before\n"
 

@@ -54,6 +54,10 @@ def test_what_is_unused_and_too_wide_is_told(in_use: Path, monkeypatch: pytest.M
         "idle  never  0  UNUSED → delete it, or write a scenario that says",
         "  why",
         "",
+        "agent  may do, and its own runs never did",
+        "shipper  amend, export, prompts/get, resources/read",
+        "nobody  amend, export, prompts/get, read and 2 more",
+        "",
         "grants are not on record; 3 runs used 2.0 tools on average, 3 at most",
         "",
         PROPOSED,
@@ -79,8 +83,18 @@ def test_tighter_folder_is_whole_and_changes_nothing(in_use: Path, tmp_path: Pat
     assert (impact.status, impact.stdout.splitlines()[-1]) == (0, "nothing would change")
     again = unused(in_use, folder=new)
     assert again.status == 0
-    assert "by another version of the policies than this one" in again.stdout
+    assert "12 of them by another version of the policies than this one, which decided none\n" in again.stdout
     assert "a tighter folder" not in again.stdout
+
+
+def test_evidence_of_less_time_than_was_asked_about_is_told(in_use: Path) -> None:
+    """What happens once a month need not be in a day's evidence; a time that it covers is not spoken of."""
+    begins = unused(in_use, "--json").json["evidence_begins"]
+    short = f"the evidence begins on {begins[:10]} {begins[11:16]}, (29|30) d after --since: what happens less often "
+
+    assert re.search(f"^{short}need not be in it$", unused(in_use, "--since", "30d").stdout, re.MULTILINE)
+    assert "--since:" not in unused(in_use, "--since", begins).stdout
+    assert "--since:" not in unused(in_use).stdout
 
 
 def test_json_stays(in_use: Path) -> None:
@@ -89,8 +103,8 @@ def test_json_stays(in_use: Path) -> None:
     reads, ships, idle = found["permits"]
 
     assert set(found) == {
-        "agents", "allowed", "by_other_versions", "decisions", "first", "folder", "in_force_since", "last", "permits",
-        "policy_version", "runs", "tighter", "untold",
+        "agents", "allowed", "by_other_versions", "decisions", "evidence_begins", "first", "folder", "in_force_since",
+        "last", "not_done", "permits", "policy_version", "runs", "tighter", "untold",
     }  # fmt: skip
     assert (reads["verdict"], ships["verdict"], idle["verdict"]) == ("in_use", "too_wide", "unused")
     assert (reads["file"], reads["line"], reads["owner"]) == ("policies.cedar", 1, "clinic@example.com")
@@ -98,6 +112,7 @@ def test_json_stays(in_use: Path) -> None:
     assert (reads["purposes"], idle["last_allowed"], reads["delegated"]) == ({"care": 4}, None, 0)
     assert ships["never"] == ["amend", "export", "prompts/get", "resources/read"]
     assert found["agents"] == {"reader": {"amend": 1, "export": 1, "read": 2}, "shipper": {"read": 1, "ship": 2}}
+    assert found["not_done"]["shipper"] == ["amend", "export", "prompts/get", "resources/read"]
     assert found["runs"] == {"runs": 3, "most_tools": 3, "tools_on_average": 2.0}
     assert found["tighter"] == {"removed": ["idle"], "narrowed": ["ships"], "kinds_tried": 7, "kinds_untold": 0}
     assert found["in_force_since"] == found["first"]
@@ -111,6 +126,7 @@ def test_folder_that_permits_what_is_used_is_good(in_use: Path, tmp_path: Path) 
 
     assert ran.status == 0
     assert "a tighter folder" not in ran.stdout
+    assert "a tighter folder, without 1 permit, permits" in unused(in_use, folder=beside(other, "idle", TIGHT)).stdout
 
 
 def test_what_another_version_allowed_may_have_been_permitted_here(in_use: Path, tmp_path: Path) -> None:
@@ -155,9 +171,12 @@ def test_folder_for_several_servers_is_written_as_one(in_use: Path, tmp_path: Pa
     }  # fmt: skip
 
 
-def test_many_tools_are_not_all_listed() -> None:
+def test_many_tools_and_agents_are_not_all_listed() -> None:
     """The first few, and how many more."""
     assert module._some(("a", "b", "c", "d", "e", "f")) == "a, b, c, d and 2 more"
+    table = module._idle({f"a{number}": ("t",) for number in range(18)} | {"none": ()})
+    assert table is not None
+    assert [str(cell) for cell in table.columns[0].cells][-2:] == ["a15", "and others"]
 
 
 @pytest.mark.parametrize("taken", ["file", "folder", "link"])

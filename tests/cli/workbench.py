@@ -121,7 +121,7 @@ def with_next(folder: Path) -> None:
     _replace(
         folder / "next" / "20-guardrails.cedar",
         ("context.input.max_rows > 500", "context.input.max_rows > 100"),
-        ('forbid (principal, action in Action::"destructive", resource)', "forbid (principal, action, resource)"),
+        ('action in Action::"destructive"', "action"),
     )
     _replace(folder / "next" / "10-permits.cedar", ("when { principal.delegation_depth > 0 }", ""))
 

@@ -44,7 +44,7 @@ def change(folder: Path) -> None:
     limits, permits = folder / "20-guardrails.cedar", folder / "10-permits.cedar"
     limits.write_text(limits.read_text().replace("max_rows > 500", "max_rows > 300"))
     head, settles, rest = permits.read_text().partition(
-        'Action::"update_record",\n  resource\n) when { principal has task'
+        'Action::"update_record",\n  resource\n)\nwhen { principal has task'
     )
     permits.write_text(f"{head}{settles} && principal has purpose{rest}")
 
@@ -63,7 +63,8 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain(text: str) -> list[str]:
     """Return what is printed without what is another each time."""
     text = re.sub(r"[0-9]+ (s|min) ago {1,2}", "ago  ", without_ids(text))
-    text = re.sub(r"(of|from) [0-9-]{10}( to [0-9-]{10})?", "…", text)
+    text = re.sub(r"(29|30) d after", "… after", text)
+    text = re.sub(r"(of|from|on) [0-9-]{10}( to [0-9-]{10}| [0-9]{2}:[0-9]{2}\b)?", "…", text)
     return [re.sub(" {2,}", "  ", line).rstrip() for line in text.splitlines() if line.strip()]
 
 

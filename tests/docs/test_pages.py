@@ -20,7 +20,7 @@ from mcp import Client
 from typer.main import get_command
 
 from agentguard import Issuer, PolicyError, Reason, RunState, SQLiteStore
-from agentguard.cli.main import app
+from agentguard.cli.main import COMMANDS, app
 from agentguard.denial import told
 from agentguard.evidence.ledger import verify_chain
 from agentguard.limits import Limits
@@ -128,10 +128,12 @@ def test_console_blocks_of_a_page_name_targets_of_make_and_commands_alone(page: 
 def command_of(words: Sequence[str]) -> Any:
     """Return the command that these words begin with."""
     found: Any = get_command(app)
+    known: Any = {lazy.name: lazy.loaded for lazy in COMMANDS}
     for word in words:
-        if word not in getattr(found, "commands", {}):
+        if word not in known:
             break
-        found = found.commands[word]
+        found = known[word]
+        known = getattr(found, "commands", {})
     return found
 
 
@@ -150,6 +152,13 @@ def test_links_of_the_readme_lead_to_files() -> None:
 
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_first_page_leads_to_every_how_to() -> None:
+    """Whoever reads the pages as files has no other list of them."""
+    links = set(re.findall(r"\]\((how-to/[^)#]+)", (ROOT / "docs/pages/index.md").read_text("utf-8")))
+
+    assert links == {f"how-to/{page.name}" for page in (ROOT / "docs/pages/how-to").glob("*.md")}
 
 
 def test_tests_that_the_page_on_testing_shows_pass(tmp_path: Path) -> None:

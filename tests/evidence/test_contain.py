@@ -151,6 +151,39 @@ def test_secret_that_is_put_on_the_guards_own_span_is_replaced(world: World, way
     assert (span.attributes or {})["agentguard.decision.id"] == "d1"
 
 
+def test_what_was_looked_through_for_a_record_is_not_looked_through_again() -> None:
+    """Of the guard's own span, the name is; what a tool puts on it meanwhile is."""
+    looked: list[object] = []
+
+    def looks(value: object) -> bool:
+        looked.append(value)
+        return False
+
+    provider = TracerProvider()
+    contain_spans(provider, looks)
+
+    with Spans(provider).execute("read") as execution:
+        trace.get_current_span().set_attribute("rows", 3)
+    execution.end({"agentguard.decision.id": "d1"})
+
+    assert looked == ["agentguard.execute read", "rows", 3]
+    provider.shutdown()
+
+
+def test_process_own_provider_is_looked_through_whenever_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool's own spans go there, and each call asks anew."""
+    own, first, second = TracerProvider(), TracerProvider(), TracerProvider()
+    spans = Spans(own)
+    for current in (first, first, second):
+        monkeypatch.setattr("agentguard.evidence.spans.get_tracer_provider", lambda current=current: current)
+        spans.look_through(lambda _: False)
+
+    for provider in (own, first, second):
+        processors = provider._active_span_processor._span_processors
+        assert [type(one) for one in processors] == [SpanContainment]
+        provider.shutdown()
+
+
 def test_secret_that_passes_through_a_span_as_an_exception_is_replaced(world: World) -> None:
     """In the event and in the status."""
     with pytest.raises(ValueError, match=SECRET), world.tracer.start_as_current_span("work"):

@@ -148,7 +148,7 @@ def test_what_must_not_be_kept_is_not_kept() -> None:
 
 
 def test_what_did_not_fit_is_kept_of_no_other_reason() -> None:
-    """Our own words for arguments, and for why nobody said yes, name no value; an evaluation error may."""
+    """Our own words for arguments, for loaders, and for why nobody said yes, name no value; an evaluation error may."""
     misfit = replace(DENIED, reason=Reason.INVALID_ARGUMENT, errors=("`n` is missing", "x" * 300))
     bare_one = replace(DENIED, reason=Reason.INVALID_ARGUMENT, errors=())
 
@@ -158,6 +158,8 @@ def test_what_did_not_fit_is_kept_of_no_other_reason() -> None:
     assert len(detail) == 256
     nobody = replace(DENIED, reason=Reason.APPROVAL_UNAVAILABLE, errors=("nobody was asked",))
     assert decided(complete(), decision=nobody)["agentguard.decision.detail"] == "nobody was asked"
+    unknown = replace(DENIED, reason=Reason.MISSING_ENTITY, errors=("the loader of `Record` knows no such entity",))
+    assert decided(complete(), decision=unknown)["agentguard.decision.detail"] == unknown.errors[0]
     for one in (bare_one, DENIED):
         assert "agentguard.decision.detail" not in decided(complete(), decision=one)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -18,6 +19,7 @@ from agentguard.evidence.metrics import Metrics
 from agentguard.evidence.spans import Spans
 from agentguard.evidence.trail import Trail, decision_id
 from agentguard.evidence.vocabulary import Outcome
+from agentguard.evidence.withheld import WITHHELD
 from agentguard.model import not_there
 from agentguard.testing import unsafe_invocation
 
@@ -138,6 +140,24 @@ def test_outcome_is_recorded_under_its_decision() -> None:
     assert execute.name == "agentguard.execute read"
     assert not execute.status.is_ok
     assert "secret" not in execute.to_json() + str(world.kept())
+
+
+def test_outcome_keeps_no_secret_that_the_caller_put_into_its_request() -> None:
+    """A request's id is the caller's own text: neither record shows it, nor either span."""
+    world = World()
+    trail = replace(world.trail, stops=lambda value: "secret" in str(value))
+    trace = trail.begin("read", {"jsonrpc.request.id": "secret"})
+    trace.invocation = unsafe_invocation("reader")
+    trace.decided(ALLOW)
+    trace.close()
+
+    with trace.execution():
+        pass
+    trace.ended(Outcome.COMPLETED)
+
+    assert [kept["jsonrpc.request.id"] for kept in world.kept()] == [WITHHELD] * 2
+    shown = [(span.attributes or {})["jsonrpc.request.id"] for span in world.exporter.get_finished_spans()]
+    assert shown == [WITHHELD] * 2
 
 
 def test_execution_that_is_withheld_says_so_in_both_places() -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from tests.heeding import heeding
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__, "tests.lifecycle.writers", "tests.cli.supervised"])
 
@@ -19,7 +21,7 @@ class Other:
 
     def __init__(self, run: Callable[..., None], *arguments: Any) -> None:
         self._says, says = _CONTEXT.Pipe(duplex=False)
-        self._process = _CONTEXT.Process(target=run, args=(says, *arguments))
+        self._process = _CONTEXT.Process(target=_heeding, args=(run, says, *arguments))
         self._process.start()
         # Ours would keep the pipe open after the process is dead.
         says.close()
@@ -42,6 +44,11 @@ class Other:
                 heard.append(self._says.recv())
         self._says.close()
         return heard
+
+
+def _heeding(run: Callable[..., None], *arguments: Any) -> None:
+    with heeding():
+        run(*arguments)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from agentguard.lifecycle.child import (
     unstartable,
     waiting_to_end,
 )
+from tests.heeding import heeding
 
 SHELL = "/bin/sh"
 
@@ -35,9 +36,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarn
 def held() -> Iterator[set[int]]:
     """Hold the signals as a supervisor does, and give the mask of before."""
     before = hold_signals()
-    yield before
-    while signal.sigpending() & child._HELD:
-        signal.sigwait(child._HELD)
+    with heeding():
+        yield before
+        while signal.sigpending() & child._HELD:
+            signal.sigwait(child._HELD)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

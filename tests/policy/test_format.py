@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import cedarpy
 import pytest
@@ -10,6 +11,7 @@ from agentguard.policy.format import formatted
 from agentguard.policy.lexer import tokens
 from tests.policy.records import LIMITS
 
+ROOT = Path(__file__).parent.parent.parent
 POLICY = (
     '@id("a")@advice("see // there")permit(principal in Agent::"b",action in [Action::"x",Action::"y"],resource is '
     'Record)when{context.input has a.b&&context.input.a["b c"]like"*x\\*"||!(if true then [1,2].contains(-1) else '
@@ -33,6 +35,16 @@ def test_layout_is_cedar_s_own() -> None:
     assert formatted("a.cedar", formatted("a.cedar", text, LIMITS), LIMITS) == formatted("a.cedar", text, LIMITS)
 
 
+@pytest.mark.parametrize("folder", ["examples", "agentguard/policy/baseline"])
+def test_policies_that_others_copy_are_laid_out(folder: str) -> None:
+    """Whoever begins with them, and formats, changes nothing."""
+    files = sorted((ROOT / folder).rglob("*.cedar"))
+
+    assert files
+    for file in files:
+        assert formatted(file.name, file.read_text("utf-8"), LIMITS) == file.read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
@@ -50,7 +62,7 @@ def test_file_ends_with_one_line_end(text: str, wanted: str) -> None:
     assert formatted("a.cedar", text, LIMITS) == wanted
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(
     gaps=st.lists(
         st.sampled_from([" ", "\n", "\t", "\n\n", " // why\n", "\n//\n", '\n\n// "half\n', " //// é漢\r\n"]),

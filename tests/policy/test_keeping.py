@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.publishing import EVERYBODY, config_map, lock, move, put, swap
 ONE = {"a.cedar": EVERYBODY}
 TWO = {"a.cedar": EVERYBODY, "b.cedar": '@id("b") forbid (principal, action, resource);'}
 SEVERAL = {f"servers/records/{name}": text for name, text in ONE.items()}
+COMMON = {**SEVERAL, "common/b.cedar": '@id("b") forbid (principal, action, resource);'}
 
 
 def began(folder: Path, server: str | None = None) -> PolicyFolder:
@@ -128,6 +130,44 @@ def test_folder_that_is_written_anew_where_the_old_one_was_is_not_taken(tmp_path
     assert "was written where it stands" in look.problems[0]
 
 
+@pytest.mark.parametrize("first", [{}, ONE, TWO], ids=["nothing", "a part", "all"])
+def test_folder_that_is_written_anew_does_not_look_moved_by_other_times(first: dict[str, str], tmp_path: Path) -> None:
+    """It was seen before that, and something is still to come."""
+    folder = put(tmp_path / "policies", {"a.cedar": f"// old\n{EVERYBODY}"})
+    there = began(folder)
+    folder.rename(tmp_path / "away")
+    folder.mkdir()
+    put(folder, first)
+    assert there.look().refused is not None
+
+    put(folder, TWO if first == TWO else ONE)
+    os.utime(folder, (1, 1))
+    (tmp_path / "log").touch()
+
+    assert there.look().refused is Refused.INCOMPLETE
+
+
+def test_replaced_folder_that_could_not_be_read_at_first_is_taken_as_soon_as_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes gives the files away when they are in their place."""
+    config_map(tmp_path / "policies", ONE, name="1")
+    there = began(tmp_path / "policies")
+    config_map(tmp_path / "policies", TWO, name="2")
+    content = reading._content
+
+    def closed(root: Path, name: str) -> tuple[str, os.stat_result]:
+        if name == "b.cedar":
+            raise PermissionError
+        return content(root, name)
+
+    monkeypatch.setattr(reading, "_content", closed)
+    assert there.look().refused is Refused.UNREADABLE
+    monkeypatch.undo()
+
+    assert ids(there.look()) == ["all", "b"]
+
+
 def test_replaced_folder_that_is_changed_afterwards_is_not_taken(tmp_path: Path) -> None:
     """What was seen there first is what arrived, whatever the times say."""
     swap(tmp_path / "current", ONE, name="1")
@@ -223,8 +263,7 @@ def test_folder_for_several_servers_is_kept_for_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("locked", [True, False])
 def test_part_whose_common_policies_are_taken_away_is_not_taken_alone(tmp_path: Path, *, locked: bool) -> None:
     """Alone it would look like a folder for one server that came whole, and lack every common forbid."""
-    files = {**SEVERAL, "common/b.cedar": '@id("b") forbid (principal, action, resource);'}
-    swap(tmp_path / "current", files, name="1")
+    swap(tmp_path / "current", COMMON, name="1")
     if locked:
         lock(tmp_path / "current")
     there = began(tmp_path / "current" / "servers" / "records", "records")
@@ -235,6 +274,37 @@ def test_part_whose_common_policies_are_taken_away_is_not_taken_alone(tmp_path: 
     if locked:
         with pytest.raises(PolicyError, match=r"`common/b\.cedar` is not there"):
             began(tmp_path / "current" / "servers" / "records", "records")
+
+
+@pytest.mark.parametrize("part", ["", "servers/records"])
+@pytest.mark.parametrize("files", [SEVERAL, ONE], ids=["servers", "one server"])
+def test_folder_that_comes_whole_without_what_was_common_is_not_taken(
+    files: dict[str, str], part: str, tmp_path: Path
+) -> None:
+    """Whoever copied the one half of it swaps that in too; who means it starts the server again."""
+    swap(tmp_path / "current", COMMON, name="1")
+    there = began(tmp_path / "current" / part, "records")
+
+    swap(tmp_path / "current", files, name="2")
+    swapped = there.look()
+    lock(tmp_path / "current")
+    locked = there.look()
+
+    assert {swapped.refused, locked.refused} <= {Refused.INCOMPLETE, Refused.UNREADABLE}
+    swap(tmp_path / "current", {**COMMON, "common/b.cedar": "// none"}, name="3")
+    assert ids(there.look()) == ["all"]
+
+
+def test_policies_at_the_top_are_not_those_of_a_part(tmp_path: Path) -> None:
+    """Whoever was given a part is not judged by what nobody gave it."""
+    swap(tmp_path / "current", SEVERAL, name="1")
+    lock(tmp_path / "current")
+    there = began(tmp_path / "current" / "servers" / "records", "records")
+
+    swap(tmp_path / "current", TWO, name="2")
+
+    assert there.look().refused is Refused.UNREADABLE
+    assert "has no servers/records for server `records`" in there.look().problems[0]
 
 
 def test_what_is_common_is_checked_before_the_server_is_known(tmp_path: Path) -> None:

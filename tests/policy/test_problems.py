@@ -161,6 +161,11 @@ POLICIES: dict[str, tuple[str, str, str]] = {
         "unseen-argument",
         "blob",
     ),
+    "an argument that is there, and not seen": (
+        '@id("a") permit (principal, action == Action::"write", resource) when { context.input.blob == "x" };',
+        "unseen-argument",
+        "blob",
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from agentguard.policy.folder import read_files
 from agentguard.policy.several import part_for
 from agentguard.policy.source import read_folder
 from tests.policy.records import LIMITS
-from tests.publishing import put
+from tests.publishing import put, unlisted
 
 GROUPS = '@id("no-guests") forbid (principal in Agent::"guest", action in Action::"destructive", resource);'
 READS = '@id("reads") permit (principal, action == Action::"read", resource);'
@@ -143,6 +143,20 @@ def test_what_is_wrong_with_another_server_is_that_servers_affair(folder: Path) 
 
     assert [policy.id for policy in read_folder(folder, LIMITS, "records").policies] == ["no-guests", "reads"]
     assert len(problems(folder, "files")) == 2
+
+
+@pytest.mark.parametrize("name", ["common", "common/types", "servers", "servers/records"])
+def test_part_that_cannot_be_looked_into_is_not_taken_for_an_empty_one(name: str) -> None:
+    """What is forbidden to everybody may be in there."""
+    with unlisted(FILES, name) as folder:
+        assert f"{name}/: cannot be listed: let whoever runs the server read this folder" in problems(folder)
+
+
+@pytest.mark.parametrize("name", ["servers/files", "servers/records/next", "next"])
+def test_what_is_not_read_for_a_server_may_be_closed_to_it(name: str) -> None:
+    """Each may run as a user who sees its own part alone."""
+    with unlisted(FILES, name) as folder:
+        assert [policy.id for policy in read_folder(folder, LIMITS, "records").policies] == ["no-guests", "reads"]
 
 
 def test_server_that_has_types_alone_has_no_policies(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_a_head_is_three_expressions() -> None:
 
 def test_a_node_knows_where_it_stands() -> None:
     """A caret, and a change to the text, need the place."""
-    syntax = syntax_of_text("permit (principal, action, resource) when { (context.input.n + 1) * 2 >\n   (3) };")
+    syntax = syntax_of_text("permit (principal, action, resource) when { (context.input.n\t+ 1) * 2 >\r\n   (3) };")
     (body,) = [clause.body for clause in syntax.clauses]
     written = [syntax.written(node) for node in walk(body)]
 

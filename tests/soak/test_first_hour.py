@@ -36,6 +36,7 @@ def plain(text: str) -> list[str]:
     text = re.sub(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b|\b\d\d:\d\d:\d\d\b", "TIME", text)
     text = re.sub(r"\bUTC, [A-Z][a-z]+day\b", "UTC, DAY", text)
     text = re.sub(r"\b\d{8}T\d{6}-[0-9a-f]{16}\.db:\d+", "EVIDENCE", text)
+    text = re.sub(r"\bup to seq \d+", "up to seq SEQ", text)
     text = re.sub(r"\b\d+d \d+h left", "SOME left", text)
     text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", text)
     text = re.sub(r"(?:/[\w./-]+|~)/(?=first-hour|\.local)", "…/", text)

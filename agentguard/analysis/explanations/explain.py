@@ -138,10 +138,7 @@ def explain(verdict: Verdict, policies: PolicySet, *, workspace: Workspace | Non
     return Explanation(
         verdict=verdict,
         meaning=meaning_of(verdict.reason, verdict.errors),
-        # Where no argument was looked at, what was decided is about none of the requests in particular.
-        answers=tuple(
-            answered(request, policies, verdict.decisions[0] if verdict.early else None) for request in requests
-        ),
+        answers=tuple(answered(request, policies, _decision(verdict, request, policies)) for request in requests),
         suggestions=open_,
         mended=() if verdict.allowed or workspace is None else mended(verdict, workspace),
         loose=any("facts" in request.context for request in requests),
@@ -161,18 +158,20 @@ def meaning_of(reason: Reason, errors: Sequence[str] = ()) -> str:
     return f"{meaning}: {'; '.join(errors)}" if meaning and errors else meaning
 
 
-def answered(request: AccessRequest, policies: PolicySet, decision: Decision | None = None) -> Answered:
+def answered(request: AccessRequest, policies: PolicySet, decision: Decision) -> Answered:
     """Return one request with its decision and all that bore on it.
 
     Args:
         request: The request.
         policies: The policies.
-        decision: What was decided; what the engine decides, if left out.
+        decision: What was decided.
     """
-    decision = decision or decide(request, policies)
 
     def decided(trial: Trial, depth: int) -> bool:
         named = trial.id in decision.policy_ids and trial.permit is decision.allowed
+        if trial.matched is None:
+            # One that failed has a say only where no forbid matched, and where arguments were looked at.
+            named = decision.reason is Reason.POLICY_ERROR
         # A denial is by one link, but for what a person could lift: there all links are named.
         return named and (decision.allowed or is_liftable(decision) or depth == decision.link)
 
@@ -189,7 +188,7 @@ def links_of(
     Args:
         request: The request.
         policies: The policies.
-        decided: Tells whether a policy that matched at a link determined the decision.
+        decided: Tells whether a policy that matched, or failed, at a link determined the decision.
     """
     tried = trials(request, policies)
     chain = request.invocation.chain
@@ -218,7 +217,7 @@ def _link(
             permit=trial.permit,
             matched=trial.matched,
             error=trial.error,
-            decided=bool(trial.matched) and decided(trial, known.depth),
+            decided=trial.matched is not False and decided(trial, known.depth),
             conditions=some,
             policy=trial.policy,
         )
@@ -243,6 +242,15 @@ def _judged(verdict: Verdict, policies: PolicySet) -> tuple[AccessRequest, ...]:
     decisions = [decide(request, policies) for request in unapproved]
     counts = all(decision.allowed or is_liftable(decision) for decision in decisions)
     return verdict.requests if counts else unapproved
+
+
+def _decision(verdict: Verdict, request: AccessRequest, policies: PolicySet) -> Decision:
+    """Return what was decided on one request: not what only a person could lift, where that would help nobody."""
+    # Where no argument was looked at, what was decided is about none of the requests in particular.
+    if verdict.early:
+        return verdict.decisions[0]
+    decision = decide(request, policies)
+    return decision if verdict.reason is Reason.APPROVAL_REQUIRED or not is_liftable(decision) else verdict.decisions[0]
 
 
 def _fixed(requests: Sequence[AccessRequest], workspace: Workspace | None) -> frozenset[str]:

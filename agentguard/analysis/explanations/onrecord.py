@@ -17,7 +17,7 @@ from agentguard.analysis.explanations.mended import Mended
 from agentguard.analysis.explanations.suggestions import suggestions
 from agentguard.analysis.history.donebefore import RUN
 from agentguard.analysis.history.filled import filled
-from agentguard.analysis.history.recorded import as_judged, facts_of, is_liftable
+from agentguard.analysis.history.recorded import as_judged, facts_of, is_liftable, may_act_on_others
 from agentguard.analysis.history.replay import ANCESTORS, PRINCIPAL, RESOURCE, NoRequestError, Setting, replay, worded
 from agentguard.analysis.known import Known
 from agentguard.model import Effect, Reason
@@ -122,10 +122,13 @@ def _explained(replayed: Replayed, workspace: Workspace, *, same: bool, meaning:
     come = [_come(judged, possible, asked, facts, place) for place in sorted({depth if at is None else at, depth})]
     own = come[-1]
     fits = all(one.fits for one in come)
-    found = [one.link(decided=at is None or at == one.place or is_liftable(reason)) for one in come]
+    # By other policies nothing was decided, whatever they are called.
+    found = [one.link(decided=same and (at in {None, one.place} or is_liftable(reason))) for one in come]
     touched = frozenset[tuple[str, ...]]().union(*(one.open() for one in come))
-    # What is missing is missing whatever else is changed, and a grant that permits no such call permits no other one.
+    # What is missing is missing whatever else is changed, a grant that permits no such call permits no other one,
+    # and what else a call acts on may be denied too.
     vain = reason == Reason.MISSING_ENTITY or (reason == Reason.GRANT and replayed.early)
+    vain = vain or may_act_on_others(replayed, workspace)
     denied = record.text("agentguard.decision.effect") != Effect.ALLOW and not (depth or vain) and fits
     supposed = judged.paths - replayed.paths
     call = _Call(replayed, possible, asked, own.learnt, own.came_to, supposed, workspace.written.loaders)
@@ -190,7 +193,7 @@ class _Come:
     fits: bool
 
     def link(self, *, decided: bool) -> LinkFound:
-        """Return it as it is shown; *decided* says whether a policy that is named can have been named for this link."""
+        """Return it as it is shown; *decided* says whether a policy of it can have determined the decision."""
         request, record = self.judged.request, self.judged.record
         words = frozenset(map(worded, self.unknown))
         known = Known(request, self.policies, self.place, words)
@@ -215,12 +218,14 @@ def _found(part: Parted, came_to: int, values: Values, known: Known, record: Kep
     unknown = {piece for piece, mask in outcomes.items() if mask not in _SETTLED}
     matched = _TOLD.get(came_to)
     allowed = record.text("agentguard.decision.effect") == Effect.ALLOW
+    named = part.policy.id in record.policy_ids and part.permit is allowed and matched is True
+    failed = came_to == ERRS and record.text("agentguard.decision.reason") == Reason.POLICY_ERROR
     return Found(
         id=part.policy.id,
         permit=part.permit,
         matched=matched,
         error="it cannot be evaluated" if came_to == ERRS else "",
-        decided=part.policy.id in record.policy_ids and part.permit is allowed and matched is True,
+        decided=named or failed,
         conditions=conditions_by(part.policy.text, known, lambda piece: _TOLD.get(outcomes[piece]), unknown=unknown),
         policy=part.policy,
     )

@@ -12,10 +12,9 @@ from agentguard.analysis.finding import Severity
 from agentguard.analysis.health.diagnosis import Area, bad, doubtful, good
 from agentguard.analysis.health.habits import Day
 from agentguard.analysis.health.surroundings import mount_of, writable
-from agentguard.evidence.cursor import PATTERN
+from agentguard.evidence.cursor import PATTERN, backlog
 from agentguard.evidence.notable import LONG_SECONDS
 from agentguard.evidence.reading import evidence_folder
-from agentguard.evidence.vocabulary import RunEnd
 from agentguard.evidence.words import count, span
 from agentguard.model import Grade, printable
 
@@ -38,6 +37,9 @@ _RISE: Final = 2
 # A share of denials that nobody would look at.
 _USUAL_SHARE: Final = 0.01
 _MOST_NAMES: Final = 3
+_MOST_AGENTS: Final = 8
+# A forwarder delivers within seconds, or at the next start of a job.
+_ON_ITS_WAY_SECONDS: Final = 3_600
 _AHEAD_SECONDS: Final = 5
 _EXPORTERS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
 
@@ -62,12 +64,12 @@ def of_habits(habits: Habits, *, now: float) -> Iterator[Diagnosis]:
 def _identities(habits: Habits) -> Iterator[Diagnosis]:
     yield from _by_agent(
         habits,
-        concerns=lambda run: run.at_once,
+        concerns=lambda run: run.by_two,
         tell=bad,
         area=Area.IDENTITY,
         name="shared-principal",
-        what="{runs} of {agent} came from two clients at once: give each flow a run of its own, `agentguard run`",
-        otherwise="no run was used by two clients at once",
+        what="{runs} of {agent} came from two clients: give each flow a run of its own, `agentguard run`",
+        otherwise="no run came from two clients",
     )
     grades = Counter[str]()
     for by_grade in habits.issuers.values():
@@ -89,11 +91,11 @@ def _identities(habits: Habits) -> Iterator[Diagnosis]:
 def _ends(habits: Habits, now: float) -> Iterator[Diagnosis]:
     yield from _by_agent(
         habits,
-        concerns=lambda run: run.end == RunEnd.EXPIRED,
+        concerns=lambda run: run.abandoned(now),
         tell=doubtful,
         area=Area.LIFECYCLE,
         name="abandoned-run",
-        what="{runs} of {agent} never completed, and ended by expiry: let it complete its run when the task is done",
+        what="{runs} of {agent} never completed, as far as is on record: let it complete its run when the task is done",
         otherwise="every run that is over was ended by somebody",
     )
     yield from _by_agent(
@@ -142,10 +144,13 @@ def _by_agent(
     what: str,
     otherwise: str,
 ) -> Iterator[Diagnosis]:
-    """Yield one line an agent, or that there is none."""
+    """Yield one line an agent, of the first few, and one of all others; or that there is none."""
     found = Counter(run.agent for run in habits.runs.values() if concerns(run))
-    for agent, number in found.most_common():
-        yield tell(area, name, what.format(runs=count(number, "run"), agent=_named(agent)))
+    shown = [(_named(agent), number) for agent, number in found.most_common(_MOST_AGENTS)]
+    if others := len(found) - len(shown):
+        shown.append((count(others, "other agent"), found.total() - sum(number for _, number in shown)))
+    for agent, number in shown:
+        yield tell(area, name, what.format(runs=count(number, "run"), agent=agent))
     if not found:
         yield good(area, name, otherwise)
 
@@ -160,8 +165,8 @@ def _denials(habits: Habits) -> Iterator[Diagnosis]:
         else:
             before[agent].calls += day.calls
             before[agent].denied.update(day.denied)
-    if not before:
-        # Nothing to compare with is nothing to say.
+    if not before or not today:
+        # Nothing to compare is nothing to say.
         return
     risen = False
     for agent, day in sorted(today.items()):
@@ -282,20 +287,20 @@ def of_proof(proof: Proof | None) -> Iterator[Diagnosis]:
         yield bad(Area.EVIDENCE, "broken-evidence", f"{printable(what)}: see `agentguard evidence verify`")
 
 
-def of_volume(folder: Path, mounts: str) -> Iterator[Diagnosis]:
+def of_volume(folder: Path, mounts: str, *, now: float) -> Iterator[Diagnosis]:
     """Yield whether the evidence outlives the process, its pod and its host.
 
     Args:
         folder: A state folder, or the evidence in it.
         mounts: The table of what is mounted; empty where there is none.
+        now: Unix seconds.
     """
     mount = mount_of(folder.resolve(), mounts)
     if mount is None:
         return
-    delivered = any(evidence_folder(folder).glob(PATTERN))
     if not mount.passing:
         yield good(Area.EVIDENCE, "evidence-not-lasting", f"`{folder}` is on {printable(mount.type)}, which lasts")
-    elif delivered:
+    elif _is_forwarded(folder, now):
         what = f"`{folder}` is on {mount.passing}, and is forwarded"
         yield good(Area.EVIDENCE, "evidence-not-lasting", what)
     else:
@@ -303,20 +308,28 @@ def of_volume(folder: Path, mounts: str) -> Iterator[Diagnosis]:
         yield bad(Area.EVIDENCE, "evidence-not-lasting", what)
 
 
-def of_exporter(folders: Iterable[Path], environment: Mapping[str, str]) -> Diagnosis:
+def _is_forwarded(folder: Path, now: float) -> bool:
+    """Return whether all records were delivered somewhere, or some of them of late, so that the rest is on its way."""
+    evidence = evidence_folder(folder)
+    ages = [now - cursor.stat().st_mtime for cursor in evidence.glob(PATTERN)]
+    return bool(ages) and (min(ages) < _ON_ITS_WAY_SECONDS or backlog(evidence) == 0)
+
+
+def of_exporter(folders: Iterable[Path], environment: Mapping[str, str], *, now: float) -> Diagnosis:
     """Return whether what happens shows anywhere else, as far as this environment and the folders tell.
 
     Args:
         folders: State folders, or the evidence in them.
         environment: The variables of the environment.
+        now: Unix seconds.
     """
-    if any(any(evidence_folder(folder).glob(PATTERN)) for folder in folders):
+    if any(_is_forwarded(folder, now) for folder in folders):
         return good(Area.EVIDENCE, "no-exporter", "the evidence is forwarded")
     for name in _EXPORTERS:
         if environment.get(name, "none") not in {"", "none"}:
             return good(Area.EVIDENCE, "no-exporter", f"spans go where `{name}` says")
     what = (
-        "no exporter is set up here, and no evidence was ever forwarded, so nobody sees what happens: "
+        "no exporter is set up here, and no evidence is forwarded, so nobody sees what happens: "
         "start the server under `opentelemetry-instrument`, or `agentguard evidence forward`"
     )
     return doubtful(Area.EVIDENCE, "no-exporter", what)

@@ -20,6 +20,7 @@ DAY: Final = 86_400
 # What an answer of a person leaves open, and what a client asks again at once, says nothing of an agent.
 _ASKED: Final = frozenset((Reason.APPROVAL_REQUIRED,))
 _ENDS: Final = frozenset(end.value for end in RunEnd)
+_OF_RUNS: Final = frozenset((RecordKind.DECISION, RecordKind.RUN, RecordKind.SHARED_RUN))
 # Under which transport each process has one client, so that its chain tells it.
 _ONE_CLIENT: Final = "stdio"
 
@@ -33,11 +34,12 @@ class RunSeen:
         grade: How distinct its identity is.
         granted: How long its authority was to last, seconds; None if no record says.
         ends_at: Its absolute end, unix seconds; None if no record says.
-        last_call: Its last call, unix seconds; None if there was none.
+        last_call: When its last call came, or had run, unix seconds; None if there was none.
         ended_at: When it was over, unix seconds; None if no record says.
         end: How it ended; empty if no record says.
         allowed: Whether a call of it was allowed.
         late: The calls that were refused since it was over.
+        elsewhere: Whether its guard saw it used from elsewhere than where it was used first.
         places: From when to when it was used, by transport and client.
     """
 
@@ -50,13 +52,20 @@ class RunSeen:
     end: str = ""
     allowed: bool = False
     late: int = 0
+    elsewhere: bool = False
     places: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
     @property
-    def at_once(self) -> bool:
-        """Whether two clients used it at one time."""
+    def by_two(self) -> bool:
+        """Whether two clients used it, as its guard saw or since both did at one time; false of a shared identity."""
         spans = sorted(self.places.values())
-        return any(later[0] < earlier[1] for earlier, later in pairwise(spans))
+        at_once = any(later[0] < earlier[1] for earlier, later in pairwise(spans))
+        return (self.elsewhere or at_once) and self.grade != Grade.SHARED
+
+    def abandoned(self, now: float) -> bool:
+        """Return whether nobody ended it: it expired, or its time is over and no end of it is on record."""
+        over = self.ends_at is not None and self.ends_at < now
+        return self.end == RunEnd.EXPIRED or (over and not self.end and self.grade != Grade.SHARED)
 
     def idle(self, now: float) -> float | None:
         """Return for how many seconds its authority went on after its last call; None if that cannot be told."""
@@ -99,23 +108,29 @@ class Habits:
 def habits_of(records: Iterable[Kept], *, since: float, now: float) -> Habits:
     """Return what the records from *since* to *now*, unix seconds, tell."""
     found = Habits()
+    ran_until: dict[str, float] = {}
     for record in records:
         # A clock that ran ahead is no reason to leave out what it stamped.
         if record.at < since:
             continue
         found.records += 1
         run_id = record.text("agentguard.run.id")
-        if not run_id:
+        if run_id and record.kind == RecordKind.OUTCOME:
+            ran_until[run_id] = max(record.at, ran_until.get(run_id, 0.0))
+        if not run_id or record.kind not in _OF_RUNS:
             continue
         run = found.runs[record.text("agentguard.invocation.issuer"), run_id]
         if record.kind == RecordKind.DECISION:
             _take_call(found, run, record, now)
         elif record.kind == RecordKind.RUN:
             _take_state(run, record)
+        else:
+            run.elsewhere = True
         _take_authority(run, record)
-    # What an outcome says of a run names no issuer.
-    for key in [key for key, run in found.runs.items() if not run.grade]:
-        del found.runs[key]
+    # An outcome names no issuer. Of two runs with one id, neither is called idle that may not have been.
+    for (_, run_id), run in found.runs.items():
+        if run.last_call is not None:
+            run.last_call = max(run.last_call, ran_until.get(run_id, 0.0))
     return found
 
 

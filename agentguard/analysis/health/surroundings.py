@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,8 @@ _LAYERED: Final = frozenset(("overlay", "aufs", "fuse-overlayfs"))
 _EMPTY_DIR: Final = "kubernetes.io~empty-dir"
 # Its fields: id, parent, device, root, mount point, options, …, "-", type, source, …
 _LEAST_FIELDS: Final = 10
+# As many as Linux follows.
+_MOST_LINKS: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +91,13 @@ def writable(folder: Path, *, user: int, groups: Collection[int]) -> Iterator[Pa
         groups: The numbers of all groups that the user is in.
     """
     real = folder.resolve()
-    for above in (real, *real.parents):
-        # In a sticky folder such as /tmp, only who owns an entry can exchange it.
-        entry = real if above == real else _below(above, real)
-        if _can_write(above, user, groups) and (above == real or _can_exchange(above, entry, user)):
-            yield above
+    if _can_write(real, user, groups):
+        yield real
+    # Whoever can exchange a link on the way there leads the server to other policies.
+    for entry in (real, *_links(folder)):
+        for inner, above in pairwise((entry, *entry.parents)):
+            if _can_write(above, user, groups) and _can_exchange(above, inner, user):
+                yield above
     for path, folders, files in os.walk(real):
         for name in (*folders, *files):
             inner = Path(path) / name
@@ -101,13 +106,22 @@ def writable(folder: Path, *, user: int, groups: Collection[int]) -> Iterator[Pa
                 yield inner
 
 
-def _below(above: Path, path: Path) -> Path:
-    return above / path.relative_to(above).parts[0]
+def _links(path: Path) -> Iterator[Path]:
+    """Yield the links that a path leads over, each by where it really is."""
+    pending = [path.absolute()]
+    for _ in range(_MOST_LINKS):
+        if not pending:
+            return
+        way = pending.pop()
+        for link in (one for one in (way, *way.parents) if one.is_symlink()):
+            yield link.parent.resolve() / link.name
+            pending.append(link.parent / link.readlink())
 
 
 def _can_exchange(folder: Path, entry: Path, user: int) -> bool:
+    # In a sticky folder such as /tmp, only who owns an entry can exchange it.
     found = folder.stat()
-    return not found.st_mode & stat.S_ISVTX or user in {0, found.st_uid, entry.stat().st_uid}
+    return not found.st_mode & stat.S_ISVTX or user in {0, found.st_uid, entry.lstat().st_uid}
 
 
 def _can_write(path: Path, user: int, groups: Collection[int]) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.history.differing import changed_types, may_lack, misfit, offer_of, reach_is_kept
 from agentguard.analysis.history.donebefore import RUN
-from agentguard.analysis.history.recorded import facts_of, is_liftable, with_grant
+from agentguard.analysis.history.recorded import facts_of, is_liftable, may_act_on_others, with_grant
 from agentguard.analysis.history.replay import ANCESTORS, GRANT, PRINCIPAL, RESOURCE
 from agentguard.model import Effect, Reason, printable
 from agentguard.policy.looks import ENTITIES
@@ -137,7 +137,11 @@ class Hindsight:
         links = [self._after(replayed, one, depth, present=present, some=some) for depth, one in enumerate(before)]
         # A grant may look at what is listed too: where that has changed, it need not say what it said.
         moved = bool(self._changed) and facts.granted is not False
-        return _together(links, replace(facts, clean=facts.clean and not moved), open_=moved and facts.granted is True)
+        facts = replace(facts, clean=facts.clean and not moved)
+        answer = _together(links, facts, open_=moved and facts.granted is True)
+        if answer.effect is Effect.ALLOW and may_act_on_others(replayed, self.old):
+            return Answer(doubts=frozenset({(RESOURCE,)}))
+        return answer
 
     def could_permit(self, replayed: Replayed) -> frozenset[str]:
         """Return the ids of the new permits that a call can have matched, whatever its record says of the old ones."""

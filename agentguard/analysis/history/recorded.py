@@ -10,18 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from agentguard.model import Reason
+from agentguard.model import Effect, Reason
 from agentguard.policy.possible import ERRS, FAILS, HOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentguard.analysis.history.replay import Replayed
+    from agentguard.analysis.workspace import Workspace
     from agentguard.policy.possible import Asked
 
 APPROVAL: Final = ("context", "approval")
 """The yes of a person."""
 
+_EFFECT: Final = "agentguard.decision.effect"
 _LIFTABLE: Final = frozenset((Reason.APPROVAL_REQUIRED, Reason.APPROVAL_DECLINED, Reason.APPROVAL_UNAVAILABLE))
 # What is judged before anybody is asked, so by a context without an approval.
 _BEFORE_ASKING: Final = frozenset((Reason.APPROVAL_REQUIRED, Reason.APPROVAL_DECLINED))
@@ -54,6 +56,22 @@ class Facts:
     present: int
     granted: bool | None
     failed: bool = False
+
+
+def may_act_on_others(replayed: Replayed, workspace: Workspace) -> bool:
+    """Return whether a call that was denied for one entity may act on others too, of which nothing is on record.
+
+    Args:
+        replayed: The record's request.
+        workspace: What the server offered.
+    """
+    request, arguments = replayed.request, replayed.request.context["input"]
+    template = next(one.resource for one in workspace.written.offers if one.tool.name == request.action)
+    # What is denied before its arguments are looked at is denied for all of them.
+    if template is None or not template.each or replayed.early or replayed.record.text(_EFFECT) == Effect.ALLOW:
+        return False
+    named = arguments.get(template.argument) if isinstance(arguments, dict) else None
+    return not (isinstance(named, list) and len(named) == 1)
 
 
 def as_judged(replayed: Replayed, asked: Asked) -> Replayed:
@@ -129,7 +147,10 @@ def _present(replayed: Replayed, links: int) -> int:
         return links
     if replayed.early or reason == Reason.MISSING_ENTITY or replayed.link is None:
         return 0
-    return links if is_liftable(reason) else replayed.link + 1
+    if is_liftable(reason):
+        # An answer that a person gave to another question names none: it says nothing of this call.
+        return links if replayed.record.policy_ids else 0
+    return replayed.link + 1
 
 
 def _masks(replayed: Replayed, asked: Asked, links: int) -> list[Mapping[str, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.history.hindsight import Answer, MisfitError
+from agentguard.analysis.history.recorded import may_act_on_others
 from agentguard.model import canonical_json
 from agentguard.policy.looks import ITSELF
 
@@ -83,6 +84,7 @@ class Remembered:
             record.text("agentguard.decision.reason"),
             record.policy_ids,
             replayed.early,
+            may_act_on_others(replayed, self._hindsight.old),
             replayed.paths,
             replayed.link,
             replayed.above,

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from agentguard.analysis.history.donebefore import RUN, done_above, done_before
 from agentguard.evidence.record import UNCONFIRMED
 from agentguard.evidence.vocabulary import RecordKind
+from agentguard.evidence.withheld import WITHHELD
 from agentguard.model import AccessRequest, Effect, EntityUid, Grade, Reason
 from agentguard.policy.looks import ENTITIES
 from agentguard.policy.reach import add_references, json_text
@@ -61,7 +62,7 @@ _BY_POLICIES: Final = frozenset(
     )
 )
 _GRADES: Final = frozenset(grade.value for grade in Grade)
-_DIGEST: Final = re.compile(r"hmac-sha256:[0-9a-f]{64}")
+_STAND_IN: Final = re.compile(rf"hmac-sha256:[0-9a-f]{{64}}|{re.escape(WITHHELD)}")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _WHOLE: Final = re.compile(r"-?[0-9]{1,19}")
 # Nobody's name: what is made with it is not looked at.
@@ -292,7 +293,7 @@ def _resource(record: Kept, offered: Offered) -> tuple[EntityUid, bool]:
     if record.text("agentguard.resource.type") != type_ or "agentguard.resource.id" not in record.attributes:
         return EntityUid(type_, _NOBODY), False
     # Of a private type, a digest stands in the id's place. An id that looks like one is not believed either.
-    return EntityUid(type_, id_), _DIGEST.fullmatch(id_) is None
+    return EntityUid(type_, id_), _STAND_IN.fullmatch(id_) is None
 
 
 def _made(resource: EntityUid, offered: Offered, workspace: Workspace) -> tuple[Mapping[str, object], ...]:
@@ -351,7 +352,7 @@ def _input(record: Kept, offered: Offered, resource: EntityUid | None, unknown: 
             if value is None:
                 # It was named to be kept, and the call did not have it.
                 continue
-            if _is_plain(value):
+            if value != WITHHELD and _is_plain(value):
                 known[member.name] = value
                 continue
         elif (named := _from_resource(offered, member.name, member.shape.cedar, resource)) is not None:
@@ -392,7 +393,7 @@ def _approval(record: Kept, unknown: set[Path]) -> dict[str, object] | None:
     unknown.add(("context", "approval", "at"))
     approval: dict[str, object] = {"channel": channel, "at": datetime_json(record.at)}
     approver = record.text("agentguard.approval.approver")
-    if _DIGEST.fullmatch(approver):
+    if _STAND_IN.fullmatch(approver):
         unknown.add(("context", "approval", "approver"))
     elif approver:
         approval["approver"] = {"__entity": EntityUid("User", approver).as_json()}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.history.hindsight import Hindsight, MisfitError
+from agentguard.analysis.proofs.access import is_unlisted
 from agentguard.errors import PolicyError
 from agentguard.evidence.words import moment
 from agentguard.model import Effect, EntityUid, printable
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 # A permit for everybody is split by agent as long as that stays readable.
 _MOST_AGENTS: Final = 16
+# An id holds 128 of them; a number may come behind.
+_ID_CHARACTERS: Final = 120
 _NOT_OF_AN_ID: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -83,7 +86,7 @@ def tighter_of(usage: Usage) -> Tighter:
             narrowed.append(id_)
     files = {name: _edited(name, text, workspace, texts) for name, text in workspace.source.files}
     policies = _read(files, workspace)
-    if not policies:
+    if not any(policy.part.permit for policy in policies):
         message = "no call took any permit, and without one a folder allows nothing"
         raise PolicyError([message])
     proposed = workspace.with_policies(policies)
@@ -175,9 +178,10 @@ def _narrowed(policy: Policy, usage: Usage, taken: set[str]) -> str:
     everybody = syntax.principal.op is Op.VARIABLE
     # At which link of a chain a permit matched is not on record, so neither is for whom.
     known = not (use.delegated or use.many_agents or use.may_have)
-    if not (everybody and known and len(use.agents) <= _MOST_AGENTS):
+    # Whoever was allowed by another version and is listed no more may do nothing, and cannot be named.
+    agents = [name for name in sorted(use.agents) if not is_unlisted(usage.workspace, EntityUid("Agent", name))]
+    if not (everybody and known and 0 < len(agents) <= _MOST_AGENTS):
         return _with(policy.text, edits)
-    agents = sorted(use.agents)
     parts = []
     for agent in agents:
         own = [*edits, (syntax.principal.start, syntax.principal.end, f"principal in {_agent(agent)}")]
@@ -194,7 +198,7 @@ def _agent(name: str) -> str:
 
 def _renamed(syntax: Syntax, id_: str, agent: str, taken: set[str]) -> tuple[int, int, str]:
     """Return the edit that gives a policy an id of its own."""
-    wanted = f"{id_}-{_NOT_OF_AN_ID.sub('-', agent).strip('-') or 'agent'}"
+    wanted = f"{id_}-{_NOT_OF_AN_ID.sub('-', agent).strip('-') or 'agent'}"[:_ID_CHARACTERS]
     name, number = wanted, 1
     while name in taken:
         number += 1

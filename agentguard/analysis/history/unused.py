@@ -14,12 +14,13 @@ from agentguard.analysis.history.hindsight import Hindsight
 from agentguard.analysis.history.impact import decisions
 from agentguard.analysis.history.remembered import Remembered
 from agentguard.analysis.history.replay import NoRequestError, replay
-from agentguard.model import Effect
+from agentguard.analysis.proofs.access import May, Who, access, agents_of
+from agentguard.model import Effect, EntityUid
 from agentguard.policy.several import COMMON, split
 from agentguard.policy.sketch import keys_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from agentguard.analysis.history.replay import Replayed, Setting
     from agentguard.analysis.workspace import Workspace
@@ -91,6 +92,7 @@ class Usage:
         since: When the first was made by this version, unix seconds.
         first: When the first of all was made.
         last: When the last was.
+        begins: When the oldest record was made, whatever it is about and whenever that was.
         permits: How each permit was used, by its id, in the folder's order.
         claims: The actions that each one's head lets pass, sorted.
         runs: The tools that each run was allowed; the first so many runs.
@@ -106,6 +108,7 @@ class Usage:
     since: float | None = None
     first: float | None = None
     last: float | None = None
+    begins: float | None = None
     permits: dict[str, Use] = field(default_factory=dict)
     claims: dict[str, tuple[str, ...]] = field(default_factory=dict)
     runs: dict[tuple[str, str], set[str]] = field(default_factory=dict)
@@ -139,6 +142,25 @@ def permits_of(workspace: Workspace) -> Sequence[Policy]:
     return [policy for policy in workspace.policies.policies.values() if policy.part.permit]
 
 
+def not_done(usage: Usage) -> dict[str, tuple[str, ...]]:
+    """Return what policies let each agent do and no call of it did: of so many agents that are known.
+
+    What a run does that it delegated to is done by another agent, and takes a permit of this one too.
+    """
+    workspace = usage.workspace
+    # Those that act come first, the busiest before the others.
+    busy = sorted(usage.agents, key=lambda name: -usage.agents[name].total())
+    known = (*(EntityUid("Agent", name) for name in busy), *agents_of(workspace))
+    found: dict[str, tuple[str, ...]] = {}
+    for agent in dict.fromkeys(known[:_MOST]):
+        did = usage.agents.get(agent.id, Counter())
+        others = [name for name in sorted(workspace.policies.actions) if name not in did]
+        found[agent.id] = tuple(
+            name for name in others if access(workspace, name, Who(agent=agent)).may is not May.NEVER
+        )
+    return found
+
+
 def _claimed(policy: Policy, workspace: Workspace) -> tuple[str, ...]:
     keys = set(policy.part.keys)
     tools = (action.tool for action in workspace.policies.actions.values())
@@ -164,7 +186,7 @@ def usage_of(
     )
     remembered = Remembered(Hindsight(workspace, workspace), keep=_EXAMPLES)
     version = workspace.policies.version
-    for record, setting in decisions(records, since=since, until=until):
+    for record, setting in decisions(_begun(records, found), since=since, until=until):
         found.decisions += 1
         found.first = record.at if found.first is None else min(found.first, record.at)
         found.last = record.at if found.last is None else max(found.last, record.at)
@@ -184,6 +206,12 @@ def usage_of(
             found.permits[id_].may_have[record.text("agentguard.action.id")] += 1
     found.examples = remembered.examples
     return found
+
+
+def _begun(records: Iterable[Kept], found: Usage) -> Iterator[Kept]:
+    for record in records:
+        found.begins = record.at if found.begins is None else min(found.begins, record.at)
+        yield record
 
 
 def _taken(

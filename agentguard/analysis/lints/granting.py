@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.lints.lint import listed
+from agentguard.analysis.lints.writing import agent_of
 from agentguard.analysis.proofs.reasoning import can_fail
 from agentguard.policy.tree import Op
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from agentguard.analysis.lints.lint import Read, Reading, Spot
+    from agentguard.analysis.proofs.reasoning import Reasoning
     from agentguard.model import EntityUid
 
 _ALL: Final = "tools/call"
@@ -26,32 +28,29 @@ def unconditional_permits(read: Read) -> Iterator[Spot]:
     """Find permits that ask nothing before something destructive is done, where no forbid stands in the way."""
     unsaid = {offered.tool.name for offered in read.workspace.written.offers if not offered.annotated}
     for permit in read.permits:
-        if not _asks_nothing(permit):
-            continue
+        free = [tool.environment.tool for tool in permit.live if _asks_nothing(permit, tool)]
         stopped = frozenset[str]().union(
             *(forbid.names for forbid in read.forbids if _stands_in_the_way(forbid, permit))
         )
-        destructive = {
-            tool.environment.tool.name for tool, _ in permit.ways if _DESTRUCTIVE in tool.environment.tool.groups
-        }
+        destructive = {tool.name for tool in free if _DESTRUCTIVE in tool.groups}
         if left := destructive - stopped - unsaid:
             yield permit.whole(
                 f"{listed(left)} can destroy, and this permits it whatever the call: "
                 "add a `when`, or a forbid with `unless { context has approval }`"
             )
-        elif _is_for_all(permit) and not destructive & stopped:
+        elif len(free) == len(permit.live) and _is_for_all(permit) and not destructive & stopped:
             yield permit.whole(
                 "this permits every tool, those that are still to come included, whatever the call: "
                 "name the actions in the head, or add a `when`"
             )
 
 
-def _asks_nothing(permit: Reading) -> bool:
-    """Whether all that it demands beside principal and action is so at every call."""
-    asked = [(clause.body, not clause.holds) for clause in permit.syntax.clauses]
+def _asks_nothing(permit: Reading, tool: Reasoning) -> bool:
+    """Whether all that it demands beside who acts is so at every call of a tool."""
+    asked = [(node, not wanted) for node, wanted in permit.conditions if agent_of(node, wanted=wanted) is None]
     if permit.syntax.resource.op is not Op.VARIABLE:
         asked.append((permit.syntax.resource, False))
-    return all(tool.never([demand]) for tool in permit.live for demand in asked)
+    return all(tool.never([demand]) for demand in asked)
 
 
 def _is_for_all(permit: Reading) -> bool:

@@ -25,6 +25,7 @@ _ARGUMENTS: Final = ("context", "input")
 _LABELS: Final = ("context", "run", "labels")
 # `unseen` is that close to `seen`, nearly, and meant.
 _CLOSE: Final = 0.85
+_ANSWERS: Final = {Op.EQUAL: "this never holds", Op.UNEQUAL: "this always holds"}
 _FORM: Final = "write 1 to 64 of `A-Za-z0-9_.:/-`"
 
 
@@ -93,7 +94,7 @@ def _compared(node: Node) -> Iterator[tuple[Node, str, Node]]:
     compared = comparison_of(node)
     if compared is not None and compared[1] in {Op.EQUAL, Op.UNEQUAL}:
         left, _, right = compared
-        pairs = [(left, right), (right, left)]
+        pairs = [(left, one) for one in _elements(right)] + [(right, one) for one in _elements(left)]
     elif node.op is Op.METHOD and node.value == "contains":
         holder, asked = node.parts
         pairs = [(asked, element) for element in holder.parts] if holder.op is Op.SET else [(holder, asked)]
@@ -107,6 +108,11 @@ def _compared(node: Node) -> Iterator[tuple[Node, str, Node]]:
         constant = constant_of(literal)
         if constant is not None and constant.kind in {"String", "Long"}:
             yield asked, str(constant.value), literal
+
+
+def _elements(node: Node) -> Sequence[Node]:
+    """Return the elements of a set that is written out, or else the expression itself."""
+    return node.parts if node.op is Op.SET else (node,)
 
 
 def _choices(reading: Reading, asked: Node) -> tuple[str, ...] | None:
@@ -195,15 +201,24 @@ def equal_groups(read: Read) -> Iterator[Spot]:
     for reading in read.readings:
         for clause in reading.syntax.clauses:
             for node in walk(clause.body):
-                if node.op not in {Op.EQUAL, Op.UNEQUAL}:
-                    continue
-                uids = {part.value for part in node.parts if isinstance(part.value, EntityUid)}
-                asked = [uid for uid in uids if uid.type == "Action" and uid.id in groups]
-                if asked and ("action",) in map(path_of, node.parts):
-                    answer = "never" if node.op is Op.EQUAL else "always"
-                    fix = f"action in {asked[0]}" if node.op is Op.EQUAL else f"!(action in {asked[0]})"
-                    what = f"`{asked[0].id}` is a group, which no action equals, so this {answer} holds: write `{fix}`"
+                asked = [uid for uid in _equated_actions(node) if uid.id in groups]
+                if asked:
+                    so, wanted = _ANSWERS.get(node.op, "`contains` never finds it"), f"action in {asked[0]}"
+                    fix = f"!({wanted})" if node.op is Op.UNEQUAL else wanted
+                    what = f"`{asked[0].id}` is a group, which no action equals, so {so}: write `{fix}`"
                     yield reading.spot(node, what)._replace(fatal=reading.is_mute)
+
+
+def _equated_actions(node: Node) -> list[EntityUid]:
+    """Return the actions that a condition wants the call's to equal, or not to: with `==`, `!=` or `[…].contains`."""
+    sides: Sequence[Node] = ()
+    if node.op in {Op.EQUAL, Op.UNEQUAL}:
+        sides = node.parts
+    elif node.op is Op.METHOD and node.value == "contains":
+        sides = (*_elements(node.parts[0]), node.parts[1])
+    if ("action",) not in map(path_of, sides):
+        return []
+    return [side.value for side in sides if isinstance(side.value, EntityUid) and side.value.type == "Action"]
 
 
 def plain_patterns(read: Read) -> Iterator[Spot]:

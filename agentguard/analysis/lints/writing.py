@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from agentguard.analysis.proofs.reasoning import Demand, Reasoning
     from agentguard.policy.tree import Node
 
+# What is compared, and what with: `is` alone has but the first.
+_SIDES: Final = 2
 # A duration has 64 bits of milliseconds, so that it has fewer seconds.
 _UNITS: Final = {"toSeconds": 1_000, "toMinutes": 60_000, "toHours": 3_600_000, "toDays": 86_400_000}
 
@@ -42,22 +44,29 @@ def late_agents(read: Read) -> Iterator[Spot]:
         if reading.syntax.principal.op is not Op.VARIABLE:
             continue
         for node, wanted in reading.conditions:
-            uid = _agent(node) if wanted else None
+            uid = agent_of(node, wanted=wanted)
             if uid is not None and any(tool.environment.may_be_in("Invocation", uid.type) for tool in reading.live):
                 what = f"each call of any agent has to look at this policy: write `principal in {uid}` in its head"
                 yield reading.spot(node, what)
                 break
 
 
-def _agent(node: Node) -> EntityUid | None:
-    """Return who a condition wants to act, if the head could say so."""
-    if node.op not in {Op.IN, Op.EQUAL}:
+def agent_of(node: Node, *, wanted: bool) -> EntityUid | None:
+    """Return who has to act for a condition to be as it is *wanted*, if the head could say so."""
+    while node.op is Op.NOT:
+        (node,), wanted = node.parts, not wanted
+    if not wanted or node.op not in {Op.IN, Op.IS, Op.EQUAL} or len(node.parts) < _SIDES:
         return None
     left, right = node.parts
     if node.op is Op.EQUAL and isinstance(left.value, EntityUid):
         left, right = right, left
-    wanted = ("principal",) if node.op is Op.IN else ("principal", "agent")
-    return right.value if path_of(left) == wanted and isinstance(right.value, EntityUid) else None
+    if right.op is Op.SET and len(right.parts) == 1 and node.op is not Op.EQUAL:
+        (right,) = right.parts
+    if not isinstance(right.value, EntityUid):
+        return None
+    # In a group, by which the head means its tasks too, is more than its agent being in it.
+    by_agent = path_of(left) == ("principal", "agent") and right.value.type == "Agent"
+    return right.value if by_agent or (path_of(left) == ("principal",) and node.op is not Op.EQUAL) else None
 
 
 def overflows(read: Read) -> Iterator[Spot]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.proofs.environments import Environment
@@ -17,6 +18,7 @@ from agentguard.analysis.proofs.reasoning import Reasoning, Terms
 from agentguard.model import EntityUid
 from agentguard.policy.folder import ENTITIES
 from agentguard.policy.looks import Looking
+from agentguard.policy.sketch import keys_of
 from agentguard.policy.syntax import syntax_of
 from agentguard.policy.tree import Node, Op
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from agentguard.policy.compiled import Policy
     from agentguard.policy.tree import Syntax
 
-__all__ = ["Access", "May", "Remaining", "Who", "access", "agents_of"]
+__all__ = ["Access", "May", "Remaining", "Who", "access", "agents_of", "is_unlisted"]
 
 NOBODY: Final = "\0"
 """No agent, user or task can have it for a name: an issuer's text has no such character."""
@@ -101,7 +103,7 @@ def access(workspace: Workspace, action: str, who: Who) -> Access:
         who: Who acts, as far as that is known.
     """
     for uid in (who.agent, who.user):
-        if uid is not None and _unlisted(workspace, uid):
+        if uid is not None and is_unlisted(workspace, uid):
             why = f"its {uid.type.lower()} is not listed in {ENTITIES}"
             return Access(who=who, action=action, may=May.NEVER, why=why)
     tool = workspace.policies.action(action).tool
@@ -111,8 +113,12 @@ def access(workspace: Workspace, action: str, who: Who) -> Access:
     permits: list[Remaining] = []
     forbids: list[Remaining] = []
     trees: dict[str, Syntax] = {}
+    keys = frozenset(keys_of(tool.name, tool.groups))
     for policy in workspace.policies.policies.values():
-        tree = trees[policy.id] = syntax_of(policy)
+        if keys.isdisjoint(policy.part.keys):
+            # Its head lets no such call pass.
+            continue
+        tree = trees[policy.id] = _tree(policy)
         part = _left(knowing, tree)
         if part.can != FAILS:
             (permits if tree.effect == "permit" else forbids).append(Remaining(policy=policy, part=part))
@@ -138,13 +144,19 @@ def agents_of(workspace: Workspace) -> tuple[EntityUid, ...]:
 
 def _listed(workspace: Workspace, who: Who) -> tuple[str, ...]:
     unknown = {"Agent": who.agent is None, "User": who.user is None, "Task": True}
-    return tuple(name for name, asked in unknown.items() if asked and _unlisted(workspace, EntityUid(name, NOBODY)))
+    return tuple(name for name, asked in unknown.items() if asked and is_unlisted(workspace, EntityUid(name, NOBODY)))
 
 
-def _unlisted(workspace: Workspace, uid: EntityUid) -> bool:
+def is_unlisted(workspace: Workspace, uid: EntityUid) -> bool:
+    """Return whether every call of, or on behalf of, somebody is denied, since nothing lists or loads them."""
     policies = workspace.policies
     known = uid in policies.static_uids or uid.type in workspace.written.loaders
     return not known and bool(policies.missing({(uid.type, uid.id)}))
+
+
+@lru_cache(maxsize=1_024)
+def _tree(policy: Policy) -> Syntax:
+    return syntax_of(policy)
 
 
 def _left(knowing: Knowing, tree: Syntax) -> Part:
@@ -175,7 +187,7 @@ def _settled(found: Access, trees: dict[str, Syntax], reasoning: Reasoning) -> t
         spared = [(_matches(trees[one.policy.id]), False) for one in found.forbids]
         if all(reasoning.never([(_matches(trees[one.policy.id]), True), *spared]) for one in possible):
             return May.NEVER, "whatever permits it, something forbids it or it cannot be"
-    return May.SOMETIMES, f"denied where {failing[0]} cannot be evaluated" if failing else ""
+    return May.SOMETIMES, f"denied where {' or '.join(failing)} cannot be evaluated" if failing else ""
 
 
 def _matches(tree: Syntax) -> Node:

@@ -109,7 +109,14 @@ class Environment:
                 return self._in(*atom.parts)
             case Op.EQUAL:
                 return self._equal(*atom.parts)
+            case Op.METHOD if atom.value == "hasTag":
+                return self._has_tag(atom.parts[0])
         return None
+
+    def _has_tag(self, of: Node) -> bool | None:
+        type_ = self.type_of(of)
+        declared = None if type_ is None else self.types.entities.get(type_.name)
+        return False if declared is not None and declared.tags is None else None
 
     def _has(self, of: Node, name: str) -> bool | None:
         type_ = self.type_of(of)
@@ -125,7 +132,7 @@ class Environment:
         names = [type_.name for type_ in types if type_ is not None and type_.is_entity]
         if len(names) > 1 and names[0] != names[1]:
             return False
-        known = [self._made(side) for side in (left, right)]
+        known = [self.made(side) for side in (left, right)]
         return None if None in known else known[0] == known[1]
 
     def _in(self, left: Node, right: Node) -> bool | None:
@@ -139,7 +146,7 @@ class Environment:
         return None if None in answers else False
 
     def _in_one(self, left: Node, inner: str, right: Node) -> bool | None:
-        uid, itself = self._made(right), self._made(left)
+        uid, itself = self.made(right), self.made(left)
         if inner == "Action":
             if uid is None or itself != EntityUid("Action", self.tool.name):
                 # Of another action, written out, nothing is known but its name.
@@ -153,8 +160,8 @@ class Environment:
         # The guard makes it, in the server and in nothing else.
         return uid == itself or uid == EntityUid("Server", self.tool.server)
 
-    def _made(self, node: Node) -> EntityUid | None:
-        """Return the entity that an expression is at every request."""
+    def made(self, node: Node) -> EntityUid | None:
+        """Return the entity that an expression is at every request; None if that differs."""
         if node.op is Op.ENTITY and isinstance(node.value, EntityUid):
             return node.value
         if node.op is Op.VARIABLE and node.value == "action":

@@ -201,6 +201,13 @@ class Domain:
             tried = range(self.low, self.high + 1)
         return None if tried is None else [value for value in tried if self._fits(value)]
 
+    def can_begin(self) -> bool:
+        """Whether a text can begin with all that its patterns begin with, and with nothing that it must not."""
+        begins = [pattern[0] or "" for pattern, wanted in self.patterns if wanted and pattern]
+        longest = max(begins, key=len, default="")
+        barred = [pattern[0] or "" for pattern, wanted in self.patterns if not wanted and pattern[1:] == (None,)]
+        return all(map(longest.startswith, begins)) and not any(map(longest.startswith, barred))
+
     def _fits(self, value: object) -> bool:
         if value in self.excluded or (isinstance(value, int) and self._is_past(value)):
             return False
@@ -228,7 +235,7 @@ class _Case:
     def takes(self, atoms: Iterable[Demand]) -> bool:
         """Whether all of *atoms* could be so at once."""
         return all(self._assume(atom, wanted) for atom, wanted in atoms) and all(
-            domain.values() != [] for domain in self.domains.values()
+            domain.values() != [] and domain.can_begin() for domain in self.domains.values()
         )
 
     def domain(self, node: Node) -> Domain:
@@ -246,6 +253,8 @@ class _Case:
             domain.choose(frozenset(int(one) if type_.name == "Long" else one for one in type_.one_of))
         if path in CHOICES:
             domain.choose(CHOICES[path])
+        if (uid := self._environment.made(node)) is not None:
+            domain.choose(frozenset((uid,)))
         return domain
 
     def _assume(self, atom: Node, wanted: bool) -> bool:  # noqa: FBT001  what the atom has to be

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentguard.analysis.scenarios.edits import edits_of
-from agentguard.analysis.scenarios.samples import SampleCall, flow, sample_call
+from agentguard.analysis.scenarios.samples import SampleCall, flow, sample_call, sample_entities
 from agentguard.analysis.scenarios.scenariofile import read_suite
 from agentguard.analysis.scenarios.suites import open_suites, run_case
-from agentguard.analysis.supposed import Identity, suppose
+from agentguard.analysis.supposed import suppose
+from agentguard.analysis.supposedcall import Identity
 from agentguard.analysis.workspace import workspace_of
 from agentguard.errors import PolicyError
 from agentguard.model import Reason
@@ -63,6 +64,7 @@ _MOST_AGENTS: Final = 8
 _MOST_USERS: Final = 4
 _MOST_SUPPOSED: Final = 16
 _CALLER: Final = "caller"
+_TYPES: Final = ("Agent", "User", "Task")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +170,7 @@ class _Writer:
         self._workspace = workspace
         offers = workspace.written.offers
         self._samples = {offered.tool.name: sample_call(offered, workspace) for offered in offers}
+        self._who = {flow(_said(one)): one for one in (*self._supposed(), *self._made())}
         self._callers = {_CALLER if place == 0 else f"{_CALLER}-{place + 1}": one for place, one in self._ranked()}
 
     def suite(self, baseline: Baseline) -> tuple[str, bool]:
@@ -223,7 +226,8 @@ class _Writer:
                 who = "" if caller == _CALLER else caller
                 line = _line(call, case["given"], case["expected"], who)
                 result = self._judged(line, call, self._callers)
-                if result is None or result.got.early:
+                # Where something is missing, nothing is shown of any policy.
+                if result is None or result.got.early or result.got.reason is Reason.MISSING_ENTITY:
                     continue
                 fired = own & {*result.got.policy_ids}
                 if result.passed:
@@ -258,7 +262,8 @@ class _Writer:
         return None if case is None else run_case(self._workspace, case)
 
     def _read(self, line: str, call: SampleCall, callers: Mapping[str, str]) -> Case | None:
-        text = f"{_known(callers, [call])}{_SCENARIOS}\n  - name: one\n    as: {_CALLER}\n    cases:\n{line}\n"
+        known = _known(callers, [call], self._loaded(self._who))
+        text = f"{known}{_SCENARIOS}\n  - name: one\n    as: {_CALLER}\n    cases:\n{line}\n"
         try:
             return read_suite(self._workspace, "one.test.yaml", text).cases[0]
         except PolicyError:
@@ -266,7 +271,14 @@ class _Writer:
 
     def _known(self, names: set[str], calls: Iterable[SampleCall]) -> str:
         # The scenarios name the first one, whoever it is that gets anywhere.
-        return _known({name: one for name, one in self._callers.items() if name in {_CALLER, *names}}, calls)
+        callers = {name: one for name, one in self._callers.items() if name in {_CALLER, *names}}
+        return _known(callers, calls, self._loaded(callers.values()))
+
+    def _loaded(self, callers: Iterable[str]) -> dict[str, Sample]:
+        """Return what loaders would say of callers, by name."""
+        who = [self._who[caller] for caller in callers]
+        named = [pair for one in who for pair in zip(_TYPES, (one.agent, one.user, one.task), strict=True)]
+        return sample_entities([(type_, id_) for type_, id_ in named if id_ is not None], self._workspace)
 
     def _ranked(self) -> Iterator[tuple[int, str]]:
         """Yield some who can call, numbered: first who is allowed the most, then who is allowed anything else."""
@@ -282,8 +294,7 @@ class _Writer:
 
     def _allowed(self) -> dict[str, set[str]]:
         """Return for each who could call what is allowed, if a person approves it."""
-        callers = {flow(_said(one)): one for one in (*self._supposed(), *self._made())}
-        anybody = {_CALLER: next(iter(callers))}
+        anybody = {_CALLER: next(iter(self._who))}
         lines = [(call, _line(call, ", approved: { channel: client }", "expect: allow")) for call in self._calls("any")]
         # Each is read once, and judged for everybody.
         calls = [case.call for call, line in lines if (case := self._read(line, call, anybody)) is not None]
@@ -291,7 +302,7 @@ class _Writer:
             caller: {
                 call.action for call in calls if suppose(self._workspace, replace(call, identity=identity)).allowed
             }
-            for caller, identity in callers.items()
+            for caller, identity in self._who.items()
         }
 
     def _made(self) -> Iterator[Identity]:
@@ -331,9 +342,9 @@ def _said(who: Identity) -> dict[str, Sample]:
     return {name: value for name, value in said.items() if value is not None} | scopes
 
 
-def _known(callers: Mapping[str, str], calls: Iterable[SampleCall]) -> str:
+def _known(callers: Mapping[str, str], calls: Iterable[SampleCall], loaded: Mapping[str, Sample]) -> str:
     """Return what stands above scenarios: who calls, and what loaders would say."""
-    entities = {name: value for call in calls for name, value in call.entities.items()}
+    entities = {**loaded} | {name: value for call in calls for name, value in call.entities.items()}
     lines = ["identities:", *(f"  {name}: {one}" for name, one in callers.items()), ""]
     if entities:
         lines += ["entities:", *(f"  {name}: {flow(value)}" for name, value in entities.items()), ""]

@@ -17,7 +17,7 @@ from agentguard.errors import ConfigurationError, PolicyError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentguard.analysis.supposed import SupposedCall
+    from agentguard.analysis.supposedcall import SupposedCall
     from agentguard.analysis.workspace import Workspace
     from agentguard.policy.types import CedarType
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, cast
 from zoneinfo import ZoneInfo
 
-from agentguard.analysis.scenarios.fields import Fields, id_of, typed_members
+from agentguard.analysis.scenarios.fields import Fields, text_of, typed_members
 from agentguard.analysis.scenarios.yamltext import Listed, Record, Text, mistake, plain, shown
-from agentguard.approval import CLIENT
+from agentguard.approval import CHANNEL, CLIENT
 from agentguard.model import EntityUid, printable
 from agentguard.policy.problem import did_you_mean
 from agentguard.policy.values import datetime_json
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentguard.analysis.scenarios.yamltext import Node
+    from agentguard.limits import Limits
     from agentguard.policy.scalars import CedarJson
     from agentguard.policy.types import Member
     from agentguard.policy.written import Offered
@@ -43,6 +44,8 @@ class Setting:
     def over(self, fields: Fields) -> Setting:
         """Return it with what *fields* say otherwise."""
         now, transport = fields.moment("now"), fields.text("transport")
+        if now is not None and now < 0:
+            mistake("`now` is before 1970, when no token was issued: write a later moment", fields.members["now"].place)
         if transport is not None and transport not in TRANSPORTS:
             what = f"`transport` has no value {shown(transport)}: {did_you_mean(transport, TRANSPORTS)}"
             mistake(what, fields.members["transport"].place)
@@ -95,16 +98,23 @@ def facts_of(fields: Fields, offered: Offered, context: Mapping[str, Member]) ->
     return typed_members(fields.record("facts"), members, whose=whose, what="fact", key="facts", place=fields.place)
 
 
-def approval_of(fields: Fields, setting: Setting) -> dict[str, CedarJson] | None:
+def approval_of(fields: Fields, setting: Setting, limits: Limits) -> dict[str, CedarJson] | None:
     """Return ``context.approval``, as an answer of a person makes it."""
     if "approved" not in fields.members:
         return None
     given = Fields(fields.members["approved"], APPROVED, "an approval")
-    at, approver = given.moment("at"), given.id("approver")
-    approval: dict[str, CedarJson] = {
-        "channel": id_of(given.needed("channel", CLIENT), "`channel`"),
-        "at": datetime_json(setting.now if at is None else at),
-    }
+    node, at, approver = given.needed("channel", CLIENT), given.moment("at"), given.id("approver")
+    channel = text_of(node, "`channel`")
+    if CHANNEL.fullmatch(channel) is None:
+        mistake(f"`channel` wants 1 to 32 of `a-z0-9_-`, got {shown(channel)}: write `{CLIENT}`", node.place)
+    if approver is not None and channel == CLIENT:
+        what = f"who says yes at `channel: {CLIENT}` is never known: remove `approver`, or name the guard's own channel"
+        mistake(what, given.members["approver"].place)
+    at = setting.now if at is None else at
+    if not 0 <= setting.now - at < limits.approval_seconds:
+        what = f"a yes holds for {limits.approval_seconds} s: write an `at` so shortly before the call"
+        mistake(what, given.members["at"].place)
+    approval: dict[str, CedarJson] = {"channel": channel, "at": datetime_json(at)}
     if approver is not None:
         approval["approver"] = {"__entity": cast("CedarJson", EntityUid("User", approver).as_json())}
     return approval

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from agentguard.model import Effect
 
 if TYPE_CHECKING:
-    from agentguard.analysis.supposed import SupposedCall, Verdict
+    from agentguard.analysis.supposed import Verdict
+    from agentguard.analysis.supposedcall import SupposedCall
     from agentguard.model import AccessRequest, Reason
 
 _WITHIN: Final = "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"

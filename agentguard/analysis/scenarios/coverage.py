@@ -43,12 +43,14 @@ class Covered:
 
     Attributes:
         policy: The policy.
-        fired: Whether it matched a call.
-        silent: Whether a call that its head's action covers was there, and it did not match;
+        called: Whether a call that its head's action covers was there.
+        fired: Whether it had a part in a decision: a permit allowed a call, a forbid denied one.
+        silent: Whether it was there and the policy did not match it;
             there can be none for a policy that says nothing else.
     """
 
     policy: Policy
+    called: bool
     fired: bool
     silent: bool
 
@@ -93,10 +95,16 @@ def coverage(results: Iterable[CaseResult], policies: PolicySet) -> Coverage:
                 for id_, matched in link.items():
                     # What a grant says is not in the folder.
                     if id_ in seen:
-                        seen[id_].add(matched)
+                        # One that matched and decided nothing, as a permit beside a forbid, did not show what it does.
+                        seen[id_].add(None if matched and id_ not in result.got.policy_ids else matched)
     return Coverage(
         policies=tuple(
-            Covered(policy=policy, fired=True in seen[id_], silent=False in seen[id_] or _is_for_all(policy))
+            Covered(
+                policy=policy,
+                called=bool(seen[id_]),
+                fired=True in seen[id_],
+                silent=False in seen[id_] or _is_for_all(policy),
+            )
             for id_, policy in policies.policies.items()
         )
     )
@@ -109,8 +117,8 @@ def _is_for_all(policy: Policy) -> bool:
 
 def _uncovered(covered: Covered) -> Finding:
     policy = covered.policy
-    if covered.fired or covered.silent:
-        lacking = "fire" if covered.silent else "stay silent"
+    if covered.called:
+        lacking = "stay silent" if covered.fired else "fire"
         what = f"no scenario saw `{policy.id}` {lacking}: add a case in which it does"
     else:
         what = (
@@ -206,8 +214,14 @@ def _keys(policies: PolicySet) -> Mapping[str, frozenset[Key]]:
 
 def _is_equivalent(mutant: Mutant, workspace: Workspace) -> bool:
     changed = mutant.policy
-    same_effect = changed is not None and changed.part.permit is mutant.original.part.permit
-    return changed is not None and same_effect and match_the_same(mutant.original, changed, workspace)
+    if changed is None or _does(changed) != _does(mutant.original):
+        return False
+    return match_the_same(mutant.original, changed, workspace)
+
+
+def _does(policy: Policy) -> tuple[bool, bool]:
+    """Return what a policy does where it matches: whether it permits, and whether a person can lift it."""
+    return policy.part.permit, policy.approval
 
 
 def _noticed(workspace: Workspace, mutant: Mutant, results: Sequence[CaseResult]) -> bool | None:

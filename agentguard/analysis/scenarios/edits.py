@@ -45,6 +45,8 @@ _SAME_SHIFT: Final = {">": -1, ">=": 1, "<": 1, "<=": -1}
 _EXTENSIONS: Final = frozenset(("decimal", "datetime", "duration", "ip"))
 _KEYWORDS: Final = frozenset(("if", "then", "else", "in", "has", "like", "is"))
 _DECIMAL: Final = re.compile(r"-?\d{1,15}\.\d{1,4}", re.ASCII)
+_RANGE: Final = re.compile(r"([0-9A-Fa-f:.]+)/(\d{1,3})", re.ASCII)
+_BITS: Final = (32, 128)
 _STEP: Final = Decimal("0.0001")
 _DURATION: Final = re.compile(
     r"(?=-?\d)(-)?(?:(\d{1,15})d)?(?:(\d{1,15})h)?(?:(\d{1,15})m)?(?:(\d{1,15})s)?(?:(\d{1,15})ms)?", re.ASCII
@@ -106,7 +108,11 @@ class _Policy:
     def edits(self) -> Iterator[Edit]:
         at = 0
         while self._texts[at] == "@":
-            at += 5 if self._texts[at + 2] == "(" else 2
+            start, at = at, self._past(at)
+            if self._texts[start + 1] == "obligation":
+                # Of all annotations the one that decides: without it nobody is asked, and there is no question to put.
+                at = self._past(at) if self._texts[at : at + 2] == ["@", "approval_prompt"] else at
+                yield self._without(self._tokens[start].offset, self._end(at - 1), (start, at))
         other = _EFFECTS[self._texts[at]]
         yield self._replaced(at, at + 1, other, f"`{self._texts[at]}` became `{other}`")
         end = self._closing[at + 1]
@@ -119,17 +125,26 @@ class _Policy:
             yield from self._expression(at + 2, end, None, truth=True)
             at = end + 1
 
+    def _past(self, at: int) -> int:
+        """Return the token after an annotation."""
+        return at + (5 if self._texts[at + 2] == "(" else 2)
+
     def _head(self, start: int, stop: int) -> Iterator[Edit]:
         """Yield the ways to demand less of principal, action or resource."""
         if stop - start == 1:
             return
         variable = self._texts[start]
         yield self._replaced(start, stop, variable, f"`{self._shown(start, stop)}` became `{variable}`")
-        if self._texts[start + 1] == "is" and "in" in self._texts[start:stop]:
-            within = self._texts.index("in", start)
-            yield self._without(self._end(within - 1), self._end(stop - 1), (within, stop))
+        if self._texts[start + 1] == "is":
+            yield from self._within(start, stop)
         if self._texts[start + 2] == "[":
             yield from self._elements(start + 2, stop - 1)
+
+    def _within(self, start: int, stop: int) -> Iterator[Edit]:
+        """Yield a test of a type and of what something is in, without the second."""
+        if "in" in self._texts[start:stop]:
+            within = self._texts.index("in", start)
+            yield self._without(self._end(within - 1), self._end(stop - 1), (within, stop))
 
     def _expression(self, start: int, stop: int, around: tuple[int, int] | None, *, truth: bool) -> Iterator[Edit]:
         """Yield the changes of one expression.
@@ -208,15 +223,16 @@ class _Policy:
             yield from self._value(start, stop, around)
             return
         sign = self._texts[operator]
-        left, right = (start, operator), (operator + 1, stop)
         if sign in _COMPARES:
             yield self._became(operator, operator + 1, _COMPARES[sign], around)
         same = _SAME_SHIFT.get(sign, 0)
-        yield from self._value(*left, around, same=-same)
+        yield from self._value(start, operator, around, same=-same)
         if sign == "like":
             yield from self._pattern(operator + 1, around)
-        elif sign not in {"has", "is"}:
-            yield from self._value(*right, around, same=same)
+        elif sign == "is":
+            yield from self._within(operator, stop)
+        elif sign != "has":
+            yield from self._value(operator + 1, stop, around, same=same)
 
     def _operator(self, start: int, stop: int) -> int | None:
         """Return where a comparison has its operator, or None if there is no comparison."""
@@ -230,8 +246,8 @@ class _Policy:
     def _pattern(self, at: int, around: tuple[int, int]) -> Iterator[Edit]:
         pattern = self._texts[at]
         # What stands behind a backslash is itself.
-        bare = re.sub(r"(\\.)|\*", r"\1", pattern)
-        for other in dict.fromkeys(('"*"', bare)):
+        stars = [found.start() for found in re.finditer(r"\\.|\*", pattern) if found[0] == "*"]
+        for other in dict.fromkeys(('"*"', *(f"{pattern[:star]}{pattern[star + 1 :]}" for star in stars))):
             if other != pattern:
                 yield self._became(at, at + 1, other, around)
 
@@ -263,11 +279,17 @@ class _Policy:
                 yield self._became(at, at + 1, f'{text[:-1]}~"', around)
             elif text in _SUMS and at > start and self._ends_value(at - 1):
                 yield self._became(at, at + 1, _SUMS[text], around)
-            elif text in _METHODS and self._is_member(at) and self._texts[at + 1] == "(":
+            elif self._is_turned(at):
                 yield self._became(at, at + 1, _METHODS[text], around)
             elif text in _CLOSED_BY:
                 yield from self._bracket(at, around)
             at = self._closing.get(at, at) + 1
+
+    def _is_turned(self, at: int) -> bool:
+        """Return whether a method stands here that has an opposite; of one element, all are contained as any is."""
+        if self._texts[at] not in _METHODS or not self._is_member(at) or self._texts[at + 1] != "(":
+            return False
+        return self._texts[at + 2] != "[" or len(list(self._items(at + 3, self._closing[at + 2]))) != 1
 
     def _bracket(self, at: int, around: tuple[int, int]) -> Iterator[Edit]:
         """Yield the changes of what stands in one pair of brackets."""
@@ -366,6 +388,9 @@ def _moved(name: str, literal: str, step: int) -> str:
     value = literal[1:-1]
     if name == "datetime":
         return f'datetime({literal}).offset(duration("{step}ms"))'
+    if name == "ip" and (match := _RANGE.fullmatch(value)):
+        bits = int(match[2]) + step
+        return f'ip("{match[1]}/{bits}")' if 0 <= bits <= _BITS[":" in value] else ""
     if name == "decimal" and _DECIMAL.fullmatch(value):
         return f'decimal("{Decimal(value) + step * _STEP:f}")'
     if name == "duration" and (match := _DURATION.fullmatch(value)):

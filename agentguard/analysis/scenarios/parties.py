@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
@@ -9,7 +10,7 @@ from agentguard.analysis.loaded import check_loadable
 from agentguard.analysis.scenarios.done import done_by
 from agentguard.analysis.scenarios.fields import Fields, id_of, record_of, typed, typed_members
 from agentguard.analysis.scenarios.yamltext import Listed, Text, mistake, shown
-from agentguard.analysis.supposed import ISSUER, LIFETIME, Identity
+from agentguard.analysis.supposedcall import ISSUER, LIFETIME, Identity
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.lifecycle.tally import Tally
 from agentguard.model import EntityUid, Grade
@@ -85,6 +86,10 @@ class Identities:
         done: list[Identity] = []
         for link in links:
             done.append(link.identity(tuple(done)))
+        size = sum(len((link.grant or "").encode()) for link in done)
+        if size > self._workspace.limits.grants_bytes:
+            most = self._workspace.limits.grants_bytes
+            mistake(f"the grants of a chain hold at most {most} bytes, these {size}: grant fewer things", node.place)
         _check_use(done[-1], self._workspace, node.place)
         return done[-1]
 
@@ -108,8 +113,7 @@ class _Link:
         """Return it with all that delegated to it, root first."""
         fields = self._fields
         grade = fields.choice("grade", Grade) or Grade.RUN
-        if above and not all(link.grade is Grade.RUN for link in above):
-            mistake("only a run delegates: give the identity that this one is delegated by `grade: run`", fields.place)
+        self._check_chain(grade, above)
         age = fields.seconds("age") or 0
         ends = min([link.lifetime - link.age for link in above], default=LIFETIME)
         lifetime = fields.seconds("lifetime")
@@ -125,15 +129,28 @@ class _Link:
             task=fields.id("task"),
             purpose=fields.id("purpose"),
             grade=grade,
-            scopes=frozenset(scope.text for scope in fields.texts("scopes") or ()),
+            scopes=frozenset(map(_scope, fields.texts("scopes") or ())),
             claims=self._claims(),
-            issuer=fields.id("issuer") or ISSUER,
+            issuer=fields.id("issuer") or next((link.issuer for link in above), ISSUER),
             lifetime=lifetime,
             age=age,
             grant=self._grant(),
             run=self._done(),
             ancestors=above,
         )
+
+    def _check_chain(self, grade: Grade, above: tuple[Identity, ...]) -> None:
+        """Refuse what no token says: who mints runs, with a grant and what delegated them, mints nothing else."""
+        fields = self._fields
+        if above and not all(link.grade is Grade.RUN for link in above):
+            mistake("only a run delegates: give the identity that this one is delegated by `grade: run`", fields.place)
+        if grade is not Grade.RUN and (above or "grant" in fields.members):
+            has = "is delegated" if above else "has a grant"
+            mistake(f"what {has} is a run, got the grade `{grade}`: write `grade: run`", fields.members["grade"].place)
+        issuer = fields.id("issuer")
+        if above and issuer not in {None, above[0].issuer}:
+            what = f"a run has the issuer of the one that it is delegated by, got {shown(str(issuer))}: remove `issuer`"
+            mistake(what, fields.members["issuer"].place)
 
     def _claims(self) -> dict[str, Claim]:
         given = self._fields.record("claims")
@@ -142,9 +159,17 @@ class _Link:
         place = self._fields.place
         found = typed_members(given, members, whose="a token", what="mapped claim", key="claims", place=place)
         return {
-            name: frozenset(cast("list[str]", value)) if isinstance(value, list) else cast("str | int | bool", value)
+            name: self._strings(name, cast("list[str]", value))
+            if isinstance(value, list)
+            else cast("str | int | bool", value)
             for name, value in found.items()
         }
+
+    def _strings(self, name: str, value: list[str]) -> frozenset[str]:
+        if "" in value:
+            place = self._fields.record("claims").members[name].place
+            mistake(f"no token with an empty text in `{name}` is accepted: leave it out", place)
+        return frozenset(value)
 
     def _done(self) -> Tally:
         node = self._fields.members.get("run")
@@ -158,6 +183,13 @@ class _Link:
             except ConfigurationError as error:
                 mistake(str(error), self._fields.members["grant"].place)
         return text
+
+
+def _scope(node: Text) -> str:
+    if re.fullmatch(r"\S+", node.text) is None:
+        what = f"a scope is a text without blanks, got {shown(node.text)}: write several as `[one, two]`"
+        mistake(what, node.place)
+    return node.text
 
 
 def _check_use(identity: Identity, workspace: Workspace, place: Place) -> None:

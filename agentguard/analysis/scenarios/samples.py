@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from agentguard.policy.schema import CREDENTIALS, OwnType
 from agentguard.policy.values import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from agentguard.analysis.workspace import Workspace
     from agentguard.policy.offered import Offered
@@ -57,12 +58,24 @@ def sample_call(offered: Offered, workspace: Workspace) -> SampleCall:
     context = {} if declared is None else declared.members
     arguments = _record(context["input"].type)
     entities: dict[str, Sample] = {}
+    if offered.tool.name == CREDENTIALS:
+        # Whoever wants one is among what the server offers.
+        offers = (one.tool.name for one in workspace.written.offers if one.tool.kind is not OwnType.SERVER)
+        arguments["tool"] = next(offers, ID)
     if offered.resource is not None:
         named = arguments.setdefault(offered.resource.argument, [ID] if offered.resource.each else ID)
         id_ = named[0] if isinstance(named, list) else named
         _load(offered.resource.type, str(id_), workspace, entities)
     facts = _record(context["facts"].type) if "facts" in context else None
     return SampleCall(tool.name, arguments, facts, entities)
+
+
+def sample_entities(names: Iterable[tuple[str, str]], workspace: Workspace) -> dict[str, Sample]:
+    """Return what loaders would bring of these, each a type and an id, by name; nothing of a type that has none."""
+    entities: dict[str, Sample] = {}
+    for type_, id_ in names:
+        _load(type_, id_, workspace, entities)
+    return entities
 
 
 def _load(type_: str, id_: str, workspace: Workspace, entities: dict[str, Sample]) -> None:

@@ -19,7 +19,8 @@ from agentguard.analysis.scenarios.done import done_by
 from agentguard.analysis.scenarios.fields import Fields, id_of, list_of, record_of, text_of
 from agentguard.analysis.scenarios.parties import Identities, entity_of
 from agentguard.analysis.scenarios.yamltext import MistakeError, Record, Text, mistake, read_yaml, shown
-from agentguard.analysis.supposed import SupposedCall, offered_as, ordered
+from agentguard.analysis.supposed import offered_as, ordered
+from agentguard.analysis.supposedcall import SupposedCall
 from agentguard.errors import ConfigurationError
 from agentguard.model import Effect, EntityUid, Reason, printable
 from agentguard.policy.problem import Problem, did_you_mean, refused
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from agentguard.analysis.scenarios.yamltext import Node
-    from agentguard.analysis.supposed import Identity
+    from agentguard.analysis.supposedcall import Identity
     from agentguard.analysis.workspace import Workspace
     from agentguard.policy.types import CedarType
     from agentguard.policy.written import Offered
@@ -206,7 +207,7 @@ class _Reader:
             return []
         identity = self._identities.called(who) if isinstance(who, Text) else self._identities.read(who)
         identity = self._with_done(identity, fields, setting)
-        offered = self._offered(fields)
+        offered = self._offered(fields.needed("call", "one of the tools"), "`call`")
         context = cast("CedarType", self._workspace.types.actions[offered.tool.name].context).members
         call = SupposedCall(
             identity=identity,
@@ -214,12 +215,15 @@ class _Reader:
             input=input_of(fields, offered, context),
             facts=facts_of(fields, offered, context),
             entities=tuple(entities.values()),
-            approval=approval_of(fields, setting),
+            approval=approval_of(fields, setting, self._workspace.limits),
             now=setting.now,
             environment=setting.environment,
             transport=setting.transport,
             time_zone=setting.time_zone,
         )
+        if offered.tool.name == CREDENTIALS:
+            # Nobody else wants one.
+            self._offered(fields.record("with").members["tool"], "`tool`")
         called = who.text if isinstance(who, Text) else identity.agent
         case = Case(
             file=self._file,
@@ -246,10 +250,9 @@ class _Reader:
             mistake("the run's first call comes after this one: mend `started_at`", (node or fields).place)
         return identity
 
-    def _offered(self, fields: Fields) -> Offered:
-        node = fields.needed("call", "one of the tools")
+    def _offered(self, node: Node, where: str) -> Offered:
         try:
-            return offered_as(self._workspace, text_of(node, "`call`"))
+            return offered_as(self._workspace, text_of(node, where))
         except ConfigurationError as error:
             mistake(str(error), node.place)
 

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agentguard.analysis.scenarios.samples import SampleCall, flow, sample_call
+from agentguard.analysis.scenarios.samples import SampleCall, flow, sample_call, sample_entities
 from agentguard.analysis.scenarios.scenariofile import read_suite
 from agentguard.analysis.scenarios.suites import run
 from agentguard.errors import PolicyError
@@ -145,6 +145,12 @@ identities:
 """
 
 
+# Who that is, as loaders are asked about it.
+_AGENTS: Final = ("example-agent", "other-agent", "suspended-agent")
+_STOPPED: Final = "Agent::suspended-agent"
+_WHO: Final = (*(("Agent", name) for name in _AGENTS), ("User", "alice"), ("Task", "first-task"))
+
+
 def stand_in() -> WrittenSchema:
     """Return a server of three tools, for a folder whose own server is not known yet."""
     return WrittenSchema(
@@ -212,7 +218,7 @@ def policy_files(written: WrittenSchema, *, asks: bool = True) -> dict[str, str]
         permits += "\n".join(_ISSUES.format(id=quoted(id_), credential=quoted(name)) for name, id_ in lent.items())
     asked = _ASKS.format(silence=_ASKS_UNSAID if unsaid else "") if kinds.destructive and asks else ""
     rules = {PERMITS: permits, GUARDRAILS: _STOPS + asked}
-    return {**{name: formatted(name, text, _LIMITS) for name, text in rules.items()}, ENTITIES: _entities()}
+    return {**{name: formatted(name, text, _LIMITS) for name, text in rules.items()}, ENTITIES: _entities(written)}
 
 
 def _credentials(written: WrittenSchema) -> dict[str, str]:
@@ -245,13 +251,10 @@ def _changes(writing: Sequence[Offered]) -> str:
     return _CHANGES.format(later=later, actions=actions)
 
 
-def _entities() -> str:
-    listed = [
-        _entity("Group", "suspended"),
-        _entity("Agent", "example-agent"),
-        _entity("Agent", "other-agent"),
-        _entity("Agent", "suspended-agent", "suspended"),
-    ]
+def _entities(written: WrittenSchema) -> str:
+    listed = [_entity("Group", "suspended")]
+    if "Agent" not in written.loaders:
+        listed += [_entity("Agent", name, *["suspended"] * (name == "suspended-agent")) for name in _AGENTS]
     return "[\n" + ",\n".join(f"  {json.dumps(entity)}" for entity in listed) + "\n]\n"
 
 
@@ -285,11 +288,13 @@ _NOT_PERMITTED: Final = "expect: deny, reason: no_permit"
 def scenarios_of(workspace: Workspace) -> str:
     """Return the file of scenarios for what `policy_files` gave: each of its cases passes.
 
-    What cannot be called with sample values has no case.
+    What cannot be called with sample values has no case; it is empty if nothing can.
     """
     observed = OBSERVED in dict(workspace.source.files)
     rows = [*(_observed(workspace) if observed else _guarded(workspace))]
-    return _file(rows if _pass(rows, workspace) else [row for row in rows if _pass([row], workspace)])
+    if not _pass(rows, workspace):
+        rows = [row for row in rows if _pass([row], workspace)]
+    return _file(rows, workspace) if rows else ""
 
 
 def _observed(workspace: Workspace) -> Iterator[_Row]:
@@ -331,17 +336,20 @@ def _guarded(workspace: Workspace) -> Iterator[_Row]:
 
 def _pass(rows: Sequence[_Row], workspace: Workspace) -> bool:
     try:
-        suite = read_suite(workspace, SCENARIOS, _file(rows))
+        suite = read_suite(workspace, SCENARIOS, _file(rows, workspace))
     except PolicyError:
         return False
     return all(result.passed for result in run(workspace, suite))
 
 
-def _file(rows: Sequence[_Row]) -> str:
-    entities = {name: value for row in rows for name, value in row.call.entities.items()}
+def _file(rows: Sequence[_Row], workspace: Workspace) -> str:
+    entities = sample_entities(_WHO, workspace)
+    if isinstance(stopped := entities.get(_STOPPED), dict):
+        entities[_STOPPED] = {**stopped, "in": "Group::suspended"}
+    entities |= {name: value for row in rows for name, value in row.call.entities.items()}
     lines = [_IDENTITIES]
     if entities:
-        lines += ["# What the server's loaders would say of what is acted on.", "entities:"]
+        lines += ["# What the server's loaders would say of who calls, and of what is acted on.", "entities:"]
         lines += [f"  {name}: {flow(value)}" for name, value in entities.items()] + [""]
     lines.append("scenarios:")
     for name in dict.fromkeys(row.scenario for row in rows):

@@ -27,6 +27,8 @@ MOST_NODES: Final = 50_000
 """How many texts, lists and mappings a file may hold, their ends counted."""
 
 _DEEPEST: Final = 40
+# What an editor takes for nothing, and whoever wrote it perhaps for nobody.
+_NOTHING: Final = frozenset(("~", "null", "Null", "NULL"))
 _SHOWN: Final = 60
 
 
@@ -236,8 +238,10 @@ def _check_plain(event: yaml.NodeEvent, place: Place) -> None:
 
 
 def _text(event: yaml.ScalarEvent, place: Place) -> Text:
-    if not event.value and not event.style:
+    if not event.style and not event.value:
         mistake('nothing stands here: write `""` for an empty text', place)
+    if not event.style and event.value in _NOTHING:
+        mistake(f"`{event.value}` stands for nothing in YAML: leave it out, or put it into quotes", place)
     try:
         event.value.encode()
     except UnicodeEncodeError:

@@ -71,6 +71,20 @@ def test_an_allow_needs_no_change() -> None:
     assert (found.suggestions, found.mended, found.meaning) == ((), (), "")
 
 
+def test_what_a_person_could_lift_decides_nothing_where_nothing_permits() -> None:
+    """A yes would help nobody, so it is not what stands in the way."""
+    lift = """@id("lift") @obligation("approval") forbid (principal, action == Action::"search", resource)
+    unless { context has approval };"""
+    found = explained(searches(run(purpose="other"), rows=1), workspace(CLOSES, lift))
+
+    ((link,),) = [answer.links for answer in found.answers]
+    assert found.verdict.reason is Reason.NO_PERMIT
+    assert [(one.id, one.matched, one.decided) for one in link.organisation] == [
+        ("closes", False, False),
+        ("lift", True, False),
+    ]
+
+
 def test_each_link_and_its_grant_are_told() -> None:
     """What decided is marked at the link that denied, and at no other."""
     few = 'permit (principal, action == Action::"search", resource) when { context.input.rows < 5 };'
@@ -94,16 +108,30 @@ def test_each_link_and_its_grant_are_told() -> None:
     assert [(one.id, one.decided) for one in answer.links[0].grant or ()] == [("grant:0", True), ("grant:0", False)]
 
 
+def test_a_forbid_that_matches_at_several_links_decided_at_the_first() -> None:
+    """The others were not asked any more."""
+    (answer,) = explained(searches(run(ancestors=(run("z"),)), rows=501), workspace(EVERYTHING, LIMIT)).answers
+
+    assert [[(one.id, one.matched, one.decided) for one in link.organisation] for link in answer.links] == [
+        [("all", True, False), ("limit", True, True)],
+        [("all", True, False), ("limit", True, False)],
+    ]
+
+
 def test_a_call_that_may_never_be_made_is_told_by_what_was_decided_before_it() -> None:
-    """Forbids of its arguments matched too, and decided nothing: nobody looked at them."""
-    found = explained(searches(run(purpose="x"), rows=501), workspace(CLOSES, LIMIT))
+    """Forbids of its arguments matched too, or fail, and decided nothing: nobody looked at them."""
+    broken = f"""@id("broken") forbid (principal, action == Action::"search", resource)
+    when {{ context.input.rows + {LONGEST} > 0 }};"""
+    found = explained(searches(run(purpose="x"), rows=501), workspace(CLOSES, LIMIT, broken))
 
     assert (found.verdict.reason, found.verdict.early) == (Reason.NO_PERMIT, True)
     ((link,),) = [answer.links for answer in found.answers]
     assert [(one.id, one.matched, one.decided) for one in link.organisation] == [
         ("closes", False, False),
         ("limit", True, False),
+        ("broken", None, False),
     ]
+    found = explained(searches(run(purpose="x"), rows=501), workspace(CLOSES, LIMIT))
     assert [one.text for one in found.suggestions] == ['rows ≤ 500 and principal.purpose == "monthly close"']
 
 
@@ -160,7 +188,7 @@ def test_a_policy_that_failed_is_told_with_what_failed() -> None:
     ((link,),) = [answer.links for answer in found.answers]
     assert [(one.id, one.matched, bool(one.error), one.decided) for one in link.organisation] == [
         ("all", True, False, False),
-        ("broken", None, True, False),
+        ("broken", None, True, True),
     ]
     assert found.meaning.startswith("a policy could not be evaluated, which counts as an objection: policy `broken`")
     assert [one.text for one in found.suggestions] == [f"rows == {-LONGEST}", "rows == 0"]

@@ -9,9 +9,11 @@ from agentguard.analysis.explanations.onrecord import OnRecord, explain_record
 from agentguard.analysis.workspace import Workspace
 from agentguard.model import AccessRequest, Decision, Effect, Invocation, Reason
 from agentguard.policy.engine import decide
+from agentguard.policy.values import Field, record_of
+from agentguard.request import ResourceTemplate
 from agentguard.testing import unsafe_invocation
 from tests.analysis.kept import kept, workspace
-from tests.policy.records import NOW, reads, record, reference, searches
+from tests.policy.records import NOW, context, reads, record, reference, searches, tool, uid
 
 CLOSES = """@id("closes") permit (principal in Agent::"a", action == Action::"search", resource)
 when { principal has purpose && principal.purpose == "monthly close" };"""
@@ -152,6 +154,8 @@ def test_by_other_policies_it_is_told_what_these_would_say() -> None:
     assert policies(found) == [("closes", True, False), ("limit", None, False), ("scoped", None, False)]
     assert found.unknown == ("context.input.rows", "principal.scopes")
     assert (found.suggestions, found.mended) == ((), ())
+    # One of the same name is another policy, and has decided nothing.
+    assert policies(on_record(searches(run(), rows=501), told=other, inputs=["rows"]))[1] == ("limit", True, False)
 
 
 def test_what_an_entity_said_is_not_on_record() -> None:
@@ -194,10 +198,14 @@ def test_a_policy_that_failed_is_told_so() -> None:
     found = on_record(searches(run(), rows=1), folder=workspace(CLOSES, broken), inputs=["rows"])
 
     assert found.link is not None
-    assert [(one.id, one.matched, one.error) for one in found.link.organisation] == [
-        ("closes", True, ""),
-        ("broken", None, "it cannot be evaluated"),
+    assert [(one.id, one.matched, one.error, one.decided) for one in found.link.organisation] == [
+        ("closes", True, "", False),
+        ("broken", None, "it cannot be evaluated", True),
     ]
+    lacking = searches(run(user="nobody"), rows=1)
+    missing = on_record(lacking, folder=workspace(CLOSES, broken, STAFF), inputs=["rows"])
+    assert missing.record.text("agentguard.decision.reason") == Reason.MISSING_ENTITY
+    assert policies(missing)[1] == ("broken", None, False)
     assert [one.text for one in found.suggestions] == ["rows == -9223372036854775807", "rows == 0"]
 
 
@@ -346,6 +354,29 @@ def test_denial_by_a_failure_names_the_forbids_that_matched_beside_it() -> None:
 
     assert found.record.text("agentguard.decision.reason") == Reason.POLICY_ERROR
     assert policies(found) == [("closes", True, False), ("failing", None, False), ("asked", True, True)]
+
+
+def test_no_change_is_suggested_of_a_call_that_may_name_others_too() -> None:
+    """What would become of those is not on record; a list that is on record may say that there are none."""
+    many = tool("many", record_of({"ids": Field(list[str])}, where="many"), resource="Record")
+    folder = workspace(
+        '@id("all") permit (principal, action, resource);',
+        """@id("closing") forbid (principal, action, resource is Record)
+        when { principal has purpose && principal.purpose == "monthly close" };""",
+        tools=(many,),
+        templates=(("many", ResourceTemplate.parse("Record::{ids[*]}")),),
+    )
+    loaded = {**record("r1"), "parents": [uid("Tool", "many")]}
+    request = replace(reads(run(), loaded), action="many", context=context(ids=["r1"]))
+    others = replace(request, context=context(ids=["r1", "r2"]))
+
+    assert [one.text for one in on_record(request, folder=folder, inputs=["ids"]).suggestions] == [
+        "no principal.purpose",
+        'principal.purpose other than "monthly close", such as "other"',
+    ]
+    for found in (on_record(request, folder=folder), on_record(others, folder=folder, inputs=["ids"])):
+        assert policies(found)[1] == ("closing", True, True)
+        assert (found.suggestions, found.mended) == ((), ())
 
 
 def test_nothing_helps_a_call_that_lacks_an_entity() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from agentguard.analysis.explanations.explain import LinkFound
 from agentguard.analysis.explanations.onrecord import OnRecord, explain_record
-from agentguard.analysis.supposed import Identity, SupposedCall, judge, requests_of
+from agentguard.analysis.supposed import judge, requests_of
+from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace
 from agentguard.lifecycle.tally import Tally
 from tests.analysis.kept import kept

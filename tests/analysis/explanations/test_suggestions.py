@@ -354,6 +354,9 @@ def test_each_link_of_a_chain_is_repaired() -> None:
         'principal.purpose other than "x", such as "other"',
     ]
     assert found(calls(run(ancestors=(run("root"),))), everything, deep) == ["principal.delegation_depth == 0"]
+    # What repairs the root is not needed where there is none any more.
+    rooted = 'forbid (principal in Agent::"root", action == Action::"call", resource);'
+    assert found(calls(run(ancestors=(run("root"),))), everything, rooted, deep) == ["principal.delegation_depth == 0"]
 
 
 def test_a_grant_could_permit_more_or_the_call_ask_for_less() -> None:

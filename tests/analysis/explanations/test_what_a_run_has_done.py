@@ -9,7 +9,8 @@ import pytest
 from agentguard.analysis.explanations.changes import NewRun, Who
 from agentguard.analysis.explanations.explain import explain
 from agentguard.analysis.explanations.suggestions import Suggestion
-from agentguard.analysis.supposed import Identity, SupposedCall, judge, suppose
+from agentguard.analysis.supposed import judge, suppose
+from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace
 from agentguard.lifecycle.tally import Tally
 from tests.analysis.clinic import NOW

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from agentguard.analysis.health.doctor import (
     of_volume,
 )
 from agentguard.analysis.health.habits import DAY
+from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.kept import Kept
 from agentguard.evidence.proof import Proof, ProvenChain
+from agentguard.evidence.record import record
+from agentguard.evidence.vocabulary import RecordKind
 from agentguard.limits import Limits
 from agentguard.policy.source import survey_folder
 from tests.analysis.health.test_habits import NOW, call, denied, state, told
@@ -33,15 +37,20 @@ def answers(diagnoses: Iterable[Diagnosis]) -> dict[str, tuple[str | None, str]]
     return {one.name: (one.severity and one.severity.value, one.what.partition(": ")[0]) for one in diagnoses}
 
 
+def of_all(*records: Kept) -> list[Diagnosis]:
+    """Return all that records tell."""
+    return list(of_habits(told(*records), now=NOW))
+
+
 def of(*records: Kept) -> dict[str, tuple[str | None, str]]:
     """Return what records tell."""
-    return answers(of_habits(told(*records), now=NOW))
+    return answers(of_all(*records))
 
 
 def test_agents_that_do_all_right_are_told_so() -> None:
     """Each question has an answer, so that nobody wonders whether it was asked."""
     assert of(call(NOW - 20, mcp__session__id="s"), state(NOW - 10, "completed")) == {
-        "shared-principal": (None, "no run was used by two clients at once"),
+        "shared-principal": (None, "no run came from two clients"),
         "shared-identity": (None, "no call carries grade `shared`"),
         "weak-grade": (None, "no call carries grade `token`"),
         "abandoned-run": (None, "every run that is over was ended by somebody"),
@@ -66,7 +75,7 @@ def test_run_that_two_clients_use_at_once_is_bad() -> None:
         for at, session in ((1, "a"), (2, "b"), (3, "a"))
     ]
 
-    assert of(*calls)["shared-principal"] == ("error", "2 runs of reader came from two clients at once")
+    assert of(*calls)["shared-principal"] == ("error", "2 runs of reader came from two clients")
 
 
 def test_identities_that_do_not_name_a_run_are_told_by_issuer() -> None:
@@ -103,10 +112,22 @@ def test_runs_that_end_badly_are_told() -> None:
         denied(NOW - 50, "expired"),
     )
 
-    assert found["abandoned-run"] == ("warning", "1 run of reader never completed, and ended by expiry")
+    assert found["abandoned-run"] == ("warning", "1 run of reader never completed, as far as is on record")
     assert found["long-authority"] == ("warning", "1 run of reader got authority for more than 1 d")
     assert found["used-after-end"][0] == "warning"
     assert found["idle-authority"][0] is None
+
+
+@pytest.mark.parametrize(
+    ("ended", "grade", "told"),
+    [(None, "run", True), ("completed", "run", False), ("revoked", "run", False), (None, "shared", False)],
+)
+def test_run_whose_end_is_not_on_record_never_completed(ended: str | None, grade: str, told: bool) -> None:
+    """Once its time is over: its server had stopped, and nobody saw it expire. A shared identity has no end."""
+    last = call(NOW - 90, agentguard__run__ends_at=int(NOW) - 60, agentguard__invocation__grade=grade)
+    ends = [] if ended is None else [state(NOW - 80, ended)]
+
+    assert (of(last, *ends)["abandoned-run"][0] == "warning") is told
 
 
 @pytest.mark.parametrize(
@@ -127,11 +148,20 @@ def test_authority_that_goes_on_after_the_task_is_told(last: int, grade: str, id
     assert (found["idle-authority"][0] == "warning") is idle
 
 
+def test_agents_are_told_one_by_one_up_to_a_number() -> None:
+    """With hundreds, a line for each would hide the rest of the checklist."""
+    runs = [state(NOW, "expired", f"r{at}", agentguard__agent__id=f"a{at // 2}") for at in range(21)]
+
+    told_of = [one.what.partition(" never")[0] for one in of_all(*runs) if one.name == "abandoned-run"]
+
+    assert told_of == [*(f"2 runs of a{at}" for at in range(8)), "5 runs of 3 other agents"]
+
+
 def test_agent_without_a_name_is_named_so() -> None:
     """A name that steers a terminal is none either."""
     records = [state(NOW, "expired", agentguard__agent__id="a\x1b[2J")]
 
-    assert of(*records)["abandoned-run"][1] == "1 run of a\ufffd[2J never completed, and ended by expiry"
+    assert of(*records)["abandoned-run"][1] == "1 run of a\ufffd[2J never completed, as far as is on record"
     assert "an agent without a name" in of(state(NOW, "expired", agentguard__agent__id=""))["abandoned-run"][1]
 
 
@@ -153,8 +183,9 @@ def test_denials_that_rise_are_told_by_agent() -> None:
         (([0, 20],), (9, 5), (None, "denials are not rising")),
         (([10, 20],), (15, 20), (None, "denials are not rising")),
         ((), (50, 1), None),
+        (([10, 20],), (0, 0), None),
     ],
-    ids=["few", "as ever", "nothing to compare with"],
+    ids=["few", "as ever", "nothing to compare with", "nothing to compare"],
 )
 def test_denials_that_are_as_ever_are_no_finding(
     before: tuple[list[int], ...], now: tuple[int, int], wanted: tuple[None, str] | None
@@ -286,13 +317,29 @@ def test_evidence_that_goes_with_the_pod_is_bad_unless_it_is_forwarded(tmp_path:
     """By what the folder lies on."""
     table = f"1 0 8:1 / {tmp_path} rw - {{}} dev rw".format
 
-    assert answers(of_volume(tmp_path, table("ext4"))) == {
+    assert answers(of_volume(tmp_path, table("ext4"), now=NOW)) == {
         "evidence-not-lasting": (None, f"`{tmp_path}` is on ext4, which lasts")
     }
-    assert answers(of_volume(tmp_path, table("tmpfs")))["evidence-not-lasting"][0] == "error"
+    assert answers(of_volume(tmp_path, table("tmpfs"), now=NOW))["evidence-not-lasting"][0] == "error"
     (tmp_path / "forward-1.json").write_text("{}")
-    assert answers(of_volume(tmp_path, table("tmpfs")))["evidence-not-lasting"][0] is None
-    assert answers(of_volume(tmp_path, "")) == {}
+    assert answers(of_volume(tmp_path, table("tmpfs"), now=NOW))["evidence-not-lasting"][0] is None
+    assert answers(of_volume(tmp_path, "", now=NOW)) == {}
+
+
+def test_evidence_that_is_forwarded_no_more_is_not_forwarded(tmp_path: Path) -> None:
+    """What was not delivered for an hour goes with the pod, and shows nowhere; what is on its way does not."""
+    SQLiteLedger(tmp_path).append(record(RecordKind.START, {}, at=NOW))
+    cursor = tmp_path / "forward-1.json"
+    cursor.write_text("{}")
+    os.utime(cursor, (NOW, NOW))
+
+    def weighs(now: float) -> list[str | None]:
+        table = f"1 0 0:1 / {tmp_path} rw - tmpfs - rw"
+        told = [*of_volume(tmp_path, table, now=now), of_exporter([tmp_path], {}, now=now)]
+        return [severity for severity, _ in answers(told).values()]
+
+    assert weighs(NOW + 3_000) == [None, None]
+    assert weighs(NOW + 4_000) == ["error", "warning"]
 
 
 @pytest.mark.parametrize(
@@ -309,9 +356,9 @@ def test_server_that_nobody_sees_is_worth_a_look(
     environment: Mapping[str, str], severity: str | None, tmp_path: Path
 ) -> None:
     """An exporter is set up here, or the evidence was forwarded from the folder."""
-    assert answers([of_exporter([tmp_path], environment)])["no-exporter"][0] == severity
+    assert answers([of_exporter([tmp_path], environment, now=NOW)])["no-exporter"][0] == severity
     (tmp_path / "forward-1.json").write_text("{}")
-    assert answers([of_exporter([tmp_path], environment)])["no-exporter"][0] is None
+    assert answers([of_exporter([tmp_path], environment, now=NOW)])["no-exporter"][0] is None
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -122,7 +123,7 @@ def test_run_of_two_clients_at_once_is_seen(calls: list[tuple[int, str, str]], a
     )
 
     (run,) = habits.runs.values()
-    assert run.at_once is at_once
+    assert run.by_two is at_once
 
 
 def test_two_processes_that_speak_stdio_at_once_are_two_clients() -> None:
@@ -131,7 +132,19 @@ def test_two_processes_that_speak_stdio_at_once_are_two_clients() -> None:
 
     (run,) = told(*calls).runs.values()
 
-    assert run.at_once
+    assert run.by_two
+
+
+@pytest.mark.parametrize(("grade", "by_two"), [("run", True), ("token", True), ("shared", False)])
+def test_run_that_its_guard_saw_used_from_elsewhere_is_that_of_two_clients(grade: str, by_two: bool) -> None:
+    """Over the current protocol no call has a session, so nothing else tells; an identity that all share is none."""
+    elsewhere = state(NOW - 5, "", agentguard__invocation__grade=grade)
+
+    (run,) = told(
+        call(NOW - 9, agentguard__invocation__grade=grade), replace(elsewhere, kind="shared_run")
+    ).runs.values()
+
+    assert run.by_two is by_two
 
 
 def test_shared_identity_is_not_told_as_two_clients() -> None:
@@ -144,7 +157,7 @@ def test_shared_identity_is_not_told_as_two_clients() -> None:
     habits = told(*calls)
 
     (run,) = habits.runs.values()
-    assert not run.at_once
+    assert not run.by_two
     assert habits.issuers["https://issuer.example"] == {"shared": 3}
 
 
@@ -179,6 +192,15 @@ def test_end_that_somebody_made_is_the_end(states: list[tuple[str, float]], want
     (run,) = told(*(state(NOW - ago, name) for name, ago in states)).runs.values()
 
     assert (run.end, run.ended_at) == wanted
+
+
+def test_run_is_not_idle_while_its_call_runs() -> None:
+    """A tool may take its time; what came out of it names no issuer, and tells when it was done."""
+    done = kept("outcome", NOW - 20, agentguard__run__id="r1")
+
+    (run,) = told(call(NOW - 3_000), done, state(NOW - 10, "completed")).runs.values()
+
+    assert run.idle(NOW) == 10
 
 
 def test_idle_time_is_told_where_it_can_be() -> None:

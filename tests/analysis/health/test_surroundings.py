@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from agentguard.analysis.health import surroundings as module
 from agentguard.analysis.health.surroundings import MOUNTS, mount_of, writable
 
 TABLE = r"""21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -140,6 +141,25 @@ def test_link_is_judged_by_the_folder_that_it_is_in(policies: Path, tmp_path: Pa
     (policies / "b.cedar").symlink_to(other)
 
     assert found(policies) == []
+
+
+@needs_root
+def test_folder_that_a_link_leads_to_is_exchanged_with_the_link(policies: Path, tmp_path: Path) -> None:
+    """Whoever can replace a link on the way leads the server elsewhere, however safe the policies are themselves."""
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.mkdir()
+    ours.mkdir()
+    (theirs / "current").symlink_to(policies)
+    (ours / "live").symlink_to(Path("..") / "theirs" / "current")
+    assert found(ours / "live") == []
+
+    os.chown(theirs, USER, 0)
+    assert found(ours / "live") == [theirs]
+    assert found(policies) == []
+
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert set(module._links(loop)) == {loop}
 
 
 @needs_root

@@ -10,7 +10,8 @@ import pytest
 from agentguard.analysis.history.hindsight import Answer, Hindsight
 from agentguard.analysis.history.remembered import Remembered
 from agentguard.analysis.history.replay import Replayed, replay
-from agentguard.analysis.supposed import Identity, SupposedCall, judge, requests_of
+from agentguard.analysis.supposed import judge, requests_of
+from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace
 from agentguard.evidence.kept import Kept
 from agentguard.lifecycle.tally import Tally

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentguard.analysis.history.hindsight import Answer, Hindsight, MisfitError
+from agentguard.analysis.history.remembered import Remembered
 from agentguard.analysis.history.replay import Setting, replay
 from agentguard.analysis.workspace import Workspace
 from agentguard.evidence.kept import Kept
@@ -15,9 +16,10 @@ from agentguard.evidence.record import approval_attributes
 from agentguard.model import AccessRequest, Decision, Effect, Invocation, Reason
 from agentguard.policy.engine import decide
 from agentguard.policy.values import Field, record_of
+from agentguard.request import ResourceTemplate
 from agentguard.testing import unsafe_invocation
 from tests.analysis.kept import kept, workspace
-from tests.policy.records import ENTITIES, TOOLS, TYPES, reads, record, searches, tool
+from tests.policy.records import ENTITIES, TOOLS, TYPES, context, reads, record, searches, tool, uid
 
 SEARCH = 'action == Action::"search"'
 READS = '@id("reads") permit (principal, action == Action::"read", resource);'
@@ -332,6 +334,53 @@ def test_resource_that_is_not_known_may_be_listed() -> None:
     assert words(ask(found, old, old)) == "allow permit reads"
     assert words(ask(private, old, old)) == "allow permit reads"
     assert words(ask(private, old, workspace(READS, IDLE, entities=listed, loaders=()))) == "open"
+
+
+MANY = tool("many", record_of({"ids": Field(list[str])}, where="many"), resource="Record")
+
+
+def several(*policies: str) -> Workspace:
+    """Return a folder of a server whose tool acts on as many records as are named."""
+    return workspace(*policies, tools=(MANY,), templates=(("many", ResourceTemplate.parse("Record::{ids[*]}")),))
+
+
+@pytest.mark.parametrize(
+    ("named", "inputs", "said"),
+    [
+        (["r1", "r2"], ["ids"], "open"),
+        (["r1", "r2"], [], "open"),
+        (["r1"], [], "open"),
+        (["r1"], ["ids"], "allow permit all"),
+    ],
+)
+def test_call_that_was_denied_for_one_of_several_may_be_denied_for_the_others(
+    named: list[str], inputs: list[str], said: str
+) -> None:
+    """Those were not judged, and nothing is on record of them; a call that is allowed was judged on each."""
+    request = replace(reads(ALICE, record(sensitivity="secret")), action="many", context=context(ids=named))
+    request = replace(request, entities=({**request.entities[0], "parents": [uid("Tool", "many")]},))
+    everything = '@id("all") permit (principal, action, resource);'
+    old, new = several(everything, SECRET), several(everything)
+    denied = on_record(request, old, inputs=inputs)
+    answer = Remembered(Hindsight(old, new)).answer(replay(denied, old))
+
+    assert words(replace(answer, within_grant=False)) == said
+    assert doubts(answer) == (["resource"] if said == "open" else [])
+    # What was kept of one such call says nothing of the other.
+    single = on_record(replace(request, context=context(ids=["r1"])), old, inputs=["ids"])
+    both = Remembered(Hindsight(old, new))
+    assert words(both.answer(replay(single, old))) == "allow permit all ?"
+    assert words(replace(both.answer(replay(denied, old)), within_grant=False)) == said
+    assert words(ask(on_record(request, new), new, several(everything, IDLE))) == "allow permit all"
+
+
+def test_no_to_another_question_does_not_say_that_all_was_there() -> None:
+    """The call may lack an entity, which nobody is told of who brings such an answer."""
+    never = '@id("never") forbid (principal, action == Action::"read", resource);'
+    old = workspace(READS, never)
+    denial = Decision(effect=Effect.DENY, reason=Reason.APPROVAL_DECLINED, policy_version=old.policies.version)
+
+    assert words(ask(kept(reads(ALICE), denial), old, workspace(READS))) == "open"
 
 
 def test_tool_that_is_another_one_cannot_be_compared() -> None:

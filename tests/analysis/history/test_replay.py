@@ -12,6 +12,7 @@ from agentguard.analysis.history.replay import NoRequestError, Replayed, Setting
 from agentguard.analysis.workspace import Workspace
 from agentguard.evidence.kept import Kept
 from agentguard.evidence.record import UNCONFIRMED, approval_attributes
+from agentguard.evidence.withheld import WITHHELD
 from agentguard.model import AccessRequest, Decision, Effect, EntityUid, Grade, Reason
 from agentguard.policy.engine import decide
 from agentguard.policy.values import Field, datetime_json, record_of
@@ -149,10 +150,10 @@ def test_call_that_was_stopped_early_has_no_arguments() -> None:
     assert early.request.resource.type == "Record"
 
 
-def test_digest_of_a_private_id_is_no_id() -> None:
+@pytest.mark.parametrize("stand_in", [f"hmac-sha256:{'0' * 64}", WITHHELD])
+def test_what_stands_in_the_place_of_an_id_is_no_id(stand_in: str) -> None:
     """What it stands for is not known, nor is the argument that it was made of."""
-    digest = f"hmac-sha256:{'0' * 64}"
-    found = replay(changed(READ, resource__id=digest), FOLDER)
+    found = replay(changed(READ, resource__id=stand_in), FOLDER)
 
     assert found.unknown >= {"resource", "context.input.id"}
     assert found.request.context["input"] == {}
@@ -251,10 +252,11 @@ def test_denied_call_is_replayed_as_before_anybody_was_asked() -> None:
         [{"__entity": {"type": "User"}}],
         1.5,
         "\ud800",
+        WITHHELD,
     ],
 )
-def test_forged_argument_is_not_believed(value: object) -> None:
-    """Cedar would read it as more than a value, or not at all."""
+def test_what_was_not_judged_is_not_believed(value: object) -> None:
+    """Cedar would read it as more than a value, or not at all; or it stands in the place of a secret."""
     found = replay(replace(SEARCHED, inputs={"text": value, "rows": 1}), FOLDER)
 
     assert found.request.context["input"] == {"rows": 1}

@@ -1,5 +1,6 @@
 """Which permits the calls on record took, and a folder that permits no more."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -114,6 +115,14 @@ def test_no_more_is_kept_than_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "principal," in tighter_of(usage).files["a.cedar"]
 
 
+def test_what_an_agent_may_do_and_never_did_is_told() -> None:
+    """Of whom policies name and of whoever called; what they never may is not idle."""
+    folder = workspace(BOTH, NEVER, '@id("all") permit (principal, action == Action::"search", resource);')
+    usage = used(on_record(reads(USER), folder), on_record(searches(BILLING), folder), folder=folder)
+
+    assert module.not_done(usage) == {"a": ("search",), "b": ()}
+
+
 def test_proposal_leaves_out_what_nobody_used() -> None:
     """All else stays as somebody wrote it, comments and conditions among it."""
     text, found = proposed(on_record(reads(USER)), on_record(searches(BILLING)))
@@ -156,6 +165,15 @@ def test_permit_for_everybody_is_split_by_agent() -> None:
     assert 'principal in Agent::"\\u{22}]);"' in text
     assert all(decide(searches(unsafe_invocation(name)), found.workspace.policies).allowed for name in names)
     assert not decide(searches(unsafe_invocation("b")), found.workspace.policies).allowed
+
+
+def test_parts_of_a_permit_with_a_long_name_are_told_apart_by_number() -> None:
+    """A name has an end, and a folder with a longer one would not load."""
+    long = "l" * 128
+    folder = workspace(f'@id("{long}") permit (principal, action == Action::"search", resource);')
+    _, found = proposed(on_record(searches(USER), folder), on_record(searches(BILLING), folder), folder=folder)
+
+    assert set(found.workspace.policies.policies) == {"l" * 120, f"{'l' * 120}-2"}
 
 
 def test_permit_that_is_used_for_all_that_it_permits_stays() -> None:
@@ -241,6 +259,23 @@ def test_agent_that_nobody_lists_is_named_where_a_loader_knows_it() -> None:
     assert found.narrowed == ("all",)
 
 
+def test_agent_that_is_listed_no_more_is_not_named() -> None:
+    """Another version allowed it, and this one denies it everything; a head with its name would be refused."""
+    both = [{"uid": {"type": "Agent", "id": name}, "attrs": {}, "parents": []} for name in "ab"]
+    out = '@id("out") forbid (principal in Group::"out", action, resource);'
+    group: dict[str, object] = {"uid": {"type": "Group", "id": "out"}, "attrs": {}, "parents": []}
+    every = '@id("all") permit (principal, action, resource);'
+    before, now = (workspace(every, out, entities=json.dumps([*agents, group])) for agents in (both, both[1:]))
+    gone = on_record(searches(unsafe_invocation("a", run_id="r3", at=NOW)), before)
+
+    assert proposed(gone, on_record(searches(BILLING), now), folder=now)[0].splitlines()[0] == (
+        '@id("all") permit (principal in Agent::"b", action == Action::"search", resource);'
+    )
+    assert proposed(gone, folder=now)[0].splitlines()[0] == (
+        '@id("all") permit (principal, action == Action::"search", resource);'
+    )
+
+
 def test_proposal_that_the_server_does_not_take_is_none() -> None:
     """As where the folder itself has changed on the way."""
     usage = used(on_record(reads(USER)))
@@ -257,7 +292,7 @@ def replace_workspace(usage: Usage, folder: Workspace) -> Usage:
 
 def test_folder_that_would_permit_nothing_is_none() -> None:
     """Nobody can begin a server with it."""
-    folder = workspace(BOTH)
+    folder = workspace(BOTH, NEVER)
     denied = on_record(searches(unsafe_invocation("c", run_id="r3", at=NOW)), folder)
 
     with pytest.raises(PolicyError, match="without one a folder allows nothing"):
@@ -266,7 +301,7 @@ def test_folder_that_would_permit_nothing_is_none() -> None:
 
 def test_call_that_the_proposal_would_lose_is_named() -> None:
     """A mistake of ours must not take away what somebody needs."""
-    usage = used(on_record(reads(USER)))
+    usage = used(on_record(reads(USER)), on_record(searches(BILLING)))
     hidden = replace(usage, permits={**usage.permits, "both": module.Use()})
 
     assert tighter_of(hidden).lost == ("D1",)

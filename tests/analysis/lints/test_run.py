@@ -174,6 +174,11 @@ CVS = '"cvs": `context.input.format` is "csv" or "json", never `cvs`: did you me
             ('"nmae": `context.input.columns` is "record_id" or "name" or "born" or "email" or "last_visit" …, '
             "never `nmae`: did you mean `name`?"),
         ),
+        (
+            'context.input.columns != ["born", "nmae"]',
+            ('"nmae": `context.input.columns` is "record_id" or "name" or "born" or "email" or "last_visit" …, '
+            "never `nmae`: did you mean `name`?"),
+        ),
     ],
 )  # fmt: skip
 def test_a_value_that_an_argument_never_has_is_told(condition: str, wanted: str, records: Workspace) -> None:
@@ -188,7 +193,7 @@ def test_a_value_that_an_argument_never_has_is_told(condition: str, wanted: str,
         'context.input.format == "csv"',
         'context.environment == "cvs"',
         'context.input.columns.containsAny(["name"])',
-        'context.input.columns == ["nmae"]',
+        'context.input.columns == ["name"]',
         "context.input.columns.contains(context.input.format)",
         "context.input.max_rows == 3",
     ],
@@ -267,6 +272,15 @@ def test_an_action_equals_no_group(records: Workspace) -> None:
             'write `!(action in Action::"destructive")`'
         )
     ]
+    assert told(
+        records, forbid('[Action::"read-only", Action::"read_record"].contains(action)', "action"), "equals-group"
+    ) == [
+        (
+            '[Action::"read-only", Action::"read_record"].contains(action): `read-only` is a group, which no action '
+            'equals, so `contains` never finds it: write `action in Action::"read-only"`'
+        )
+    ]
+    assert told(records, forbid('[Action::"read_record"].contains(action)', "action"), "equals-group") == []
     assert told(records, forbid('action == Action::"export_records"', "action"), "equals-group") == []
     assert told(records, forbid('action == Action::"resources/read"', "action"), "equals-group") == []
 
@@ -290,6 +304,25 @@ WHATEVER = (
 def test_a_destructive_action_without_a_condition_is_told(clauses: str, records: Workspace) -> None:
     """A condition that always holds is none."""
     assert told(records, DELETES.format(clauses), "unconditional-destructive") == [WHATEVER]
+
+
+@pytest.mark.parametrize(
+    ("condition", "wanted"),
+    [
+        ('action == Action::"delete_record"', [WHATEVER]),
+        ('action in [Action::"read_record", Action::"delete_record"]', [WHATEVER]),
+        ('principal in Agent::"billing-agent" && action == Action::"delete_record"', [WHATEVER]),
+        ('principal is Invocation in Agent::"billing-agent" && action in Action::"destructive"', [WHATEVER]),
+        ('action == Action::"delete_record" && principal has user', []),
+        ('action == Action::"delete_record" && resource.sensitivity == "normal"', []),
+        ('action in Action::"read-only" || principal has user', []),
+    ],
+)  # fmt: skip
+def test_who_acts_and_what_is_done_is_no_condition(condition: str, wanted: list[str], records: Workspace) -> None:
+    """Wherever it is written: in the head, or below."""
+    text = f'@id("p") permit (principal, action, resource) when {{ {condition} }};'
+
+    assert told(records, text, "unconditional-destructive") == wanted
 
 
 @pytest.mark.parametrize(
@@ -504,6 +537,14 @@ def test_bounds_of_an_earlier_clause_count(records: Workspace) -> None:
         ),
         ('Agent::"billing-agent" == principal.agent', 'Agent::"billing-agent" == principal.agent'),
         ('principal in Group::"suspended"', 'principal in Group::"suspended"'),
+        ('principal.agent in Agent::"billing-agent"', 'principal.agent in Agent::"billing-agent"'),
+        ('principal in [Agent::"billing-agent"]', 'principal in [Agent::"billing-agent"]'),
+        (
+            'principal is Invocation in Agent::"billing-agent"',
+            'principal is Invocation in Agent::"billing-agent"',
+        ),
+        ('!!(principal in Agent::"billing-agent")', '!!(principal in Agent::"billing-agent")'),
+        ("principal is Invocation", ""),
         ('principal in [Agent::"billing-agent", Agent::"support-agent"]', ""),
         ('principal in Agent::"billing-agent" || principal has task', ""),
         ('!(principal in Agent::"billing-agent")', ""),
@@ -550,7 +591,8 @@ def test_advice_on_a_permit_reaches_nobody(records: Workspace) -> None:
 def test_a_policy_without_an_owner_is_told(records: Workspace) -> None:
     """One finding for each."""
     text = (
-        f'@id("p") permit (principal, {EXPORT}, resource);\n@id("q") @owner("x") permit (principal, action, resource);'
+        f'@id("p") @owner(" ") permit (principal, {EXPORT}, resource);\n'
+        '@id("q") @owner("x") permit (principal, action, resource);'
     )
 
     assert told(records, text, "missing-owner") == [

@@ -1,13 +1,15 @@
 """A lint is silenced where its policy says why; and what silences nothing is told."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agentguard.analysis.lints.run import LINTS, lint
-from agentguard.analysis.workspace import Workspace
+from agentguard.analysis.workspace import Workspace, open_workspace
 from tests.analysis.folders import opened, read
+from tests.policy.broken_folders import BROKEN, EXPECTED, lay_out
 
 OVERFLOWS = "when { context.input.max_rows * 2 > 5 }"
 DELETES = 'action == Action::"delete_record"'
@@ -100,8 +102,16 @@ def test_a_silence_is_not_called_useless_where_its_lint_was_not_looked_for(recor
     assert part == []
 
 
-def test_every_lint_that_can_be_silenced_has_an_annotation_that_the_loader_takes(tmp_path: Path) -> None:
-    """None of them is taken for a slip of the pen."""
-    notes = "".join(f'@{one.annotation}("why")\n' for one in LINTS.values() if one.silenceable)
+@pytest.mark.parametrize("name", sorted(name for name, one in LINTS.items() if one.silenceable))
+def test_every_lint_that_can_be_silenced_is(name: str, tmp_path: Path) -> None:
+    """Above the policy that it is about; a silence that silenced nothing would be told."""
+    lay_out(name, tmp_path)
+    place = re.search(rf"policies\.cedar:(\d+):\d+ \w+\[{name}\]", (BROKEN / name / EXPECTED).read_text("utf-8"))
+    assert place is not None
+    file = tmp_path / "policies.cedar"
+    lines = file.read_text("utf-8").splitlines(keepends=True)
+    above = max(at for at in range(int(place[1])) if lines[at].startswith("@id("))
+    lines[above] = f'@{LINTS[name].annotation}("why") {lines[above]}'
+    file.write_text("".join(lines), "utf-8")
 
-    assert len(read(f'@id("a")\n{notes}permit (principal, action, resource);')) == 1
+    assert not {finding.name for finding in lint(open_workspace(tmp_path))} & {name, "useless-silence"}

@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agentguard.analysis.proofs.access import Access, May, Who, access, agents_of
-from agentguard.analysis.supposed import Identity, SupposedCall, requests_of
+from agentguard.analysis.supposed import requests_of
+from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace
 from agentguard.errors import PolicyError
 from agentguard.model import AccessRequest, EntityUid, Grade
@@ -160,8 +161,10 @@ def test_policy_that_may_fail_is_told(tmp_path: Path) -> None:
     failing = '@id("b") permit (principal, action, resource) when { principal.delegation_depth + 1 > 0 };'
 
     found = asked(tmp_path, ANYTHING + failing)
+    both = asked(tmp_path, ANYTHING + failing + failing.replace('"b"', '"c"').replace("permit", "forbid"))
 
     assert (found.may, found.condition, found.why) == (May.SOMETIMES, "true", "denied where b cannot be evaluated")
+    assert both.why == "denied where b or c cannot be evaluated"
 
 
 def test_calculation_with_written_numbers_does_not_fail(tmp_path: Path) -> None:

@@ -1,18 +1,22 @@
 """What is proved is so: whatever is called impossible is held against Cedar on many requests."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from agentguard.analysis.proofs.environments import Environment
 from agentguard.analysis.proofs.reasoning import Reasoning, Terms, alternatives, comparison_of
-from agentguard.analysis.workspace import Workspace
+from agentguard.analysis.workspace import Workspace, open_workspace
+from agentguard.limits import Limits
 from agentguard.model import AccessRequest
 from agentguard.policy.arithmetic import LEAST, MOST
+from agentguard.policy.source import read_folder
 from agentguard.policy.syntax import syntax_of_text
 from agentguard.policy.tree import Node
+from agentguard.policy.written import write_schema
 from tests.analysis.chances import HEAD, left_out, many_calls, unmatched
-from tests.analysis.folders import opened
+from tests.analysis.folders import opened, records_folder
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +81,14 @@ NEVER = (
     'context.environment like "prod*" && context.environment == "test"',
     'context.environment like "prod" && context.environment like "pro*n"',
     '!(context.environment like "*")',
+    'context.environment like "prod*" && context.environment like "test*"',
+    'context.environment like "prod-eu*" && !(context.environment like "prod*")',
     '"abc" like "b*"',
     '["a", "b"].contains("c")',
+    '[Tool::"read_record"].contains(resource)',
+    '[Action::"open-world"].contains(action)',
+    'resource.hasTag("reviewed")',
+    'principal.user.hasTag("staff")',
     "context.local.minute == 1440",
     "context.local.weekday < 1",
     "principal.delegation_depth < 0",
@@ -123,6 +133,20 @@ def test_a_contradiction_is_found(text: str, workspace: Workspace) -> None:
     assert reasoning(workspace).never([(tree(text), True)])
 
 
+def test_a_tag_of_a_type_that_has_tags_may_be_there(tmp_path: Path) -> None:
+    """Which tags an entity has, its loader says."""
+    folder = records_folder(tmp_path, f'@id("a") {HEAD};')
+    types = folder / "types" / "records.cedarschema"
+    types.write_text(types.read_text("utf-8").replace("};", "} tags String;"), "utf-8")
+    (folder / "agentguard.cedarschema").write_text(
+        write_schema(open_workspace(folder).written, read_folder(folder, Limits()), named="SERVER"), "utf-8"
+    )
+    tagged = open_workspace(folder)
+
+    assert not reasoning(tagged, "read_record").never([(tree('resource.hasTag("reviewed")'), True)])
+    assert reasoning(tagged, "export_records").never([(tree('resource.hasTag("reviewed")'), True)])
+
+
 MAYBE = (
     "context.input.max_rows > 5 && context.input.max_rows < 7",
     'context.input.format == "csv"',
@@ -142,6 +166,12 @@ MAYBE = (
     "[true, false].contains(context has approval)",
     '["a", 1] == [1]',
     'context.environment like "a*" && context.environment like "*b"',
+    'context.environment like "prod*" && context.environment like "prod-eu*"',
+    'context.environment like "prod*" && !(context.environment like "prod-eu*")',
+    'context.environment like "prod*" && !(context.environment like "prod")',
+    '[Tool::"read_record", Tool::"export_records"].contains(resource)',
+    '[Action::"open-world", Action::"export_records"].contains(action)',
+    'context.nothing.hasTag("reviewed")',
     'decimal("nonsense") == decimal("1.0")',
     "context.input.max_rows + 1 > 5",
     'ip("10.0.0.1") == ip("10.0.0.2")',

@@ -22,17 +22,16 @@ from agentguard.policy.schema import GuardedTool, OwnType, method_tool
 from agentguard.policy.values import Field, Spend, record_of
 from tests.analysis.folders import RECORDS, records_folder
 from tests.analysis.spending import spending
-from tests.cli.test_init import SERVERS, offered, works
+from tests.cli.test_init import LOADED, SERVERS, offered, works
 
 EVERY: Final = chosen([ALL])
-TYPES: Final = {"types/a.cedarschema": "entity Loaded in [Tool] = { every: Set<Long>, of: Set<Loaded> };"}
 
 
 def server(name: str, totals: Sequence[str] = ()) -> WrittenSchema:
     """Return one of the odd servers, whose tools add to some totals."""
     tools = [replace(one, tool=replace(one.tool, totals=tuple(totals))) for one in SERVERS[name]]
     methods = [Offered(tool=method_tool(method, "odd")) for method in METHODS]
-    loaders = frozenset(("Loaded",)) if name == "resources" else frozenset[str]()
+    loaders, _ = LOADED.get(name, (frozenset[str](), ""))
     return WrittenSchema(server="odd", offers=(*tools, *methods), loaders=loaders)
 
 
@@ -44,9 +43,8 @@ def records(folder: Path, name: str = "records") -> Path:
 
 def shown_to_work(name: str, totals: tuple[str, ...], folder: Path) -> None:
     """Make a folder for one of the odd servers with every baseline that fits, and see that all is as it should be."""
-    fitted, made = folder_files(
-        server(name, totals), TYPES if name == "resources" else {}, observe=False, baselines=EVERY
-    )
+    types = {"types/a.cedarschema": LOADED[name][1]} if name in LOADED else {}
+    fitted, made = folder_files(server(name, totals), types, observe=False, baselines=EVERY)
     write_new(folder, made)
 
     spends = bool(totals) and any(one.tool.kind is OwnType.TOOL for one in SERVERS[name])
@@ -76,7 +74,7 @@ def test_baselines_fit_beside_the_policies_of_a_team(tmp_path: Path) -> None:
 
     assert fitted.untested == ()
     assert fitted.unfit == {
-        "destructive-needs-approval": "policy `destructive-needs-approval` is in 20-guardrails.cedar:38 already",
+        "destructive-needs-approval": "policy `destructive-needs-approval` is in 20-guardrails.cedar:64 already",
         "budget": "no tool adds to a total, with `Spend(…)` or `spends=`",
     }
     egress = fitted.files["scenarios/untrusted-to-egress.test.yaml"]
@@ -98,6 +96,24 @@ def test_what_is_there_is_fitted_again_as_it_was(tmp_path: Path) -> None:
     put(first, folder)
 
     assert fit(open_workspace(folder), some, folder) == first
+
+
+def test_what_loaders_say_of_who_calls_stands_in_the_scenarios(tmp_path: Path) -> None:
+    """Without it nobody would be known, and each case would show that alone."""
+    types = {"types/a.cedarschema": LOADED["callers"][1]}
+    (shared,) = chosen(["shared-principal"])
+
+    fitted, files = folder_files(server("callers"), types, observe=False, baselines=[shared])
+
+    assert fitted.untested == ()
+    assert "  Agent::example-agent: {}\n  User::alice: { level: 1 }\n" in files[shared.suite]
+    # One whose task has an attribute that no such file can say is known to nobody.
+    unsaid = {
+        "types/a.cedarschema": 'entity User = { level: Long }; entity Task; entity Agent in [Group] = { "in": Long };'
+    }
+    alone, _ = folder_files(server("callers"), unsaid, observe=False, baselines=[shared])
+    assert alone.untested == ("shared-principal",)
+    assert [*alone.files] == [shared.file]
 
 
 def test_where_no_permit_can_be_met_there_are_no_scenarios(tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def said(report: MutationReport) -> list[str]:
         ("as: idle, expect: deny", (False, True)),
         ("as: support, expect: deny", (False, True)),
         ("as: billing, call: delete_record, expect: deny", (False, False)),
-        # At one link of a chain it matches, and at the other not.
-        ("as: handed, expect: deny", (True, True)),
+        # At one link of a chain it matches, and decides nothing: the other is denied.
+        ("as: handed, expect: deny", (False, True)),
         ("as: granted, expect: allow", (True, False)),
         # A case that comes out otherwise was still made.
         ("as: billing, expect: deny", (True, False)),
@@ -94,6 +94,14 @@ def test_a_policy_is_seen_to_fire_or_to_stay_silent(row: str, wanted: tuple[bool
     workspace, suite = world(tmp_path, f"{READS} when {{ principal has task }};", READ, row)
 
     assert seen(workspace, suite) == {"reads": wanted}
+
+
+def test_a_permit_that_a_forbid_overrules_was_not_seen_to_permit(tmp_path: Path) -> None:
+    """It matched, and nobody knows what would come of it alone."""
+    policies = f'{READS}; @id("stop") forbid (principal, action, resource) when {{ principal has task }};'
+    workspace, suite = world(tmp_path, policies, READ, "as: billing, expect: deny")
+
+    assert seen(workspace, suite) == {"reads": (False, False), "stop": (True, False)}
 
 
 def test_a_policy_that_cannot_be_evaluated_did_neither(tmp_path: Path) -> None:
@@ -158,6 +166,18 @@ def test_a_change_that_no_case_notices_survives(tmp_path: Path) -> None:
         "no scenario notices that `>` became `>=` in `context.input.max_rows > 500`: "
         "add a case that does, or explain it under `survivors:`"
     )
+
+
+def test_that_nobody_is_asked_any_more_makes_a_difference(tmp_path: Path) -> None:
+    """The policy matches what it matched, so only what comes of it tells."""
+    ask = '@id("ask") @obligation("approval") forbid (principal, action, resource) unless { context has approval };'
+    policies = f"{READS}; {ask}"
+    told: dict[str, list[str]] = {}
+    for row in ("expect: deny", "expect: deny, reason: approval_required"):
+        workspace, suite = world(tmp_path / str(len(told)), policies, READ, f"as: billing, {row}")
+        told[row] = said(tried(workspace, suite))
+
+    assert [('`@obligation("approval")` was dropped' in one) for one in told.values()] == [True, False]
 
 
 def test_cases_at_the_bound_notice_every_change(tmp_path: Path) -> None:

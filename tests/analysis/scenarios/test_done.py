@@ -6,12 +6,15 @@ from typing import Any, Final
 
 import pytest
 
-from agentguard import PolicyError
+from agentguard import PolicyError, Reason
 from agentguard.analysis.scenarios.cases import Case
 from agentguard.analysis.scenarios.coverage import survivors
 from agentguard.analysis.scenarios.scenariofile import read_suite
 from agentguard.analysis.supposed import requests_of, suppose
+from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace
+from agentguard.lifecycle.tally import Tally
+from tests.analysis.clinic import NOW
 from tests.analysis.spending import decimal, spending
 
 ROOT: Final = Path(__file__).parent.parent.parent.parent
@@ -164,6 +167,35 @@ def test_limit_that_is_moved_by_one_is_noticed_at_its_edge(tmp_path: Path, calls
     assert [what for what in found if "context.run" in what] == moved
 
 
+@pytest.mark.parametrize(
+    ("action", "own", "above", "allowed"),
+    [
+        ("print", 64, 0, True),
+        ("print", 65, 0, False),
+        ("print", 60, 4, True),
+        ("print", 60, 5, False),
+        ("read_mail", 63, 0, True),
+        ("read_mail", 64, 0, False),
+    ],
+)
+def test_run_carries_no_more_labels_than_a_run_may(
+    workspace: Workspace, action: str, own: int, above: int, *, allowed: bool
+) -> None:
+    """What the tool adds counts too, and in a run what those below it carry: the guard denies what it cannot count."""
+    leaf, root = (
+        Tally(labels=frozenset(f"{name}{n}" for n in range(most))) for name, most in (("a", own), ("b", above))
+    )
+    who = Identity(agent="clerk", run=leaf, ancestors=(Identity(agent="clerk", run=root),))
+    given: dict[str, Any] = {"print": {"pages": 1}, "read_mail": {"count": 1}}[action]
+    verdict = suppose(workspace, SupposedCall(identity=who, action=action, input=given, now=NOW))
+
+    assert verdict.allowed is allowed
+    assert allowed or (verdict.reason, verdict.errors) == (
+        Reason.INVALID_ARGUMENT,
+        ("a run carries at most 64 labels",),
+    )
+
+
 MISTAKES: Final = [
     ("run: 3", "3", "`run` wants a mapping, got `3`: write `key: value`"),
     ("run: { labls: [a] }", "labls", "`run` has no key `labls`: did you mean `labels`?"),
@@ -230,6 +262,13 @@ def test_moment_is_the_one_that_is_said(workspace: Workspace, moment: str) -> No
     (request,) = requests_of(workspace, case.call)
 
     assert found["started_at"] == request.context["now"] == {"__extn": {"fn": "datetime", "arg": said}}
+
+
+def test_credential_is_for_a_tool_that_there_is(workspace: Workspace) -> None:
+    """A case about one that nobody serves would say nothing of any call."""
+    wanted = "call: credentials/issue, with: { credential: crm, tool: raed_mail }"
+    with pytest.raises(PolicyError, match="no tool is called `raed_mail`: did you mean `read_mail`"):
+        cases(workspace, f"  - {{ name: n, as: clerk, {wanted}, expect: deny }}\n")
 
 
 def test_credentials_that_tools_got_are_no_calls(workspace: Workspace) -> None:

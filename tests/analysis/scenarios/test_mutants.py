@@ -152,7 +152,31 @@ def test_a_head_demands_less(head: str, wanted: list[str]) -> None:
         ("a has b", {"`a has b` was negated": "!(a has b)"}),
         ('a has "b > 1"', {'`a has "b > 1"` was negated': '!(a has "b > 1")'}),
         ('a.b in Group::"c"', {'`a.b in Group::"c"` was negated': '!(a.b in Group::"c")'}),
+        (
+            "a.b.containsAny([7])",
+            {
+                "`a.b.containsAny([7])` was negated": "!(a.b.containsAny([7]))",
+                "`7` became `6` in `a.b.containsAny([7])`": "a.b.containsAny([6])",
+                "`7` became `8` in `a.b.containsAny([7])`": "a.b.containsAny([8])",
+            },
+        ),
         ("a.b is User", {"`a.b is User` was negated": "!(a.b is User)"}),
+        (
+            'a.b is User in Group::"g"',
+            {
+                '`a.b is User in Group::"g"` was negated': '!(a.b is User in Group::"g")',
+                '`in Group::"g"` was dropped': "a.b is User",
+            },
+        ),
+        (
+            'a.b like "*@x*"',
+            {
+                '`a.b like "*@x*"` was negated': '!(a.b like "*@x*")',
+                '`"*@x*"` became `"*"` in `a.b like "*@x*"`': 'a.b like "*"',
+                '`"*@x*"` became `"@x*"` in `a.b like "*@x*"`': 'a.b like "@x*"',
+                '`"*@x*"` became `"*@x"` in `a.b like "*@x*"`': 'a.b like "*@x"',
+            },
+        ),
         (
             'a.b in [Group::"c", Group::"d",]',
             {
@@ -219,8 +243,25 @@ def test_a_head_demands_less(head: str, wanted: list[str]) -> None:
         ),
         (
             'a.b.isInRange(ip("10.0.0.0/8"))',
-            {'`a.b.isInRange(ip("10.0.0.0/8"))` was negated': '!(a.b.isInRange(ip("10.0.0.0/8")))'},
+            {
+                '`a.b.isInRange(ip("10.0.0.0/8"))` was negated': '!(a.b.isInRange(ip("10.0.0.0/8")))',
+                '`ip("10.0.0.0/8")` became `ip("10.0.0.0/7")` in `a.b.isInRange(ip("10.0.0.0/8"))`': (
+                    'a.b.isInRange(ip("10.0.0.0/7"))'
+                ),
+                '`ip("10.0.0.0/8")` became `ip("10.0.0.0/9")` in `a.b.isInRange(ip("10.0.0.0/8"))`': (
+                    'a.b.isInRange(ip("10.0.0.0/9"))'
+                ),
+            },
         ),
+        # There is no smaller range, and what is no range has no size.
+        (
+            'a.b == ip("::1/128")',
+            {
+                '`==` became `!=` in `a.b == ip("::1/128")`': 'a.b != ip("::1/128")',
+                '`ip("::1/128")` became `ip("::1/127")` in `a.b == ip("::1/128")`': 'a.b == ip("::1/127")',
+            },
+        ),
+        ('a.b == ip("10.0.0.1")', {'`==` became `!=` in `a.b == ip("10.0.0.1")`': 'a.b != ip("10.0.0.1")'}),
         ('a.b == decimal("much")', {'`==` became `!=` in `a.b == decimal("much")`': 'a.b != decimal("much")'}),
         (
             "if a.b then a.c else a.d",
@@ -355,6 +396,25 @@ def test_what_the_reader_refuses_is_no_mutant(refused: str) -> None:
 
     assert refused in {edit.what for edit in edits_of(text)}
     assert refused not in {mutant.what for mutant in mutants_of(policy(text), LIMITS).found}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "left"),
+    [
+        ('@obligation("approval")', [""]),
+        ('@owner("o") @obligation("approval") @approval_prompt("Sure?") @bare', ['@owner("o")  @bare']),
+        # A question that nobody puts is refused.
+        ('@approval_prompt("Sure?") @obligation("approval")', []),
+    ],
+)
+def test_a_person_is_no_longer_asked(annotations: str, left: list[str]) -> None:
+    """What asks them decides, and so does it when it is gone, with the question that it put."""
+    rest = "forbid (principal, action, resource) unless { context has approval };"
+    found = mutants_of(policy(f'@id("p") {annotations} {rest}'), LIMITS).found
+
+    changed = [mutant.policy for mutant in found if mutant.what.startswith("`@obligation")]
+    assert [one.text for one in changed if one is not None] == [f'@id("p") {annotation} {rest}' for annotation in left]
+    assert not any(one is None or one.approval for one in changed)
 
 
 def test_of_many_changes_some_from_all_over_are_made() -> None:

@@ -28,6 +28,7 @@ from agentguard.policy.source import read_folder
 from agentguard.policy.written import FILE, write_schema
 from tests.analysis import clinic
 from tests.analysis.folders import RECORDS
+from tests.world import EVERYTHING
 
 WITHIN: Final = "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
 HEAD: Final = """\
@@ -401,6 +402,29 @@ MISTAKES: Final[list[tuple[str, str, str]]] = [
         "an approval has no key `by`: there is `approver`, `at`, `channel`",
     ),
     (
+        "  - { name: n, as: reader, call: wipe, with: { record_id: r1 }, approved: { channel: Desk! } }\n",
+        "Desk!",
+        "`channel` wants 1 to 32 of `a-z0-9_-`, got `Desk!`: write `client`",
+    ),
+    (
+        "  - { name: n, as: bob, call: wipe, with: { record_id: r }, approved: { channel: client, approver: bob } }\n",
+        "bob }",
+        "who says yes at `channel: client` is never known: remove `approver`, or name the guard's own channel",
+    ),
+    *(
+        (
+            f"  - {{ name: n, as: bob, call: wipe, with: {{ record_id: r }}, approved: {{ channel: a, at: {at} }} }}\n",
+            at,
+            "a yes holds for 300 s: write an `at` so shortly before the call",
+        )
+        for at in ("2040-01-10T09:55:00Z", "2040-01-10T10:00:00.001Z")
+    ),
+    (
+        "  - { name: n, as: reader, call: read, now: 1969-12-31 }\n",
+        "1969",
+        "`now` is before 1970, when no token was issued: write a later moment",
+    ),
+    (
         "  - { name: n, as: reader, call: read, now: 2040-13-01 }\n",
         "2040-13-01",
         "`now` wants a moment, got `2040-13-01`: write it with its zone",
@@ -482,6 +506,31 @@ MISTAKES: Final[list[tuple[str, str, str]]] = [
         "`level` wants a whole number, got `high`",
     ),
     (
+        "  - { name: n, as: { agent: a, claims: { labels: [x, ''] } }, call: read }\n",
+        "[x, ''",
+        "no token with an empty text in `labels` is accepted: leave it out",
+    ),
+    (
+        "  - { name: n, as: { agent: a, scopes: read write }, call: read }\n",
+        "read write",
+        "a scope is a text without blanks, got `read write`: write several as `[one, two]`",
+    ),
+    (
+        f"  - {{ name: n, as: {{ agent: a, grade: shared, grant: '{EVERYTHING}' }}, call: read }}\n",
+        "shared",
+        "what has a grant is a run, got the grade `shared`: write `grade: run`",
+    ),
+    (
+        "  - { name: n, as: { agent: a, grade: token, delegated_by: bob }, call: read }\n",
+        "token",
+        "what is delegated is a run, got the grade `token`: write `grade: run`",
+    ),
+    (
+        "  - { name: n, as: { agent: a, issuer: b, delegated_by: bob }, call: read }\n",
+        "b, delegated",
+        "a run has the issuer of the one that it is delegated by, got `b`: remove `issuer`",
+    ),
+    (
         "  - { name: n, as: { agent: a, grant: 'permit' }, call: read }\n",
         "'permit'",
         "a grant does not parse: ",
@@ -551,6 +600,21 @@ def test_delegation_has_an_end(workspace: Workspace) -> None:
         assert (
             refused.value.found[0].what == "a run has at most 4 runs above it, and this one more: delegate less often"
         )
+
+
+def test_grants_of_a_chain_fit_into_one_token(workspace: Workspace) -> None:
+    """And its issuer is that of the run that it stems from."""
+    grant = EVERYTHING + " " * (2048 - len(EVERYTHING))
+    head = """identities:
+  root: {{ agent: a, issuer: "https://one.example", grant: "{grant}" }}
+  leaf: {{ agent: b, delegated_by: root, grant: "{grant}" }}
+scenarios:
+"""
+    chained = case(workspace, f"as: leaf, {OPEN}", head.format(grant=grant))
+
+    assert chained.call.identity.issuer == "https://one.example"
+    with pytest.raises(PolicyError, match="the grants of a chain hold at most 4096 bytes, these 4098: grant fewer"):
+        case(workspace, f"as: leaf, {OPEN}", head.format(grant=grant + " "))
 
 
 def test_only_a_run_delegates(workspace: Workspace) -> None:

@@ -8,9 +8,10 @@ from agentguard.analysis.scenarios.yamltext import Listed, MistakeError, Place, 
 
 
 def test_scalars_stay_the_text_that_stands_there() -> None:
-    """No float, no bool, no date, no null: the Cedar schema has the types."""
+    """No float, no bool, no date: the Cedar schema has the types."""
     text = (
-        'a: 1000.00\nb: no\nc: 2026-11-24T10:00:00Z\nd: ~\ne: 0x10\nf: "q"\ng: [1e3, null]\nh: { i: User::p1 }\nj: ""\n'
+        "a: 1000.00\nb: no\nc: 2026-11-24T10:00:00Z\nd: '~'\ne: 0x10\n"
+        'f: "q"\ng: [1e3, "null"]\nh: { i: User::p1 }\nj: ""\n'
     )
 
     assert plain(read_yaml(text)) == {
@@ -55,6 +56,8 @@ def test_nodes_know_their_place() -> None:
         ("a:\n  <<: { b: 1 }", 2, 3, "`<<` merges nothing here: write the keys out"),
         ("? [a]\n: b", 1, 3, "a key is a text, and this is none: write `key: value`"),
         ("a:", 1, 3, 'nothing stands here: write `""` for an empty text'),
+        ("a: { user: ~ }", 1, 12, "`~` stands for nothing in YAML: leave it out, or put it into quotes"),
+        ("a: null", 1, 4, "`null` stands for nothing in YAML"),
         ("a: 1\n---\nb: 2", 2, 1, "a second document begins here: put it into a file of its own"),
         ("a: [1", 1, 6, "this is not YAML, while parsing a flow sequence, expected ',' or ']', but got"),
         ("a: 1\n b: 2", 2, 3, "this is not YAML, mapping values are not allowed here: mend it"),
