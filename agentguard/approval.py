@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from agentguard.model import EntityUid, canonical_json, printable
-from agentguard.policy.values import datetime_json
+from agentguard.policy.conversion.values import datetime_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,12 +12,12 @@ import anyio
 import httpx2
 
 from agentguard.approval import Approval
-from agentguard.asking import channel_of
 from agentguard.errors import ConfigurationError, Refusal
+from agentguard.host.unreached import unreached
 from agentguard.identity.form import read_object
 from agentguard.identity.keys import acceptable
 from agentguard.model import Reason
-from agentguard.unreached import unreached
+from agentguard.steps.asking import channel_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

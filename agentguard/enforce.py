@@ -24,42 +24,42 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 
-from agentguard.asking import Asking, is_own
-from agentguard.attending import Attending
-from agentguard.call import Denial
-from agentguard.cancelled import is_stray
-from agentguard.counting import BUSY, MOST_TRIES, counted
-from agentguard.denying import Denying
 from agentguard.errors import Refusal
 from agentguard.evidence.runs import LiveRuns
 from agentguard.evidence.vocabulary import Outcome, RecordKind
-from agentguard.inforce import InForce
-from agentguard.judging import Judging
+from agentguard.host.cancelled import is_stray
 from agentguard.lifecycle.calls import LiveCalls
+from agentguard.live.inforce import InForce
+from agentguard.live.shadowing import Shadowing
 from agentguard.model import Decision, Reason
-from agentguard.policy.engine import never
-from agentguard.previewing import Previewing
-from agentguard.running import Contained, Ran
-from agentguard.shadowing import Shadowing
-from agentguard.stepping import allowed, answer, with_scopes_ever
-from agentguard.tallying import Tallying, origin_of
+from agentguard.policy.deciding.engine import never
+from agentguard.steps.asking import Asking, is_own
+from agentguard.steps.attending import Attending
+from agentguard.steps.call import Denial
+from agentguard.steps.counting import BUSY, MOST_TRIES, counted
+from agentguard.steps.denying import Denying
+from agentguard.steps.judging import Judging
+from agentguard.steps.previewing import Previewing
+from agentguard.steps.running import Contained, Ran
+from agentguard.steps.stepping import allowed, answer, with_scopes_ever
+from agentguard.steps.tallying import Tallying, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from zoneinfo import ZoneInfo
 
     from agentguard.approval import Approver
-    from agentguard.asking import Answer
-    from agentguard.call import Call, Rule
-    from agentguard.counting import Outcome as Counted
     from agentguard.evidence.trail import Trace, Trail
-    from agentguard.judging import Judged
     from agentguard.lifecycle.store import Store
     from agentguard.limits import Limits
     from agentguard.model import Invocation
-    from agentguard.policy.engine import PolicySet
-    from agentguard.policy.entities import Loaders
-    from agentguard.policy.schema import GuardedTool
+    from agentguard.policy.deciding.engine import PolicySet
+    from agentguard.policy.deciding.entities import Loaders
+    from agentguard.policy.schemas.schema import GuardedTool
+    from agentguard.steps.asking import Answer
+    from agentguard.steps.call import Call, Rule
+    from agentguard.steps.counting import Outcome as Counted
+    from agentguard.steps.judging import Judged
 
 T = TypeVar("T")
 

@@ -14,27 +14,27 @@ import anyio.to_thread
 from agentguard.adapters.lowlevel import LowLevelSurface
 from agentguard.adapters.surface import Offer
 from agentguard.adapters.surfaces import surface_of
-from agentguard.asking import channel_of
-from agentguard.attaching import Attaching, zone_of
 from agentguard.credentials.broker import names_of
 from agentguard.credentials.lending import Lending
-from agentguard.decorating import Decorator
-from agentguard.doing import Doing
 from agentguard.errors import ConfigurationError
-from agentguard.evidence.forwarding import read_forwarding
+from agentguard.evidence.delivery.forwarding import read_forwarding
 from agentguard.evidence.metrics import Metrics
 from agentguard.evidence.spans import Spans
-from agentguard.gate import Gate
+from agentguard.guarding.attaching import Attaching, zone_of
+from agentguard.guarding.decorating import Decorator
+from agentguard.guarding.doing import Doing
+from agentguard.guarding.gate import Gate
+from agentguard.guarding.offering import COLLECTING
+from agentguard.guarding.rulebook import Rulebook
+from agentguard.guarding.trust import http_auth, named_run, own_store, read_verifier
 from agentguard.identity.sources import EnvironmentSource
 from agentguard.limits import Limits
-from agentguard.offering import COLLECTING
-from agentguard.policy.entities import Loaders
+from agentguard.live.reloading import Reload, open_reloading
+from agentguard.policy.deciding.entities import Loaders
+from agentguard.policy.files.several import part_for
 from agentguard.policy.problem import did_you_mean
-from agentguard.policy.several import part_for
-from agentguard.reloading import Reload, open_reloading
-from agentguard.rulebook import Rulebook
 from agentguard.state import read_state
-from agentguard.trust import http_auth, named_run, own_store, read_verifier
+from agentguard.steps.asking import channel_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -47,17 +47,17 @@ if TYPE_CHECKING:
     from agentguard.adapters.fastmcp_auth import AuthProvider
     from agentguard.adapters.surfaces import AnyServer
     from agentguard.approval import Approver
-    from agentguard.call import Call
     from agentguard.credentials.broker import CredentialBroker
     from agentguard.enforce import Enforcer
     from agentguard.errors import Refusal
     from agentguard.evidence.trail import Trail
-    from agentguard.guarded import GuardedFunction
+    from agentguard.guarding.guarded import GuardedFunction
+    from agentguard.guarding.rulebook import Unguarded
     from agentguard.identity.issuers import TrustedIssuer
     from agentguard.identity.verifier import InvocationVerifier
     from agentguard.lifecycle.local import UnsafeLocalIssuer
-    from agentguard.rulebook import Unguarded
     from agentguard.state import State
+    from agentguard.steps.call import Call
 
 LoaderT = TypeVar("LoaderT", bound="Callable[[str], object]")
 
@@ -203,7 +203,7 @@ class Guard(Doing):
 
     @property
     def tool(self) -> Decorator:
-        """Guard a tool. Put it directly below ``@server.tool()``; its [options][agentguard.decorating.Decorator].
+        """Guard a tool, directly below ``@server.tool()``; its [options][agentguard.guarding.decorating.Decorator].
 
         The action has the tool's name. Without ``resource=``, a call acts on ``Tool::"name"``.
         """

@@ -29,13 +29,13 @@ from agentguard.lifecycle.runs import Run
 from agentguard.lifecycle.sqlite import SQLiteStore
 from agentguard.lifecycle.store import Kind, MemoryStore, RunRecord, RunState, Store
 from agentguard.limits import Limits
+from agentguard.live.reloading import Reload
 from agentguard.model import Decision, Effect, EntityUid, Grade, Invocation, Reason
-from agentguard.policy.entities import Entity
+from agentguard.policy.conversion.values import Scaled, Spend
+from agentguard.policy.deciding.entities import Entity
 from agentguard.policy.grants import grant_text
-from agentguard.policy.values import Scaled, Spend
-from agentguard.reloading import Reload
-from agentguard.running import current_invocation
 from agentguard.state import State, UnsafeMemoryState, open_state
+from agentguard.steps.running import current_invocation
 
 __all__ = [
     "JWKS",

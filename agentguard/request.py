@@ -22,7 +22,7 @@ from agentguard.errors import ConfigurationError, Refusal
 from agentguard.lifecycle.tally import Tally
 from agentguard.limits import Limits
 from agentguard.model import EntityUid, Reason
-from agentguard.policy.values import datetime_json, decimal_json, duration_json, shape_of, to_cedar
+from agentguard.policy.conversion.values import datetime_json, decimal_json, duration_json, shape_of, to_cedar
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

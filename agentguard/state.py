@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agentguard.atend import call_at_end
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.chainfile import FOLDER
 from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.ledger import Ledger, MemoryLedger
+from agentguard.host.atend import call_at_end
+from agentguard.host.private import private_bytes, private_folder, write_whole
+from agentguard.host.unkept import UNKEPT
 from agentguard.lifecycle.sqlite import SQLiteStore
 from agentguard.lifecycle.store import MemoryStore, Store
-from agentguard.private import private_bytes, private_folder, write_whole
-from agentguard.unkept import UNKEPT
 
 if TYPE_CHECKING:
     from agentguard.evidence.durable import Durability

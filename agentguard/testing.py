@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
-from agentguard.call import ACTING
 from agentguard.model import VERIFIED, Claim, Grade, Invocation
+from agentguard.steps.call import ACTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,12 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agentguard.denial import told
 from agentguard.model import Decision, Effect, Reason
-from agentguard.policy.annotated import ANNOTATIONS
-from agentguard.policy.fragments import VOCABULARY
-from agentguard.policy.schema import ATTRIBUTES, CONTEXT, GROUPS, OwnType
-from agentguard.policy.types import read_types
+from agentguard.policy.schemas.fragments import VOCABULARY
+from agentguard.policy.schemas.schema import ATTRIBUTES, CONTEXT, GROUPS, OwnType
+from agentguard.policy.schemas.types import read_types
+from agentguard.policy.text.annotated import ANNOTATIONS
+from agentguard.steps.denial import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -12,9 +12,9 @@ import httpx2
 from mcp.server.mcpserver import Context
 
 from agentguard.adapters.stepup import step_up
-from agentguard.denial import META_KEY
 from agentguard.errors import AccessDenied
 from agentguard.model import Decision, Effect, Reason
+from agentguard.steps.denial import META_KEY
 from tests.world import Era, World, served
 
 POLICIES = """

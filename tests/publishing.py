@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from agentguard.policy.folder import read_snapshot
-from agentguard.policy.manifest import write_manifest
+from agentguard.policy.files.folder import read_snapshot
+from agentguard.policy.files.manifest import write_manifest
 
 EVERYBODY = '@id("all") permit (principal, action, resource);'
 

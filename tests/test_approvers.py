@@ -20,7 +20,7 @@ import uvicorn
 
 from agentguard import Approval, ApprovalRequest, ConfigurationError, HTTPApprover, Reason, Refusal
 from agentguard.approvers import SIGNATURE, _pause
-from agentguard.unreached import unreached
+from agentguard.host.unreached import unreached
 from tests.approvals import ASKS, NO, Person, call
 from tests.tokens import Clock
 from tests.world import ERAS, Era, free_socket, make_world

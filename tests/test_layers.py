@@ -22,7 +22,7 @@ PACKAGE = ROOT / "agentguard"
 ROWS: tuple[tuple[str, ...], ...] = (
     ("errors", "limits", "model", "policy.problem"),
     (
-        "denial",
+        "steps.denial",
         "evidence.record",
         "evidence.vocabulary",
         "identity.assertion",
@@ -34,28 +34,36 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "identity.token",
         "lifecycle.origin",
         "lifecycle.tally",
-        "policy.composites",
+        "policy.conversion.composites",
         "policy.grants",
-        "policy.jsonschema",
-        "policy.lexer",
-        "policy.literals",
-        "policy.scalars",
-        "policy.shapes",
-        "policy.slicing",
-        "policy.values",
+        "policy.conversion.jsonschema",
+        "policy.text.lexer",
+        "policy.text.literals",
+        "policy.conversion.scalars",
+        "policy.conversion.shapes",
+        "policy.deciding.slicing",
+        "policy.conversion.values",
     ),
     ("approval", "request"),
-    ("atend", "cancelled", "private", "spending", "unkept", "unreached"),
+    ("host.atend", "host.cancelled", "host.private", "guarding.spending", "host.unkept", "host.unreached"),
     ("evidence", "identity", "lifecycle", "policy"),
     ("credentials",),
-    ("call", "compiling", "evidence.ends", "evidence.followed", "evidence.runs", "watching"),
-    ("attending", "inforce", "prompting", "running", "shadowing", "stepping", "tallying"),
-    ("denying", "judging", "reloading"),
-    ("asking", "counting", "previewing"),
+    ("steps.call", "live.compiling", "evidence.ends", "evidence.followed", "evidence.runs", "live.watching"),
+    (
+        "steps.attending",
+        "live.inforce",
+        "live.prompting",
+        "steps.running",
+        "live.shadowing",
+        "steps.stepping",
+        "steps.tallying",
+    ),
+    ("steps.denying", "steps.judging", "live.reloading"),
+    ("steps.asking", "steps.counting", "steps.previewing"),
     ("approvers", "enforce", "state"),
     ("adapters", "testing"),
     (
-        "guarded",
+        "guarding.guarded",
         "lifecycle.app",
         "lifecycle.asked",
         "lifecycle.clients",
@@ -66,11 +74,11 @@ ROWS: tuple[tuple[str, ...], ...] = (
         "lifecycle.local",
         "lifecycle.runs",
         "lifecycle.signing",
-        "raw",
+        "guarding.raw",
     ),
-    ("decorating", "doing", "gate", "rulebook", "trust"),
+    ("guarding.decorating", "guarding.doing", "guarding.gate", "guarding.rulebook", "guarding.trust"),
     ("adapters.changes", "adapters.listing", "adapters.mcp", "adapters.reading", "adapters.serving"),
-    ("attaching", "offering"),
+    ("guarding.attaching", "guarding.offering"),
     ("guard",),
     ("public",),
     ("analysis",),
@@ -90,8 +98,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "adapters.fastmcp_injected",
         "adapters.fastmcp_leaf",
     ),
-    "google": ("evidence.otlp_http",),
-    "grpc": ("evidence.otlp_grpc",),
+    "google": ("evidence.delivery.otlp_http",),
+    "grpc": ("evidence.delivery.otlp_grpc",),
     "jwt": ("identity", "lifecycle.signing"),
     "mcp": ("adapters",),
     "mcp_types": ("adapters",),
@@ -101,7 +109,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "starlette": ("lifecycle.app",),
     "typer": ("cli",),
     "uvicorn": ("cli",),
-    "watchfiles": ("watching",),
+    "watchfiles": ("live.watching",),
     "yaml": ("analysis",),
 }
 
@@ -112,7 +120,7 @@ WORLD = {
 }  # fmt: skip
 
 # Arguments may be paths: the mapping knows the type and never opens one.
-TYPES_OF_ARGUMENTS = {("policy.shapes", "pathlib")}
+TYPES_OF_ARGUMENTS = {("policy.conversion.shapes", "pathlib")}
 
 
 class Import(NamedTuple):
@@ -289,7 +297,7 @@ def test_the_sdk_of_opentelemetry_is_not_imported() -> None:
         for found in every_import()
         if found.target.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))
         # The latter is loaded only where somebody has the SDK already, to look through its spans.
-        and not (within(found.module, "evidence.otlp_wire") or within(found.module, "evidence.contain"))
+        and not (within(found.module, "evidence.delivery.otlp_wire") or within(found.module, "evidence.contain"))
     ]
 
     assert wrong == []

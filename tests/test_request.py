@@ -14,8 +14,8 @@ import typing_extensions
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.limits import Limits
 from agentguard.model import VERIFIED, Claim, EntityUid, Grade, Invocation, Reason
-from agentguard.policy.schema import GuardedTool, schema_texts
-from agentguard.policy.values import Field, record_of
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.schemas.schema import GuardedTool, schema_texts
 from agentguard.request import (
     ResourceTemplate,
     agent_uid,

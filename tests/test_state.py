@@ -8,9 +8,9 @@ import pytest
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.ledger import MemoryLedger
+from agentguard.host.unkept import UNKEPT
 from agentguard.lifecycle.store import MemoryStore
 from agentguard.state import State, UnsafeMemoryState, open_state
-from agentguard.unkept import UNKEPT
 
 STORE = MemoryStore(clock=lambda: 0.0)
 

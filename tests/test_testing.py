@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentguard import AccessDenied, ConfigurationError, Reason
-from agentguard.call import ACTING
+from agentguard.steps.call import ACTING
 from agentguard.testing import _warn_once, acting_as, unsafe_invocation
 from tests.world import ISSUER, make_world
 

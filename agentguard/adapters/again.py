@@ -15,7 +15,7 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from agentguard.inforce import InForce
+    from agentguard.live.inforce import InForce
 
 T = TypeVar("T")
 

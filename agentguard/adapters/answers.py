@@ -8,12 +8,12 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, TextContent
 
-from agentguard.denial import META_KEY, told
 from agentguard.errors import AccessDenied
+from agentguard.steps.denial import META_KEY, told
 
 if TYPE_CHECKING:
-    from agentguard.call import Answers as CallAnswers
     from agentguard.model import Decision
+    from agentguard.steps.call import Answers as CallAnswers
 
 
 class NestedDenial(MCPError, AccessDenied):  # noqa: N818  it is one decision's answer

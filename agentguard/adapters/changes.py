@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 
     from agentguard.adapters.mcp import Handler
     from agentguard.adapters.surface import Context
-    from agentguard.call import Call
     from agentguard.lifecycle.ended import Ended
     from agentguard.lifecycle.store import Store
     from agentguard.model import Invocation
+    from agentguard.steps.call import Call
 
 _LOG: Final = logging.getLogger("agentguard")
 

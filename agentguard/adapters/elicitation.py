@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from mcp.server.context import HandlerResult, ServerRequestContext
 
     from agentguard.approval import ApprovalRequest, Approver, Question
-    from agentguard.call import Call
     from agentguard.limits import Limits
+    from agentguard.steps.call import Call
 
     Context = ServerRequestContext[Any, Any]
 

@@ -20,7 +20,7 @@ from mcp_types import InputRequiredResult
 
 from agentguard.credentials.lending import lent
 from agentguard.errors import ConfigurationError
-from agentguard.running import before_it_begins
+from agentguard.steps.running import before_it_begins
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping

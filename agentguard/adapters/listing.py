@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from agentguard.adapters.answers import protocol_denial
 from agentguard.adapters.surface import Offer
-from agentguard.call import Denial
+from agentguard.steps.call import Denial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from agentguard.adapters.changes import Changes
     from agentguard.adapters.mcp import Handler
     from agentguard.adapters.surface import Context
-    from agentguard.call import Call
     from agentguard.enforce import Enforcer
+    from agentguard.guarding.rulebook import Rulebook
     from agentguard.model import Invocation
-    from agentguard.rulebook import Rulebook
+    from agentguard.steps.call import Call
 
 
 class _List(NamedTuple):

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from mcp.server.context import ServerMiddleware, ServerRequestContext
 
     from agentguard.adapters.surface import Check
-    from agentguard.call import Answers, Call
     from agentguard.model import Decision
+    from agentguard.steps.call import Answers, Call
 
     Context = ServerRequestContext[Any, Any]
     Result = CallToolResult | InputRequiredResult

@@ -28,13 +28,13 @@ from agentguard.adapters.outgoing import Outgoing
 from agentguard.adapters.reading import Reading
 from agentguard.adapters.stepup import step_up, with_step_up
 from agentguard.adapters.surface import Offer
-from agentguard.call import ACTING, Call, Denial
 from agentguard.errors import Refusal
 from agentguard.evidence.record import call_attributes
 from agentguard.identity.sources import META_KEY as IDENTITY_KEY
 from agentguard.identity.sources import EnvironmentSource, meta_token, stdio_audience
 from agentguard.lifecycle.ended import run_of
 from agentguard.model import Reason
+from agentguard.steps.call import ACTING, Call, Denial
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from agentguard.adapters.elicitation import Rounds
     from agentguard.adapters.misfit import Heard
     from agentguard.enforce import Enforcer
+    from agentguard.guarding.rulebook import Rulebook
     from agentguard.identity.verifier import InvocationVerifier
     from agentguard.lifecycle.tally import Run
     from agentguard.limits import Limits
     from agentguard.model import Invocation
-    from agentguard.rulebook import Rulebook
 
     Context = ServerRequestContext[Any, Any]
     Handler = Callable[[Context, Call, CallNext], Awaitable[HandlerResult]]

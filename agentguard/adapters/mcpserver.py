@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mcp.server.context import ServerMiddleware
 
     from agentguard.adapters.surface import Context
-    from agentguard.call import Answers
+    from agentguard.steps.call import Answers
 
 
 _RUNNING: Final = (Tool, FunctionResource, ResourceTemplate, Prompt)

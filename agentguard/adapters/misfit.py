@@ -14,15 +14,15 @@ from pydantic import ValidationError
 
 from agentguard.errors import Refusal
 from agentguard.model import Reason
-from agentguard.policy.composites import quoted
-from agentguard.policy.lexer import Kind, tokens
-from agentguard.policy.values import check_no_escapes
+from agentguard.policy.conversion.composites import quoted
+from agentguard.policy.conversion.values import check_no_escapes
+from agentguard.policy.text.lexer import Kind, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from agentguard.limits import Limits
-    from agentguard.policy.schema import GuardedTool
+    from agentguard.policy.schemas.schema import GuardedTool
 
 UNFIT: Final = Refusal(Reason.INVALID_ARGUMENT, "the arguments do not fit the schema")
 

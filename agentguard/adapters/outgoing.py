@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from mcp.server.context import HandlerResult
 
     from agentguard.adapters.surface import Context
-    from agentguard.call import Call
     from agentguard.enforce import Enforcer
     from agentguard.model import Invocation
+    from agentguard.steps.call import Call
 
 # What is told goes out by one of these; what is asked by `send_request` alone.
 _TELLING: Final = ("send_notification", "send_log_message", "report_progress")

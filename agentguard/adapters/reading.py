@@ -15,12 +15,12 @@ from agentguard.adapters.again import while_allowed
 from agentguard.adapters.answers import ErrorAnswers, protocol_denial
 from agentguard.adapters.misfit import UNFIT, has_no_escapes, hearing, unfit
 from agentguard.adapters.surface import Offer
-from agentguard.call import ACTING, Denial
-from agentguard.denial import told
 from agentguard.errors import Refusal
-from agentguard.guarded import direct_call
+from agentguard.guarding.guarded import direct_call
 from agentguard.model import Reason
-from agentguard.policy.schema import METHODS
+from agentguard.policy.schemas.schema import METHODS
+from agentguard.steps.call import ACTING, Denial
+from agentguard.steps.denial import told
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from agentguard.adapters.mcp import Handler
     from agentguard.adapters.misfit import Heard
     from agentguard.adapters.surface import Context
-    from agentguard.call import Call
     from agentguard.enforce import Enforcer
+    from agentguard.guarding.rulebook import Rulebook
     from agentguard.limits import Limits
     from agentguard.model import Decision
-    from agentguard.rulebook import Rulebook
+    from agentguard.steps.call import Call
 
 _REFERENCES: Final = {"ref/prompt": (Offer.PROMPT, "name"), "ref/resource": (Offer.RESOURCE, "uri")}
 

@@ -25,13 +25,13 @@ from mcp.server.auth.routes import build_resource_metadata_url
 from mcp_types import INVALID_PARAMS
 from pydantic import AnyHttpUrl, ValidationError
 
-from agentguard.denial import META_KEY
+from agentguard.steps.denial import META_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from agentguard.call import StepUp
     from agentguard.model import Decision
+    from agentguard.steps.call import StepUp
 
     Message = MutableMapping[str, Any]
     Scope = MutableMapping[Any, Any]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mcp.server.context import ServerMiddleware, ServerRequestContext
 
-    from agentguard.call import Answers
+    from agentguard.steps.call import Answers
 
     Context = ServerRequestContext[Any, Any]
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from agentguard.lifecycle.tally import Change
-from agentguard.tallying import Tallied, spent_by
+from agentguard.steps.tallying import Tallied, spent_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentguard.analysis.supposedcall import SupposedCall
     from agentguard.lifecycle.tally import Tally
-    from agentguard.policy.schema import GuardedTool
+    from agentguard.policy.schemas.schema import GuardedTool
 
 THIS_TOOL: Final = ""
 """What stands for the tool that is called, among the tools that a run has called."""

@@ -10,15 +10,15 @@ import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentguard.analysis.notation import entity_text, written
-from agentguard.policy.reach import ancestors, parents_of, uid_of
+from agentguard.policy.deciding.reach import ancestors, parents_of, uid_of
 from agentguard.request import principal_entities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentguard.model import AccessRequest
-    from agentguard.policy.compiled import PolicySet
-    from agentguard.policy.reach import Uid
+    from agentguard.policy.deciding.compiled import PolicySet
+    from agentguard.policy.deciding.reach import Uid
 
 
 class _Nothing:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final, cast
 
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.model import EntityUid, Reason
-from agentguard.policy.entities import references
-from agentguard.policy.reach import uid_of
-from agentguard.policy.schema import OwnType
+from agentguard.policy.deciding.entities import references
+from agentguard.policy.deciding.reach import uid_of
+from agentguard.policy.schemas.schema import OwnType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

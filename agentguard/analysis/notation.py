@@ -9,14 +9,14 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from agentguard.policy.extensions import units_in
-from agentguard.policy.reach import uid_of
-from agentguard.policy.scalars import LONG_MAX, LONG_MIN
+from agentguard.policy.conversion.extensions import units_in
+from agentguard.policy.conversion.scalars import LONG_MAX, LONG_MIN
+from agentguard.policy.deciding.reach import uid_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentguard.policy.scalars import CedarJson
+    from agentguard.policy.conversion.scalars import CedarJson
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _SHOWN: Final = 160

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
-from agentguard.policy.scalars import PART_BYTES, Budget, encoded_size
+from agentguard.policy.conversion.scalars import PART_BYTES, Budget, encoded_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentguard.limits import Limits
-    from agentguard.policy.scalars import CedarJson
-    from agentguard.policy.types import CedarType
+    from agentguard.policy.conversion.scalars import CedarJson
+    from agentguard.policy.schemas.types import CedarType
 
 # A call of an extension: itself, its two keys and its argument.
 _CALL_BYTES: Final = 4 * PART_BYTES

@@ -16,17 +16,17 @@ from agentguard.analysis.doing import check_carried, tallied
 from agentguard.analysis.loaded import Loaded, check_loadable, reached
 from agentguard.analysis.sizes import check_size
 from agentguard.approval import APPROVER, CLIENT
-from agentguard.call import Rule
 from agentguard.errors import ConfigurationError, Refusal
-from agentguard.judging import Judged, is_liftable, without_approval
 from agentguard.model import AccessRequest, Decision, Effect, EntityUid, Reason, naming, printable
-from agentguard.policy.engine import decide, never
-from agentguard.policy.entities import references
+from agentguard.policy.conversion.values import check_readings
+from agentguard.policy.deciding.engine import decide, never
+from agentguard.policy.deciding.entities import references
+from agentguard.policy.deciding.reach import uid_of
 from agentguard.policy.problem import did_you_mean
-from agentguard.policy.reach import uid_of
-from agentguard.policy.values import check_readings
 from agentguard.request import agent_uid, base_context, task_uid, user_uid
-from agentguard.tallying import Tallied
+from agentguard.steps.call import Rule
+from agentguard.steps.judging import Judged, is_liftable, without_approval
+from agentguard.steps.tallying import Tallied
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from agentguard.analysis.supposedcall import SupposedCall
     from agentguard.analysis.workspace import Workspace
     from agentguard.model import Invocation
-    from agentguard.policy.compiled import PolicySet
-    from agentguard.policy.scalars import CedarJson
-    from agentguard.policy.types import CedarType
-    from agentguard.policy.written import Offered
+    from agentguard.policy.conversion.scalars import CedarJson
+    from agentguard.policy.deciding.compiled import PolicySet
+    from agentguard.policy.files.written import Offered
+    from agentguard.policy.schemas.types import CedarType
 
 _SHOWN: Final = 64
 _LIFTABLE: Final = frozenset({Reason.APPROVAL_REQUIRED, Reason.APPROVAL_UNAVAILABLE})

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentguard.model import Claim, Invocation
-    from agentguard.policy.scalars import CedarJson
+    from agentguard.policy.conversion.scalars import CedarJson
 
 LIFETIME: Final = 900
 """How long a run lasts where nothing else is said, in seconds."""

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Final
 from agentguard.errors import ConfigurationError
 from agentguard.limits import Limits
 from agentguard.model import printable
-from agentguard.policy.folder import read_written
-from agentguard.policy.source import compile_policies, read_folder
-from agentguard.policy.types import read_types
-from agentguard.policy.written import FILE, read_schema, write_schema
+from agentguard.policy.files.folder import read_written
+from agentguard.policy.files.source import compile_policies, read_folder
+from agentguard.policy.files.written import FILE, read_schema, write_schema
+from agentguard.policy.schemas.types import read_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from agentguard.policy.compiled import Policy, PolicySet
-    from agentguard.policy.source import PolicySource
-    from agentguard.policy.types import ActionDecl, EntityDecl, SchemaTypes
-    from agentguard.policy.written import WrittenSchema
+    from agentguard.policy.deciding.compiled import Policy, PolicySet
+    from agentguard.policy.files.source import PolicySource
+    from agentguard.policy.files.written import WrittenSchema
+    from agentguard.policy.schemas.types import ActionDecl, EntityDecl, SchemaTypes
 
 _LIMITS: Final = Limits()
 

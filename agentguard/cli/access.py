@@ -19,10 +19,10 @@ from agentguard.cli.output import draw, hint, result_json, say, terminal
 from agentguard.cli.project import policies_folder
 from agentguard.errors import ConfigurationError
 from agentguard.model import EntityUid, printable
-from agentguard.policy.folder import ENTITIES
+from agentguard.policy.files.folder import ENTITIES
+from agentguard.policy.files.written import FILE
 from agentguard.policy.problem import did_you_mean
-from agentguard.policy.schema import OwnType
-from agentguard.policy.written import FILE
+from agentguard.policy.schemas.schema import OwnType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -21,9 +21,9 @@ from agentguard.cli.starter import write_new
 from agentguard.errors import ConfigurationError
 from agentguard.model import printable
 from agentguard.policy.baselines import ALL, NAMES, Baseline, baselines, chosen
-from agentguard.policy.folder import POLICY_SUFFIX, WRITTEN
-from agentguard.policy.offered import WrittenSchema
-from agentguard.policy.several import COMMON, SERVERS
+from agentguard.policy.files.folder import POLICY_SUFFIX, WRITTEN
+from agentguard.policy.files.several import COMMON, SERVERS
+from agentguard.policy.schemas.offered import WrittenSchema
 
 SHOWS: Final = "calls that show it"
 """What scenarios of a baseline are for."""

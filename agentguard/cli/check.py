@@ -16,14 +16,14 @@ from agentguard.cli.project import policies_folder
 from agentguard.errors import PolicyError
 from agentguard.limits import Limits
 from agentguard.model import printable
-from agentguard.policy.folder import read_snapshot
-from agentguard.policy.several import SERVERS, from_home, servers_of, shown_from
+from agentguard.policy.files.folder import read_snapshot
+from agentguard.policy.files.several import SERVERS, from_home, servers_of, shown_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentguard.analysis.checking.check import Checked
-    from agentguard.policy.offered import WrittenSchema
+    from agentguard.policy.schemas.offered import WrittenSchema
 
 _LIMITS: Final = Limits()
 

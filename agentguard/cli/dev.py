@@ -20,7 +20,6 @@ import typer
 
 from agentguard.adapters.lowlevel import tools_of
 from agentguard.adapters.serving import Served, is_server, unguarded
-from agentguard.atend import call_at_end
 from agentguard.cli.decisions import Teller, TellingLedger, on_stderr
 from agentguard.cli.loading import load_server, streams_kept
 from agentguard.cli.output import say
@@ -31,15 +30,16 @@ from agentguard.cli.wrap import OURS, own_folder, require_no_auth, safe_name, te
 from agentguard.errors import ConfigurationError, PolicyError, Refusal
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.guard import Guard
+from agentguard.host.atend import call_at_end
+from agentguard.host.private import private_folder
 from agentguard.identity.issuers import TrustedIssuer
 from agentguard.identity.keys import FixedKeys
 from agentguard.identity.sources import stdio_audience
 from agentguard.identity.verifier import InvocationVerifier
 from agentguard.lifecycle.issuer import Issuer
 from agentguard.limits import Limits
-from agentguard.policy.folder import WRITTEN, read_files
-from agentguard.policy.source import read_folder
-from agentguard.private import private_folder
+from agentguard.policy.files.folder import WRITTEN, read_files
+from agentguard.policy.files.source import read_folder
 from agentguard.state import State, open_state
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from agentguard.evidence.kept import Kept
     from agentguard.lifecycle.runs import Run
-    from agentguard.policy.source import PolicySource
+    from agentguard.policy.files.source import PolicySource
 
 _PATH: Final = "/mcp"
 _STDIO_ISSUER: Final = "urn:agentguard:dev"

@@ -39,7 +39,7 @@ from agentguard.evidence.reading import evidence_folder
 from agentguard.evidence.verify import prove
 from agentguard.limits import Limits
 from agentguard.model import printable
-from agentguard.policy.source import survey_folder
+from agentguard.policy.files.source import survey_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -19,19 +19,19 @@ from agentguard.cli.lazy import MARKUP
 from agentguard.cli.options import JsonOption, point_in_time, seconds
 from agentguard.cli.output import REFUSED, hint, result, result_json, say, terminal
 from agentguard.errors import ConfigurationError
-from agentguard.evidence.ocsf import ocsf_events
 from agentguard.evidence.prune import prune as prune_folder
 from agentguard.evidence.reading import evidence_folder, read_sources
-from agentguard.evidence.report import report_page
-from agentguard.evidence.retell import story_of
+from agentguard.evidence.reporting.ocsf import ocsf_events
+from agentguard.evidence.reporting.report import report_page
+from agentguard.evidence.reporting.retell import story_of
 from agentguard.evidence.showing import Selection, explained, is_quiet, part_of, row_of
 from agentguard.evidence.verify import prove
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.evidence.words import count
+from agentguard.host.private import replace
 from agentguard.limits import Limits
 from agentguard.model import Reason, printable
-from agentguard.policy.source import read_folder
-from agentguard.private import replace
+from agentguard.policy.files.source import read_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -21,7 +21,7 @@ from agentguard.evidence.words import count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agentguard.evidence.forward import Forwarder
+    from agentguard.evidence.delivery.forward import Forwarder
 
 _EVERY: Final = 10.0
 _LAST_SECONDS: Final = 5.0
@@ -45,8 +45,8 @@ def forward(
 
     Example: `agentguard evidence forward state --to http://collector:4318/v1/traces`
     """
-    from agentguard.evidence.forward import Forwarder  # noqa: PLC0415  the rest of `evidence` needs no OpenTelemetry
-    from agentguard.evidence.sender import open_sender, read_endpoint  # noqa: PLC0415  the same
+    from agentguard.evidence.delivery.forward import Forwarder  # noqa: PLC0415  the rest of `evidence` needs no OpenTelemetry
+    from agentguard.evidence.delivery.sender import open_sender, read_endpoint  # noqa: PLC0415  the same
 
     chains = evidence_folder(folder)
     if not chains.is_dir():

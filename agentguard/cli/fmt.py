@@ -16,11 +16,11 @@ from agentguard.analysis.finding import of_problem
 from agentguard.cli.output import REFUSED, result, say
 from agentguard.cli.project import policies_folder
 from agentguard.errors import ConfigurationError, PolicyError
+from agentguard.host.private import FULL, write_whole
 from agentguard.limits import Limits
 from agentguard.model import printable
-from agentguard.policy.folder import POLICY_SUFFIX
-from agentguard.policy.format import formatted
-from agentguard.private import FULL, write_whole
+from agentguard.policy.files.folder import POLICY_SUFFIX
+from agentguard.policy.files.format import formatted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -47,15 +47,15 @@ from agentguard.cli.output import draw, result, result_json
 from agentguard.cli.schema import offer_of
 from agentguard.cli.starter import write_new
 from agentguard.errors import ConfigurationError
+from agentguard.guarding.offering import read_vocabulary
 from agentguard.limits import Limits
 from agentguard.model import printable
-from agentguard.offering import read_vocabulary
 from agentguard.policy.baselines import Baseline
-from agentguard.policy.folder import ENTITIES, POLICY_SUFFIX, SCHEMA_SUFFIX
-from agentguard.policy.offered import WrittenSchema
-from agentguard.policy.several import COMMON, SERVERS, home_of
-from agentguard.policy.source import read_folder
-from agentguard.policy.written import FILE, SERVER, write_schema
+from agentguard.policy.files.folder import ENTITIES, POLICY_SUFFIX, SCHEMA_SUFFIX
+from agentguard.policy.files.several import COMMON, SERVERS, home_of
+from agentguard.policy.files.source import read_folder
+from agentguard.policy.files.written import FILE, SERVER, write_schema
+from agentguard.policy.schemas.offered import WrittenSchema
 
 _LIMITS: Final = Limits()
 _FOLDER: Final = Path("policies")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from agentguard.atend import call_at_end
 from agentguard.cli.issuing import open_issuer, open_store
 from agentguard.cli.output import result, say
 from agentguard.cli.registry import Registry, read_registry
 from agentguard.cli.serving import http_server, listening, logging_shown
 from agentguard.evidence.chainfile import FOLDER
 from agentguard.evidence.durable import SQLiteLedger
+from agentguard.host.atend import call_at_end
 from agentguard.lifecycle.store import MemoryStore, Store
 
 if TYPE_CHECKING:

@@ -18,14 +18,14 @@ from agentguard.cli.output import REFUSED, draw, fail, result_json, say
 from agentguard.cli.project import policies_folder
 from agentguard.errors import ConfigurationError, PolicyError
 from agentguard.evidence.words import count
+from agentguard.host.private import cannot_write
 from agentguard.limits import Limits
 from agentguard.model import printable
-from agentguard.policy.folder import WRITTEN, Snapshot, read_snapshot, read_written
-from agentguard.policy.manifest import MANIFEST, misfit, write_manifest
+from agentguard.policy.files.folder import WRITTEN, Snapshot, read_snapshot, read_written
+from agentguard.policy.files.manifest import MANIFEST, misfit, write_manifest
+from agentguard.policy.files.several import COMMON, SERVERS, is_for_several, servers_of, split
+from agentguard.policy.files.source import read_folder
 from agentguard.policy.problem import Problem, refused
-from agentguard.policy.several import COMMON, SERVERS, is_for_several, servers_of, split
-from agentguard.policy.source import read_folder
-from agentguard.private import cannot_write
 
 if TYPE_CHECKING:
     from agentguard.analysis.finding import Finding

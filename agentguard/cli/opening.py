@@ -14,8 +14,8 @@ from agentguard.cli.findings import headline
 from agentguard.cli.output import fail, say
 from agentguard.errors import PolicyError
 from agentguard.evidence.words import count
-from agentguard.policy.several import from_home, shown_from
-from agentguard.policy.written import named_server
+from agentguard.policy.files.several import from_home, shown_from
+from agentguard.policy.files.written import named_server
 
 if TYPE_CHECKING:
     from agentguard.analysis.workspace import Workspace

@@ -18,21 +18,21 @@ import anyio.to_thread
 from agentguard.adapters.again import Bell
 from agentguard.cli.output import say
 from agentguard.errors import PolicyError
-from agentguard.policy.folder import read_snapshot
-from agentguard.policy.manifest import MANIFEST, write_manifest
+from agentguard.host.private import cannot_write
+from agentguard.live.prompting import PAUSE_SECONDS
+from agentguard.live.watching import Watch
+from agentguard.policy.files.folder import read_snapshot
+from agentguard.policy.files.manifest import MANIFEST, write_manifest
+from agentguard.policy.files.source import survey_snapshot
 from agentguard.policy.problem import refused
-from agentguard.policy.source import survey_snapshot
-from agentguard.private import cannot_write
-from agentguard.prompting import PAUSE_SECONDS
-from agentguard.watching import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
     from agentguard.limits import Limits
-    from agentguard.policy.source import PolicySource
-    from agentguard.reloading import Reload
+    from agentguard.live.reloading import Reload
+    from agentguard.policy.files.source import PolicySource
 
 
 _LOG: Final = logging.getLogger("agentguard")

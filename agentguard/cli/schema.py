@@ -29,27 +29,27 @@ from agentguard.cli.loading import LEFT, load_server, streams_kept
 from agentguard.cli.options import JsonOption
 from agentguard.cli.output import REFUSED, draw, hint, result, result_json, say
 from agentguard.cli.wrap import OURS
-from agentguard.compiling import Terms
 from agentguard.errors import ConfigurationError, PolicyError
-from agentguard.gate import Gate
+from agentguard.guarding.gate import Gate
+from agentguard.guarding.offering import COLLECTING, Collected, read_vocabulary
+from agentguard.guarding.rulebook import Rulebook
+from agentguard.host.private import FULL
+from agentguard.host.unkept import UNKEPT
 from agentguard.limits import Limits
+from agentguard.live.compiling import Terms
 from agentguard.model import printable
-from agentguard.offering import COLLECTING, Collected, read_vocabulary
-from agentguard.policy.entities import Loaders
-from agentguard.policy.folder import read_written
-from agentguard.policy.schema import OwnType
-from agentguard.policy.several import part_there
-from agentguard.policy.source import PolicySource
-from agentguard.policy.written import FILE, SERVER, is_shown, named_server, read_schema, type_of, write_schema
-from agentguard.private import FULL
-from agentguard.rulebook import Rulebook
-from agentguard.unkept import UNKEPT
+from agentguard.policy.deciding.entities import Loaders
+from agentguard.policy.files.folder import read_written
+from agentguard.policy.files.several import part_there
+from agentguard.policy.files.source import PolicySource
+from agentguard.policy.files.written import FILE, SERVER, is_shown, named_server, read_schema, type_of, write_schema
+from agentguard.policy.schemas.schema import OwnType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agentguard.policy.types import CedarType, Member
-    from agentguard.policy.written import Offered, WrittenSchema
+    from agentguard.policy.files.written import Offered, WrittenSchema
+    from agentguard.policy.schemas.types import CedarType, Member
 
 _LOG: Final = logging.getLogger("agentguard")
 _LIMITS: Final = Limits()

@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
-from agentguard.private import cannot_write
+from agentguard.host.private import cannot_write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,7 +27,7 @@ from agentguard.cli.tested import Tested
 from agentguard.errors import ConfigurationError, PolicyError
 from agentguard.evidence.words import count
 from agentguard.model import printable
-from agentguard.policy.several import from_home, shown_from
+from agentguard.policy.files.several import from_home, shown_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

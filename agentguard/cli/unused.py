@@ -23,9 +23,9 @@ from agentguard.cli.replaying import EvidenceOption, SinceOption, UntilOption, l
 from agentguard.errors import ConfigurationError, PolicyError
 from agentguard.evidence.words import count, iso, moment, span
 from agentguard.model import printable
-from agentguard.policy.folder import WRITTEN
-from agentguard.policy.manifest import MANIFEST
-from agentguard.policy.several import SERVERS, is_for_several
+from agentguard.policy.files.folder import WRITTEN
+from agentguard.policy.files.manifest import MANIFEST
+from agentguard.policy.files.several import SERVERS, is_for_several
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

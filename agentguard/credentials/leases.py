@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
 
-from agentguard.atend import call_at_end
 from agentguard.credentials.asked import FailedError, asked
 from agentguard.credentials.broker import IssuedCredential
 from agentguard.credentials.held import Event, Lease, key_of
@@ -32,6 +31,7 @@ from agentguard.credentials.returns import Returns
 from agentguard.credentials.worker import Waiter, Worker
 from agentguard.errors import Refusal, raised
 from agentguard.evidence.vocabulary import RecordKind
+from agentguard.host.atend import call_at_end
 from agentguard.lifecycle.ended import run_of
 from agentguard.model import Reason
 

@@ -16,11 +16,11 @@ import httpx2
 
 from agentguard.credentials.answer import FAILING, OK, check_status
 from agentguard.errors import ConfigurationError, CredentialError
+from agentguard.host.unreached import unreached
 from agentguard.identity.assertion import ASSERTION_TYPE, sign_assertion
 from agentguard.identity.form import read_object
 from agentguard.identity.keys import acceptable, metadata_urls
 from agentguard.lifecycle.keys import read_signing_key
-from agentguard.unreached import unreached
 
 if TYPE_CHECKING:
     import ssl

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from agentguard.evidence.ledger import FIRST_PREV_HASH, Entry, entry_hash
-from agentguard.private import sync_folder, write_whole
+from agentguard.host.private import sync_folder, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentguard.evidence.chainfile import chain_files, connect
 from agentguard.evidence.tending import what_of
-from agentguard.private import replace
+from agentguard.host.private import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -37,8 +37,8 @@ from agentguard.evidence.ledger import FIRST_PREV_HASH
 from agentguard.evidence.record import record as as_record
 from agentguard.evidence.tending import tend_from_now_on, what_of
 from agentguard.evidence.vocabulary import RecordKind
+from agentguard.host.private import private_folder
 from agentguard.model import Reason, canonical_json
-from agentguard.private import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

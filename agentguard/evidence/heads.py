@@ -32,8 +32,8 @@ from cryptography.hazmat.primitives.serialization import (
 from agentguard.errors import ConfigurationError
 from agentguard.evidence.record import record
 from agentguard.evidence.vocabulary import RecordKind
+from agentguard.host.private import private_bytes, read_small, replace
 from agentguard.model import canonical_json
-from agentguard.private import private_bytes, read_small, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from agentguard.errors import ConfigurationError
+from agentguard.host.unkept import UNKEPT
 from agentguard.identity.issuers import TrustedIssuer
 from agentguard.identity.keys import FixedKeys
 from agentguard.identity.sources import STDIO_AUDIENCE
@@ -29,7 +30,6 @@ from agentguard.identity.token import LOCAL_ISSUER
 from agentguard.lifecycle.issuer import Issuer
 from agentguard.lifecycle.sqlite import SQLiteStore
 from agentguard.lifecycle.store import MemoryStore
-from agentguard.unkept import UNKEPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.errors import ConfigurationError
 from agentguard.model import printable
-from agentguard.policy.folder import POLICY_SUFFIX
+from agentguard.policy.files.folder import POLICY_SUFFIX
 from agentguard.policy.problem import did_you_mean
 
 if TYPE_CHECKING:

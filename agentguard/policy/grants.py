@@ -14,13 +14,13 @@ import cedarpy
 
 from agentguard.errors import ConfigurationError, Refusal
 from agentguard.limits import Limits
-from agentguard.policy.lexer import Kind, LexError, check_bounds, statements
-from agentguard.policy.values import shape_of, to_cedar
+from agentguard.policy.conversion.values import shape_of, to_cedar
+from agentguard.policy.text.lexer import Kind, LexError, check_bounds, statements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentguard.policy.lexer import Statement
+    from agentguard.policy.text.lexer import Statement
 
 GROUPS: Final = frozenset({"tools/call", "read-only", "destructive", "open-world", "idempotent"})
 """The groups of actions: every tool's, and one for each hint of its annotations."""

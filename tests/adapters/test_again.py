@@ -14,7 +14,7 @@ from mcp import Client, MCPError
 from mcp.client.subscriptions import ResourcesListChanged, ResourceUpdated, SubscriptionLost
 
 from agentguard.adapters.again import Bell, while_allowed
-from agentguard.inforce import InForce
+from agentguard.live.inforce import InForce
 from tests.publishing import move
 from tests.world import World, connected, make_world
 

@@ -24,9 +24,9 @@ from mcp_types import (
 from agentguard import Limits, State
 from agentguard.adapters.elicitation import KEY, Rounds
 from agentguard.approval import Approved
-from agentguard.call import Call
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.lifecycle.store import MemoryStore
+from agentguard.steps.call import Call
 from agentguard.testing import acting_as
 from tests.approvals import ASKS, NO, YES, Person, again, at, call, first, reasons, without_the_sdks_seal
 from tests.tokens import Clock

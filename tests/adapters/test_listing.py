@@ -14,7 +14,7 @@ from agentguard import EntityUid
 from agentguard.adapters.listing import is_kept, unshared, wire
 from agentguard.identity.sources import stdio_audience
 from agentguard.lifecycle.facts import as_ancestor
-from agentguard.policy.entities import Entity
+from agentguard.policy.deciding.entities import Entity
 from agentguard.testing import acting_as, unsafe_invocation
 from tests.adapters.test_mcp import with_token
 from tests.world import (

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND
 
-from agentguard.denial import META_KEY
+from agentguard.steps.denial import META_KEY
 from tests.world import ERAS, Era, make_world, served
 
 ENVELOPE = {

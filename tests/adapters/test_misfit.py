@@ -13,8 +13,8 @@ from agentguard.adapters.misfit import UNFIT, has_no_escapes, hear, hearing, unf
 from agentguard.errors import Refusal
 from agentguard.limits import Limits
 from agentguard.model import Reason
-from agentguard.policy.schema import GuardedTool
-from agentguard.policy.values import Field, record_of
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.schemas.schema import GuardedTool
 
 SECRET = "hunter2"
 

@@ -13,10 +13,10 @@ from mcp import Client
 from mcp_types import Implementation
 
 from agentguard.adapters.origin import origin
-from agentguard.call import Call
-from agentguard.guarded import direct_call
+from agentguard.guarding.guarded import direct_call
 from agentguard.identity.sources import META_KEY
 from agentguard.lifecycle.origin import together
+from agentguard.steps.call import Call
 from agentguard.testing import acting_as, unsafe_invocation
 from tests.adapters.origins import ALL, CALENDAR, INBOX, mark, over_http, stdio_token, told, told_world
 from tests.fast import make_fast

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
 from agentguard import Guard, Issuer
-from agentguard.denial import META_KEY
+from agentguard.steps.denial import META_KEY
 from tests.challenges import ACCEPT, POLICIES, Caller, calling, challenge_of, extend, result_of
 from tests.world import (
     AUDIENCE,

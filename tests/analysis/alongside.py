@@ -25,13 +25,13 @@ from agentguard.analysis.supposed import Verdict, judge, suppose
 from agentguard.analysis.workspace import Workspace, open_workspace
 from agentguard.evidence.kept import Kept, kept_of
 from agentguard.evidence.ledger import MemoryLedger
+from agentguard.guarding.offering import COLLECTING, Collected
 from agentguard.lifecycle.tally import Tally
 from agentguard.limits import Limits
 from agentguard.model import Invocation
-from agentguard.offering import COLLECTING, Collected
-from agentguard.policy.source import read_folder
-from agentguard.policy.values import datetime_json, decimal_json
-from agentguard.policy.written import FILE, write_schema
+from agentguard.policy.conversion.values import datetime_json, decimal_json
+from agentguard.policy.files.source import read_folder
+from agentguard.policy.files.written import FILE, write_schema
 from agentguard.testing import acting_as, unsafe_invocation
 from tests.world import EVERYTHING, write_policies
 

@@ -8,9 +8,9 @@ from agentguard.analysis.lints.lint import Read
 from agentguard.analysis.lints.run import lint
 from agentguard.analysis.workspace import Workspace
 from agentguard.model import AccessRequest, Grade
-from agentguard.policy.arithmetic import MOST
-from agentguard.policy.engine import decide
-from agentguard.policy.trial import matching
+from agentguard.policy.deciding.engine import decide
+from agentguard.policy.deciding.trial import matching
+from agentguard.policy.text.arithmetic import MOST
 from tests.analysis.folders import read, requests
 
 HEAD: Final = 'permit (principal, action == Action::"export_records", resource)'

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 
 from agentguard import Entity, EntityUid, Guard, Issuer, UnsafeMemoryState
 from agentguard.analysis.workspace import Workspace, open_workspace
+from agentguard.guarding.offering import COLLECTING, Collected
 from agentguard.limits import Limits
-from agentguard.offering import COLLECTING, Collected
-from agentguard.policy.source import read_folder
-from agentguard.policy.written import FILE, write_schema
+from agentguard.policy.files.source import read_folder
+from agentguard.policy.files.written import FILE, write_schema
 from tests.world import AUDIENCE, ISSUER, World, make_guard, write_policies
 
 NOW: Final = 2_209_802_400.0

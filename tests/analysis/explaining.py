@@ -10,10 +10,10 @@ from agentguard.analysis.explanations.suggestions import Suggestion
 from agentguard.analysis.notation import of_units
 from agentguard.analysis.supposed import judge
 from agentguard.model import AccessRequest, Reason
-from agentguard.policy.compiled import PolicySet
-from agentguard.policy.engine import decide
-from agentguard.policy.scalars import LONG_MAX, LONG_MIN
-from tests.policy.test_engine_properties import World, compiled
+from agentguard.policy.conversion.scalars import LONG_MAX, LONG_MIN
+from agentguard.policy.deciding.compiled import PolicySet
+from agentguard.policy.deciding.engine import decide
+from tests.policy.deciding.test_engine_properties import World, compiled
 
 
 def check(world: World) -> Explanation:

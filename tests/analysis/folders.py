@@ -11,8 +11,8 @@ from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace, open_workspace
 from agentguard.limits import Limits
 from agentguard.model import AccessRequest
-from agentguard.policy.compiled import Policy
-from agentguard.policy.reader import read_policies
+from agentguard.policy.deciding.compiled import Policy
+from agentguard.policy.files.reader import read_policies
 
 RECORDS: Final = Path(__file__).parent.parent.parent / "examples" / "records" / "policies"
 NOW: Final = 1_795_514_400.0

@@ -19,13 +19,13 @@ from agentguard.evidence.record import (
 from agentguard.evidence.runstate import link_attributes, run_state_attributes
 from agentguard.evidence.vocabulary import AttributeValue, RecordKind
 from agentguard.model import AccessRequest, Decision
-from agentguard.policy.entityfile import read_entities
-from agentguard.policy.fragments import read_fragment
-from agentguard.policy.reader import read_policies
-from agentguard.policy.schema import GuardedTool
-from agentguard.policy.source import PolicySource, compile_policies
-from agentguard.policy.types import read_types
-from agentguard.policy.written import Offered, WrittenSchema, write_schema
+from agentguard.policy.files.entityfile import read_entities
+from agentguard.policy.files.reader import read_policies
+from agentguard.policy.files.source import PolicySource, compile_policies
+from agentguard.policy.files.written import Offered, WrittenSchema, write_schema
+from agentguard.policy.schemas.fragments import read_fragment
+from agentguard.policy.schemas.schema import GuardedTool
+from agentguard.policy.schemas.types import read_types
 from agentguard.request import ResourceTemplate
 from tests.policy.records import ENTITIES, LIMITS, NOW, TOOLS, TYPES
 

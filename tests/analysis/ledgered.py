@@ -10,10 +10,10 @@ import anyio
 from mcp import Client
 from mcp_types import ToolAnnotations
 
+from agentguard.guarding.offering import COLLECTING, Collected
 from agentguard.limits import Limits
-from agentguard.offering import COLLECTING, Collected
-from agentguard.policy.source import read_folder
-from agentguard.policy.written import FILE, write_schema
+from agentguard.policy.files.source import read_folder
+from agentguard.policy.files.written import FILE, write_schema
 from agentguard.testing import acting_as
 from tests.world import World, make_world, write_policies
 

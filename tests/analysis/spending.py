@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final
 from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace, open_workspace
 from agentguard.limits import Limits
-from agentguard.policy.schema import METHODS, GuardedTool, credential_tool, method_tool
-from agentguard.policy.source import read_folder
-from agentguard.policy.values import Field, Spend, record_of
-from agentguard.policy.written import FILE, Offered, WrittenSchema, write_schema
+from agentguard.policy.conversion.values import Field, Spend, record_of
+from agentguard.policy.files.source import read_folder
+from agentguard.policy.files.written import FILE, Offered, WrittenSchema, write_schema
+from agentguard.policy.schemas.schema import METHODS, GuardedTool, credential_tool, method_tool
 from agentguard.request import ResourceTemplate
 from tests.analysis.clinic import NOW
 from tests.world import write_policies

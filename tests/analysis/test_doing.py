@@ -21,11 +21,11 @@ from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import open_workspace
 from agentguard.evidence.kept import Kept, kept_of
 from agentguard.evidence.ledger import MemoryLedger
+from agentguard.guarding.offering import COLLECTING, Collected
 from agentguard.lifecycle.tally import Tally
 from agentguard.limits import Limits
-from agentguard.offering import COLLECTING, Collected
-from agentguard.policy.source import read_folder
-from agentguard.policy.written import FILE, read_schema, write_schema
+from agentguard.policy.files.source import read_folder
+from agentguard.policy.files.written import FILE, read_schema, write_schema
 from tests.analysis.spending import POLICIES, decimal
 from tests.world import World, connected, make_world
 

@@ -21,15 +21,15 @@ from agentguard.analysis.sizes import check_size
 from agentguard.analysis.supposed import Verdict, decided, judge, offered_as, ordered, requests_of, suppose
 from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace
-from agentguard.call import ACTING
 from agentguard.lifecycle.tally import Tally
 from agentguard.limits import Limits
-from agentguard.policy.types import CedarType, Member
-from agentguard.policy.values import Field, record_of, to_cedar
+from agentguard.policy.conversion.values import Field, record_of, to_cedar
+from agentguard.policy.schemas.types import CedarType, Member
 from agentguard.request import run_record
+from agentguard.steps.call import ACTING
 from tests.analysis.clinic import NOW, RECORDS, make_clinic, written_clinic
 from tests.approvals import NO, Person, at
-from tests.test_asking import Desk
+from tests.steps.test_asking import Desk
 from tests.world import World
 
 ERA: Final = "2026-07-28"

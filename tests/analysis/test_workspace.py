@@ -11,12 +11,12 @@ import pytest
 from agentguard.analysis.workspace import open_workspace
 from agentguard.errors import ConfigurationError, PolicyError
 from agentguard.limits import Limits
-from agentguard.policy.reader import read_policies
-from agentguard.policy.schema import METHODS, GuardedTool, method_tool
-from agentguard.policy.source import compile_policies, read_folder
-from agentguard.policy.types import CedarType
-from agentguard.policy.values import Field, record_of
-from agentguard.policy.written import FILE, Offered, WrittenSchema, write_schema
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.files.reader import read_policies
+from agentguard.policy.files.source import compile_policies, read_folder
+from agentguard.policy.files.written import FILE, Offered, WrittenSchema, write_schema
+from agentguard.policy.schemas.schema import METHODS, GuardedTool, method_tool
+from agentguard.policy.schemas.types import CedarType
 from agentguard.request import ResourceTemplate
 from tests.world import POLICIES, TYPES, write_policies
 

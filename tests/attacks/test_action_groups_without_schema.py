@@ -9,7 +9,7 @@ import json
 import cedarpy
 
 from agentguard.model import Reason
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from tests.policy.records import ALL, policy_set, reads, searches, uid
 
 FORBID = '@id("no-reading") forbid (principal, action in Action::"read-only", resource);'

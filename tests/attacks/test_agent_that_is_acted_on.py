@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from agentguard.model import AccessRequest, EntityUid, Reason
-from agentguard.policy.compiled import PolicySet
-from agentguard.policy.engine import decide, never
-from agentguard.policy.listing import possible
-from agentguard.policy.values import Field, record_of
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.deciding.compiled import PolicySet
+from agentguard.policy.deciding.engine import decide, never
+from agentguard.policy.deciding.listing import possible
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import (
     ALL,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agentguard.errors import PolicyError
-from agentguard.policy.folder import read_files
-from agentguard.policy.source import read_folder
+from agentguard.policy.files.folder import read_files
+from agentguard.policy.files.source import read_folder
 from tests.policy.records import LIMITS
 
 POLICY = '@id("a") permit (principal, action, resource);'

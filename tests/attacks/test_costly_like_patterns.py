@@ -10,8 +10,8 @@ import pytest
 from agentguard.errors import Refusal
 from agentguard.limits import Limits
 from agentguard.model import Reason
-from agentguard.policy.engine import decide
-from agentguard.policy.values import shape_of, to_cedar
+from agentguard.policy.conversion.values import shape_of, to_cedar
+from agentguard.policy.deciding.engine import decide
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import ALL, policy_set, searches
 

@@ -21,7 +21,7 @@ from agentguard import ConfigurationError, Credential, Issuer, UnsafeMemoryState
 from agentguard.credentials.held import holder_of
 from agentguard.errors import AccessDenied, CredentialError, Refusal
 from agentguard.identity.sources import stdio_audience
-from agentguard.policy.schema import CREDENTIALS
+from agentguard.policy.schemas.schema import CREDENTIALS
 from agentguard.testing import acting_as, unsafe_invocation
 from tests.credentials.lending import Office, lending, until
 from tests.publishing import move

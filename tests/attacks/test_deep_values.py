@@ -7,7 +7,7 @@ import pytest
 
 from agentguard.errors import Refusal, UnmappableTypeError
 from agentguard.model import Reason
-from agentguard.policy.values import check_no_escapes, shape_of
+from agentguard.policy.conversion.values import check_no_escapes, shape_of
 from tests.policy.judging import outcome
 
 DEPTH = 10_000

@@ -7,7 +7,7 @@ exported. Judged at every link, delegating can only narrow.
 import pytest
 
 from agentguard.model import Invocation, Reason
-from agentguard.policy.engine import decide, may_ever
+from agentguard.policy.deciding.engine import decide, may_ever
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import policy_set, reads, searches
 

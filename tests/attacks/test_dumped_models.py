@@ -11,7 +11,7 @@ import pytest
 
 from agentguard.errors import UnmappableTypeError
 from agentguard.model import Reason
-from agentguard.policy.values import shape_of
+from agentguard.policy.conversion.values import shape_of
 from tests.policy.judging import outcome
 
 

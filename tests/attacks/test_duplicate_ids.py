@@ -9,7 +9,7 @@ import cedarpy
 import pytest
 
 from agentguard.errors import PolicyError
-from agentguard.policy.source import read_folder
+from agentguard.policy.files.source import read_folder
 from tests.policy.records import LIMITS
 
 PERMIT = '@id("same") permit (principal, action, resource);'

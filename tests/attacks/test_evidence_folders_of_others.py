@@ -23,8 +23,8 @@ from agentguard.evidence.showing import Selection, part_of
 from agentguard.evidence.trail import decision_id
 from agentguard.evidence.verify import prove, verify_folder
 from agentguard.evidence.vocabulary import RecordKind
+from agentguard.host.private import private_folder
 from agentguard.model import Reason
-from agentguard.private import private_folder
 from tests.evidence.chains import NOW, cut_behind, decision, ledger_in, outcome, stopped_chain, tamper, verified
 
 

@@ -7,7 +7,7 @@ only mentioned. Any evaluation error denies here.
 import cedarpy
 
 from agentguard.model import Reason
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from tests.policy.records import ALL, policy_set, searches, uid
 
 FORBID = """

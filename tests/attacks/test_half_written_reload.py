@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from agentguard.errors import PolicyError
-from agentguard.policy import folder as reading
-from agentguard.policy.folder import read_snapshot
-from agentguard.policy.keeping import PolicyFolder, Refused
-from agentguard.policy.manifest import MANIFEST, manifest_of
-from agentguard.policy.source import read_folder
+from agentguard.policy.files import folder as reading
+from agentguard.policy.files.folder import read_snapshot
+from agentguard.policy.files.keeping import PolicyFolder, Refused
+from agentguard.policy.files.manifest import MANIFEST, manifest_of
+from agentguard.policy.files.source import read_folder
 from tests.policy.records import LIMITS
 from tests.publishing import lock, move, put, swap, unlisted
 

@@ -12,8 +12,8 @@ from mcp.server.mcpserver.utilities.func_metadata import func_metadata
 
 from agentguard.errors import Refusal, UnmappableTypeError
 from agentguard.limits import Limits
-from agentguard.policy.jsonschema import arguments_of
-from agentguard.policy.values import to_cedar
+from agentguard.policy.conversion.jsonschema import arguments_of
+from agentguard.policy.conversion.values import to_cedar
 
 STRING = {"type": "string"}
 

@@ -8,7 +8,7 @@ import cedarpy
 import pytest
 
 from agentguard.model import EntityUid
-from agentguard.policy.engine import decide, may_ever
+from agentguard.policy.deciding.engine import decide, may_ever
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import policy_set, reads, record, uid
 

@@ -15,7 +15,7 @@ import pytest
 from agentguard.errors import Refusal
 from agentguard.limits import Limits
 from agentguard.model import Reason
-from agentguard.policy.values import check_no_escapes, check_readings
+from agentguard.policy.conversion.values import check_no_escapes, check_readings
 from tests.policy.judging import outcome
 
 MEGABYTES = 10 * 1024 * 1024

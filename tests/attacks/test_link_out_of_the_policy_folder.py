@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentguard.errors import PolicyError
-from agentguard.policy.folder import read_files
+from agentguard.policy.files.folder import read_files
 
 POLICY = '@id("a") permit (principal, action, resource);'
 

@@ -11,10 +11,10 @@ import pytest
 
 from agentguard.limits import Limits
 from agentguard.model import AccessRequest, Effect, EntityUid, Reason
-from agentguard.policy.engine import decide
-from agentguard.policy.schema import GuardedTool
-from agentguard.policy.source import compile_policies, read_folder
-from agentguard.policy.values import Field, record_of
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.deciding.engine import decide
+from agentguard.policy.files.source import compile_policies, read_folder
+from agentguard.policy.schemas.schema import GuardedTool
 from agentguard.request import base_context
 from agentguard.testing import unsafe_invocation
 

@@ -10,7 +10,7 @@ import cedarpy
 import pytest
 
 from agentguard.model import AccessRequest, EntityUid, Reason
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import ALL, context, policy_set, reads, record, reference, uid
 

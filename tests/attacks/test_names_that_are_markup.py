@@ -17,7 +17,7 @@ from agentguard.evidence.kept import Kept
 from agentguard.evidence.proof import Proof
 from agentguard.model import EntityUid, Reason
 from tests.evidence.history import NINE_THIRTY, History, an_hour, run_of
-from tests.evidence.test_report import CHAIN, Page, in_a_browser, opened, page_of
+from tests.evidence.reporting.test_report import CHAIN, Page, in_a_browser, opened, page_of
 
 HOSTILE: Final = (
     "<script>alert(1)</script>",
@@ -72,7 +72,7 @@ def test_nothing_in_a_record_becomes_more_than_text(text: str) -> None:
     assert {name for _, name, _ in page.attributes} <= {name for _, name, _ in plain.attributes}
     assert page.tags["style"] == 1
     assert not {"\x00", "\x1b", "\u202e", "\ud800"} & set(made)
-    css = files("agentguard.evidence").joinpath("report.css").read_text("utf-8")
+    css = files("agentguard.evidence.reporting").joinpath("report.css").read_text("utf-8")
     assert len(max(page.texts, key=len)) <= len(css)
     made.encode()
 

@@ -8,7 +8,7 @@ import pytest
 
 from agentguard.errors import Refusal
 from agentguard.model import Reason
-from agentguard.policy.values import Scaled, datetime_json, duration_json
+from agentguard.policy.conversion.values import Scaled, datetime_json, duration_json
 from tests.policy.judging import outcome
 
 

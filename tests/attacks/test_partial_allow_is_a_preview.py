@@ -6,7 +6,7 @@ never the decision.
 """
 
 from agentguard.model import Reason
-from agentguard.policy.engine import decide, may_ever
+from agentguard.policy.deciding.engine import decide, may_ever
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import ALL, policy_set, reads, searches
 

@@ -36,7 +36,6 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ElicitResult
 
-from agentguard import denial as words
 from agentguard.credentials.live import Live
 from agentguard.errors import Refusal
 from agentguard.evidence import trail
@@ -48,6 +47,7 @@ from agentguard.identity.sources import META_KEY, stdio_audience
 from agentguard.lifecycle.issuer import Issuer
 from agentguard.lifecycle.sqlite import SQLiteStore
 from agentguard.lifecycle.store import MemoryStore
+from agentguard.steps import denial as words
 from tests import leaks
 from tests.canaries import Canaries, canonical, joined
 from tests.cli.commands import agentguard

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from agentguard.errors import PolicyError
 from agentguard.limits import Limits
-from agentguard.policy.source import read_folder
+from agentguard.policy.files.source import read_folder
 try:
     read_folder(Path(sys.argv[1]), Limits())
 except PolicyError as error:

@@ -8,7 +8,7 @@ grant that is added get what numbers are free, in any order. Decisions name poli
 import cedarpy
 
 from agentguard.model import Reason
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import ALL, policy_set, searches, uid
 

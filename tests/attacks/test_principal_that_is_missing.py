@@ -7,7 +7,7 @@ itself, from the verified invocation, for every link of the chain.
 import cedarpy
 
 from agentguard.model import Reason
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import ALL, policy_set, searches, uid
 

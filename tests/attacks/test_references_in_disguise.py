@@ -11,7 +11,7 @@ import cedarpy
 import pytest
 
 from agentguard.model import Reason
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from tests.policy.records import ALL, TYPES, policy_set, reads, record, uid
 
 OWNED = """

@@ -11,7 +11,7 @@ from typing import Annotated
 import pytest
 
 from agentguard.model import Reason
-from agentguard.policy.values import Scaled
+from agentguard.policy.conversion.values import Scaled
 from tests.policy.judging import outcome
 
 ABOVE_100 = 'context.input.a.greaterThan(decimal("100.0"))'

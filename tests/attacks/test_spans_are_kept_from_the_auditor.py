@@ -23,8 +23,8 @@ from opentelemetry.trace import Span
 
 from agentguard import open_state
 from agentguard.evidence.chainfile import chain_files, read_chain
-from agentguard.evidence.forward import Forwarder
-from agentguard.evidence.sender import open_sender, read_endpoint
+from agentguard.evidence.delivery.forward import Forwarder
+from agentguard.evidence.delivery.sender import open_sender, read_endpoint
 from tests.evidence.receiver import Receiver, attributes_of, receiving
 from tests.world import World, connected, make_world
 

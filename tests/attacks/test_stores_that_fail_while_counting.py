@@ -13,11 +13,12 @@ import pytest
 from mcp import Client
 from mcp.server.mcpserver import MCPServer
 
-from agentguard import Guard, MemoryStore, Spend, State, counting, enforce, tallying
+from agentguard import Guard, MemoryStore, Spend, State, enforce
 from agentguard.errors import Refusal
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.lifecycle.tally import Change, Exchange, Tally
 from agentguard.model import Invocation, Reason
+from agentguard.steps import counting, tallying
 from agentguard.testing import acting_as, unsafe_invocation
 from tests.world import EVERYTHING, write_policies
 

@@ -9,7 +9,7 @@ from typing import TypedDict
 from mcp import Client
 
 from agentguard import Entity
-from agentguard.cancelled import is_stray
+from agentguard.host.cancelled import is_stray
 from tests.world import World, make_world, meta
 
 ALL = '@id("all") permit (principal, action, resource);'

@@ -6,8 +6,8 @@ It parses and validates, and is never applied: a forbid written so forbids nothi
 import cedarpy
 
 from agentguard.model import Reason
-from agentguard.policy.engine import decide
-from agentguard.policy.reader import read_policies
+from agentguard.policy.deciding.engine import decide
+from agentguard.policy.files.reader import read_policies
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import ALL, LIMITS, policy_set, searches, uid
 

@@ -15,8 +15,9 @@ import anyio
 import pytest
 from mcp_types import Tool, ToolAnnotations
 
-from agentguard import compiling, rulebook
-from agentguard.policy.source import compile_policies
+from agentguard.guarding import rulebook
+from agentguard.live import compiling
+from agentguard.policy.files.source import compile_policies
 from tests.attacks.test_tools_that_change_in_flight import ANY, READS, WIPE, Program, behind, tidy
 from tests.world import connected, make_world, meta, text
 

@@ -12,7 +12,7 @@ import pytest
 
 from agentguard.errors import PolicyError
 from agentguard.model import Reason
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from tests.policy.records import ALL, ENTITIES, TYPES, policy_set, reads, record, searches, uid
 
 NO_ETC = """

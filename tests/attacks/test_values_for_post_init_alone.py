@@ -11,7 +11,7 @@ import pydantic.dataclasses
 import pytest
 
 from agentguard.errors import UnmappableTypeError
-from agentguard.policy.values import shape_of
+from agentguard.policy.conversion.values import shape_of
 
 
 @dataclass

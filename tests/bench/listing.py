@@ -16,8 +16,8 @@ from mcp import Client
 from mcp.server.mcpserver import MCPServer
 
 from agentguard.model import Invocation
-from agentguard.policy.engine import PolicySet, never
-from agentguard.policy.listing import possible
+from agentguard.policy.deciding.engine import PolicySet, never
+from agentguard.policy.deciding.listing import possible
 from agentguard.testing import acting_as, unsafe_invocation
 from tests.bench.timing import Way, medians, table
 from tests.world import World, make_world

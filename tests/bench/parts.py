@@ -28,9 +28,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import use_span
 
-from agentguard import Decision, judging
+from agentguard import Decision
 from agentguard.adapters.answers import ANSWERS
-from agentguard.call import Call
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.evidence.metrics import Metrics
 from agentguard.evidence.record import call_attributes
@@ -39,8 +38,10 @@ from agentguard.lifecycle.memory import MemoryStore
 from agentguard.lifecycle.origin import origin_of
 from agentguard.lifecycle.tally import Exchange, Tally
 from agentguard.model import AccessRequest
-from agentguard.policy import engine
-from agentguard.policy.engine import PolicySet
+from agentguard.policy.deciding import engine
+from agentguard.policy.deciding.engine import PolicySet
+from agentguard.steps import judging
+from agentguard.steps.call import Call
 from tests.bench.timing import Way, medians, table
 from tests.world import POLICIES, World, make_world
 

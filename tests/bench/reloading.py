@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 from watchfiles._rust_notify import RustNotify
 
-from agentguard import watching
+from agentguard.live import watching
 from tests.bench.parts import QUICK, function_call, quick
 from tests.bench.timing import medians, spread, table
 from tests.publishing import lock, put, swap

@@ -22,7 +22,7 @@ from agentguard.evidence.durable import SQLiteLedger
 from agentguard.evidence.kept import Kept
 from tests.cli.commands import Stream, agentguard
 from tests.evidence.history import NINE_THIRTY, History, an_hour, export_line, many_runs
-from tests.evidence.test_report import Page, figures
+from tests.evidence.reporting.test_report import Page, figures
 
 POLICIES = '@id("export-row-limit") @owner("dpo@example.com") forbid (principal, action, resource);'
 

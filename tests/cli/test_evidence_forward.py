@@ -13,8 +13,8 @@ import pytest
 
 from agentguard.cli import evidence_forward
 from agentguard.evidence.claim import Claim
-from agentguard.evidence.forward import Forwarder
-from agentguard.evidence.sender import open_sender, read_endpoint
+from agentguard.evidence.delivery.forward import Forwarder
+from agentguard.evidence.delivery.sender import open_sender, read_endpoint
 from tests.cli.commands import agentguard
 from tests.evidence.chains import ledger_in, outcome, stopped_chain
 from tests.evidence.receiver import Receiver, receiving

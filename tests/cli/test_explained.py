@@ -13,7 +13,7 @@ from agentguard.analysis.workspace import Workspace
 from agentguard.cli.explained import Drawing
 from agentguard.cli.explained_json import explanation_json, record_json
 from agentguard.model import AccessRequest, Decision, Effect, Invocation, Reason
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from agentguard.testing import unsafe_invocation
 from tests.analysis.kept import kept, workspace
 from tests.policy.records import NOW, reads, record, searches

@@ -32,10 +32,10 @@ from agentguard.analysis.workspace import Workspace, open_workspace
 from agentguard.cli.init import folder_files
 from agentguard.cli.starter import write_new
 from agentguard.limits import Limits
+from agentguard.policy.conversion.values import Field, Shape, record_of
 from agentguard.policy.grants import METHODS
-from agentguard.policy.offered import Offered, WrittenSchema
-from agentguard.policy.schema import GuardedTool, credential_tool, method_tool
-from agentguard.policy.values import Field, Shape, record_of
+from agentguard.policy.schemas.offered import Offered, WrittenSchema
+from agentguard.policy.schemas.schema import GuardedTool, credential_tool, method_tool
 from agentguard.request import ResourceTemplate
 from agentguard.testing import acting_as
 from tests.cli.commands import Ran, agentguard

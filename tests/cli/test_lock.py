@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from agentguard.cli import lock as locking
-from agentguard.policy.folder import read_snapshot
-from agentguard.policy.keeping import PolicyFolder, Refused
-from agentguard.policy.source import read_folder
+from agentguard.policy.files.folder import read_snapshot
+from agentguard.policy.files.keeping import PolicyFolder, Refused
+from agentguard.policy.files.source import read_folder
 from tests.cli.commands import agentguard
 from tests.policy.records import LIMITS
 from tests.publishing import EVERYBODY, config_map, put

@@ -15,7 +15,7 @@ from agentguard import ConfigurationError, Limits, PolicyError, Reload
 from agentguard.cli.saving import Saving
 from agentguard.identity.sources import stdio_audience
 from agentguard.lifecycle.local import local_issuer
-from agentguard.policy.source import PolicySource
+from agentguard.policy.files.source import PolicySource
 from tests.cli.commands import Ran, agentguard
 from tests.cli.serving import RECORDS, on_stdio, written
 from tests.publishing import EVERYBODY, lock, move, put

@@ -17,7 +17,7 @@ import pytest
 
 from agentguard.analysis.workspace import open_workspace
 from agentguard.cli.schema import Offer
-from agentguard.policy.written import FILE, WrittenSchema, named_server
+from agentguard.policy.files.written import FILE, WrittenSchema, named_server
 from tests.cli.commands import Ran, agentguard
 from tests.cli.serving import FAST, LOW, RECORDS
 from tests.world import write_policies

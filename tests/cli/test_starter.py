@@ -10,9 +10,9 @@ import pytest
 from agentguard import ConfigurationError
 from agentguard.cli.starter import NAME, STARTER, write_new, write_starter
 from agentguard.limits import Limits
-from agentguard.policy.schema import METHODS, GuardedTool, method_tool
-from agentguard.policy.source import compile_policies, read_folder
-from agentguard.policy.values import Field, record_of
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.files.source import compile_policies, read_folder
+from agentguard.policy.schemas.schema import METHODS, GuardedTool, method_tool
 
 GROUPS = {
     "reads": ("read-only",),

@@ -18,7 +18,7 @@ from mcp import Client
 from agentguard import State
 from agentguard.evidence.durable import SQLiteLedger
 from agentguard.lifecycle.store import MemoryStore
-from agentguard.policy.folder import WRITTEN
+from agentguard.policy.files.folder import WRITTEN
 from agentguard.testing import acting_as
 from examples.records.server import POLICIES, build
 

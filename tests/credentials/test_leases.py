@@ -13,7 +13,6 @@ from typing import Any, Final
 import anyio
 import pytest
 
-from agentguard import atend
 from agentguard.credentials import leases, returns
 from agentguard.credentials.broker import IssuedCredential
 from agentguard.credentials.containment import stops
@@ -23,6 +22,7 @@ from agentguard.credentials.live import Place
 from agentguard.credentials.worker import Waiter, Worker, _Loop
 from agentguard.errors import CredentialError, Refusal
 from agentguard.evidence.vocabulary import ATTRIBUTES
+from agentguard.host import atend
 from agentguard.lifecycle.store import Kind
 from agentguard.model import Reason
 from tests.credentials.lending import HOUR, START, Lending, lending, until

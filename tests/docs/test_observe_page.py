@@ -10,8 +10,8 @@ from typing import Final
 import pytest
 import yaml
 
-from agentguard.evidence import sender
-from agentguard.evidence.forwarding import read_forwarding
+from agentguard.evidence.delivery import sender
+from agentguard.evidence.delivery.forwarding import read_forwarding
 from agentguard.evidence.record import SpanOf, record
 from agentguard.evidence.vocabulary import ATTRIBUTES, METRICS, RecordKind
 from tests.cli.commands import agentguard

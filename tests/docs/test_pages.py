@@ -21,13 +21,13 @@ from typer.main import get_command
 
 from agentguard import Issuer, PolicyError, Reason, RunState, SQLiteStore
 from agentguard.cli.main import COMMANDS, app
-from agentguard.denial import told
 from agentguard.evidence.ledger import verify_chain
 from agentguard.limits import Limits
 from agentguard.model import Decision, Effect
-from agentguard.policy.fragments import VOCABULARY
-from agentguard.policy.schema import GROUPS, GuardedTool, OwnType, schema_texts
-from agentguard.policy.values import record_of
+from agentguard.policy.conversion.values import record_of
+from agentguard.policy.schemas.fragments import VOCABULARY
+from agentguard.policy.schemas.schema import GROUPS, GuardedTool, OwnType, schema_texts
+from agentguard.steps.denial import told
 from agentguard.testing import acting_as
 from examples.records.server import POLICIES, build
 from examples.records.stage import loopback_issuer

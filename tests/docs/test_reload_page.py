@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from agentguard.evidence.vocabulary import ATTRIBUTES, METRICS
-from agentguard.policy.keeping import PolicyFolder, Refused
-from agentguard.prompting import Prompting
+from agentguard.live.prompting import Prompting
+from agentguard.policy.files.keeping import PolicyFolder, Refused
 from tests.cli.commands import agentguard
 from tests.docs.pages import ROOT, blocks, run_python
 from tests.policy.records import LIMITS

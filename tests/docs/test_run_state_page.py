@@ -15,7 +15,7 @@ from mcp.server.mcpserver import MCPServer
 from pydantic import create_model
 
 from agentguard import Guard, Spend, UnsafeMemoryState
-from agentguard.policy.schema import CONTEXT
+from agentguard.policy.schemas.schema import CONTEXT
 from agentguard.testing import acting_as
 from tests.cli.commands import agentguard
 from tests.docs.pages import ROOT, blocks, run_python

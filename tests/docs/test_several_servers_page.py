@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from agentguard.policy.several import COMMON, SERVERS
+from agentguard.policy.files.several import COMMON, SERVERS
 from tests.cli.commands import agentguard
 from tests.docs.pages import blocks, write_files
 

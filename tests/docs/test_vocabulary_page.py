@@ -9,13 +9,13 @@ import pytest
 from agentguard.analysis.lints.silences import PREFIX
 from agentguard.lifecycle.tally import Tally
 from agentguard.model import Reason
-from agentguard.policy.annotated import ANNOTATIONS
-from agentguard.policy.fragments import VOCABULARY
-from agentguard.policy.schema import ATTRIBUTES, CONTEXT, GROUPS, OwnType
-from agentguard.policy.written import write_schema
+from agentguard.policy.files.written import write_schema
+from agentguard.policy.schemas.fragments import VOCABULARY
+from agentguard.policy.schemas.schema import ATTRIBUTES, CONTEXT, GROUPS, OwnType
+from agentguard.policy.text.annotated import ANNOTATIONS
 from agentguard.request import run_record
 from tests.docs.pages import ROOT
-from tests.policy.test_written import TYPES, WRITTEN, source
+from tests.policy.files.test_written import TYPES, WRITTEN, source
 
 MADE: Final[dict[str, Any]] = runpy.run_path(str(ROOT / "docs" / "vocabulary.py"))
 

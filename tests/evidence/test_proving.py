@@ -16,11 +16,11 @@ from agentguard.evidence.heads import HeadKey
 from agentguard.evidence.kept import Kept
 from agentguard.evidence.proof import Proof
 from agentguard.evidence.reading import read_sources
-from agentguard.evidence.retell import story_of
+from agentguard.evidence.reporting.retell import story_of
 from agentguard.evidence.verify import prove
 from agentguard.state import open_state
 from tests.evidence.history import NINE_THIRTY, History, an_hour, export_line, run_of
-from tests.evidence.test_report import Page, page_of
+from tests.evidence.reporting.test_report import Page, page_of
 from tests.world import make_world
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from agentguard.evidence.kept import Kept
-from agentguard.evidence.ocsf import ocsf_events
-from agentguard.evidence.retell import story_of
+from agentguard.evidence.reporting.ocsf import ocsf_events
+from agentguard.evidence.reporting.retell import story_of
 from agentguard.evidence.showing import NAMES, Selection, acted, by, explained, is_quiet, part_of, row_of, verdict
 from agentguard.evidence.vocabulary import ATTRIBUTES, Outcome, RecordKind
 from agentguard.model import Reason
-from agentguard.policy.schema import CREDENTIALS
+from agentguard.policy.schemas.schema import CREDENTIALS
 from tests.evidence.history import ISSUER, NINE_THIRTY, QUARTER, History, an_hour, run_of
 
 HOUR = an_hour().kept

@@ -20,7 +20,7 @@ from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult
 from agentguard.identity.sources import stdio_audience
 from agentguard.lifecycle.local import local_issuer
 from agentguard.limits import Limits
-from agentguard.policy.source import Policy, read_folder
+from agentguard.policy.files.source import Policy, read_folder
 from tests.cli.commands import agentguard
 from tests.cli.serving import on_stdio
 from tests.world import Era, text

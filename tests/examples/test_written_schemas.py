@@ -13,7 +13,7 @@ from agentguard import Guard, State, UnsafeMemoryState
 from agentguard.adapters.lowlevel import tools_of
 from agentguard.adapters.upstream import upstream
 from agentguard.analysis.workspace import open_workspace
-from agentguard.policy.written import FILE, write_schema
+from agentguard.policy.files.written import FILE, write_schema
 from examples.inbox import server as inbox
 from examples.records import server as records
 from tests.cli.commands import agentguard

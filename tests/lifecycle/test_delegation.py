@@ -7,7 +7,7 @@ import pytest
 from agentguard.errors import ConfigurationError
 from agentguard.lifecycle.delegation import Bounds, bounds_of, check_child, read_bounds, read_scopes
 from agentguard.model import Reason
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import ALL, policy_set, reads, searches
 

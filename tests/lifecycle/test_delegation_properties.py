@@ -23,10 +23,10 @@ from agentguard.lifecycle.issuer import Issuer
 from agentguard.lifecycle.runs import Run
 from agentguard.lifecycle.store import MemoryStore
 from agentguard.model import AccessRequest, EntityUid, Invocation
-from agentguard.policy.compiled import PolicySet
-from agentguard.policy.engine import decide, may_ever
+from agentguard.policy.deciding.compiled import PolicySet
+from agentguard.policy.deciding.engine import decide, may_ever
+from tests.policy.deciding.test_engine_properties import CAROL, policies, records
 from tests.policy.records import NOW, context, policy_set
-from tests.policy.test_engine_properties import CAROL, policies, records
 from tests.tokens import AUDIENCE, ISSUER, KEY, Clock, verified
 
 CLAIMS: dict[str, type] = {"level": int, "teams": frozenset}

@@ -17,10 +17,10 @@ import httpx2
 import pytest
 
 from agentguard.evidence.chainfile import chain_files, read_chain
+from agentguard.evidence.delivery.forward import Forwarder
+from agentguard.evidence.delivery.sender import open_sender, read_endpoint
 from agentguard.evidence.durable import SQLiteLedger
-from agentguard.evidence.forward import Forwarder
 from agentguard.evidence.record import SpanOf, record
-from agentguard.evidence.sender import open_sender, read_endpoint
 from agentguard.evidence.vocabulary import AttributeValue, RecordKind
 
 ROOT = Path(__file__).parents[2]

@@ -5,8 +5,8 @@ import json
 import cedarpy
 
 from agentguard.limits import Limits
-from agentguard.policy.scalars import CedarJson
-from agentguard.policy.values import shape_of, to_cedar
+from agentguard.policy.conversion.scalars import CedarJson
+from agentguard.policy.conversion.values import shape_of, to_cedar
 
 LIMITS = Limits()
 ANYONE = {"type": "Anyone", "id": "a"}

@@ -6,10 +6,10 @@ from zoneinfo import ZoneInfo
 from agentguard.errors import Refusal
 from agentguard.limits import Limits
 from agentguard.model import AccessRequest, EntityUid, Reason
-from agentguard.policy.engine import decide
-from agentguard.policy.schema import GuardedTool
-from agentguard.policy.source import compile_policies, read_folder
-from agentguard.policy.values import Field, record_of, to_cedar
+from agentguard.policy.conversion.values import Field, record_of, to_cedar
+from agentguard.policy.deciding.engine import decide
+from agentguard.policy.files.source import compile_policies, read_folder
+from agentguard.policy.schemas.schema import GuardedTool
 from agentguard.request import base_context
 from agentguard.testing import unsafe_invocation
 

@@ -9,13 +9,13 @@ import pytest
 from agentguard.errors import PolicyError
 from agentguard.limits import Limits
 from agentguard.model import AccessRequest, EntityUid, Invocation
-from agentguard.policy.compiled import PolicySet
-from agentguard.policy.entityfile import read_entities
-from agentguard.policy.fragments import read_fragment
-from agentguard.policy.reader import read_policies
-from agentguard.policy.schema import GuardedTool
-from agentguard.policy.source import PolicySource, compile_policies
-from agentguard.policy.values import Field, Shape, record_of
+from agentguard.policy.conversion.values import Field, Shape, record_of
+from agentguard.policy.deciding.compiled import PolicySet
+from agentguard.policy.files.entityfile import read_entities
+from agentguard.policy.files.reader import read_policies
+from agentguard.policy.files.source import PolicySource, compile_policies
+from agentguard.policy.schemas.fragments import read_fragment
+from agentguard.policy.schemas.schema import GuardedTool
 from agentguard.request import base_context
 from agentguard.testing import unsafe_invocation
 

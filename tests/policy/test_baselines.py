@@ -16,14 +16,14 @@ from agentguard.lifecycle.tally import Tally
 from agentguard.limits import Limits
 from agentguard.model import AccessRequest, EntityUid
 from agentguard.policy.baselines import ALL, NAMES, Baseline, baselines, chosen
-from agentguard.policy.compiled import PolicySet
-from agentguard.policy.engine import decide
-from agentguard.policy.format import formatted
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.deciding.compiled import PolicySet
+from agentguard.policy.deciding.engine import decide
+from agentguard.policy.files.format import formatted
+from agentguard.policy.files.reader import read_policies
+from agentguard.policy.files.source import compile_policies, read_folder
 from agentguard.policy.grants import METHODS
-from agentguard.policy.reader import read_policies
-from agentguard.policy.schema import GROUPS, GuardedTool, method_tool
-from agentguard.policy.source import compile_policies, read_folder
-from agentguard.policy.values import Field, record_of
+from agentguard.policy.schemas.schema import GROUPS, GuardedTool, method_tool
 from agentguard.request import base_context, run_record
 from agentguard.testing import unsafe_invocation
 

@@ -10,9 +10,9 @@ import pytest
 from agentguard.analysis.checking.names import REFUSED
 from agentguard.errors import PolicyError
 from agentguard.limits import Limits
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.files.source import compile_policies, survey_folder
 from agentguard.policy.problem import Problem
-from agentguard.policy.source import compile_policies, survey_folder
-from agentguard.policy.values import Field, record_of
 from tests.policy.records import ENTITIES, LIMITS, TOOLS, TYPES, tool
 
 HEAD = '@id("a") permit (principal, action, resource)'

@@ -6,10 +6,10 @@ import pytest
 
 from agentguard.errors import ConfigurationError
 from agentguard.model import AccessRequest, EntityUid, Invocation, Reason
-from agentguard.policy.engine import PolicySet, decide, may_ever
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.deciding.engine import PolicySet, decide, may_ever
 from agentguard.policy.grants import METHODS, grant_text, listed_in
-from agentguard.policy.schema import GuardedTool, OwnType, action_of, method_tool
-from agentguard.policy.values import Field, record_of
+from agentguard.policy.schemas.schema import GuardedTool, OwnType, action_of, method_tool
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import ALL, READ, SEARCH, TYPES, context, forbid, policy_set, problems
 

@@ -13,10 +13,10 @@ from mcp_types import CallToolResult
 
 from agentguard import Invocation, State
 from agentguard.adapters.answers import ANSWERS
-from agentguard.call import Call, Denial
 from agentguard.evidence.ledger import MemoryLedger
 from agentguard.evidence.record import call_attributes
 from agentguard.lifecycle.store import Store
+from agentguard.steps.call import Call, Denial
 from tests.world import World, make_world, meta
 
 ALL = '@id("all") permit (principal, action, resource);'

@@ -17,12 +17,12 @@ from agentguard.analysis.workspace import Workspace
 from agentguard.errors import PolicyError, Refusal
 from agentguard.evidence.kept import Kept
 from agentguard.evidence.record import approval_attributes
-from agentguard.judging import without_approval
 from agentguard.model import AccessRequest, Decision, EntityUid, Grade, Invocation, Reason
-from agentguard.policy.engine import decide, never
-from agentguard.policy.schema import GuardedTool
-from agentguard.policy.values import Field, record_of, shape_of
+from agentguard.policy.conversion.values import Field, record_of, shape_of
+from agentguard.policy.deciding.engine import decide, never
+from agentguard.policy.schemas.schema import GuardedTool
 from agentguard.request import ResourceTemplate, base_context
+from agentguard.steps.judging import without_approval
 from agentguard.testing import unsafe_invocation
 from tests.analysis.kept import kept, workspace
 from tests.policy.records import NOW, reference, uid

@@ -13,11 +13,11 @@ from agentguard.analysis.history.replay import NoRequestError, Setting, replay
 from agentguard.analysis.workspace import Workspace
 from agentguard.lifecycle.tally import Tally
 from agentguard.model import VERIFIED, AccessRequest, Invocation, Reason
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from agentguard.request import run_record
 from tests.analysis.kept import kept, workspace
+from tests.policy.deciding.test_engine_properties import CAROL, World, policies, worlds
 from tests.policy.records import ENTITIES, NOW
-from tests.policy.test_engine_properties import CAROL, World, policies, worlds
 
 LIFTABLE = "unless { context has approval };"
 

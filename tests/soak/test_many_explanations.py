@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import HealthCheck, given, settings
 
 from tests.analysis.explaining import check
-from tests.policy.test_engine_properties import World, worlds
+from tests.policy.deciding.test_engine_properties import World, worlds
 
 SEEN: Counter[str] = Counter()
 

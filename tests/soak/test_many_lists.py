@@ -3,7 +3,12 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.policy.test_listing_properties import World, check_that_hidden_is_denied, check_that_one_answer_fits, worlds
+from tests.policy.deciding.test_listing_properties import (
+    World,
+    check_that_hidden_is_denied,
+    check_that_one_answer_fits,
+    worlds,
+)
 
 
 @settings(deadline=None, max_examples=3_000)

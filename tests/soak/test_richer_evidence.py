@@ -18,8 +18,8 @@ from agentguard.analysis.supposed import _known_before, judge
 from agentguard.analysis.workspace import Workspace
 from agentguard.errors import PolicyError, Refusal
 from agentguard.model import VERIFIED, AccessRequest, Effect, Invocation, Reason
-from agentguard.policy.engine import decide, never
-from agentguard.policy.trial import Question, trials
+from agentguard.policy.deciding.engine import decide, never
+from agentguard.policy.deciding.trial import Question, trials
 from tests.soak.richer import LIFTABLE, OTHER, Dice, Past
 
 CALLS = 40

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from agentguard.analysis.history.tighter import tighter_of
 from agentguard.analysis.history.unused import usage_of
 from agentguard.model import AccessRequest
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from tests.analysis.kept import kept, workspace
-from tests.policy.test_engine_properties import World, worlds
+from tests.policy.deciding.test_engine_properties import World, worlds
 
 
 def plain(request: AccessRequest) -> AccessRequest:

@@ -1,10 +1,10 @@
-"""The property of `tests/policy/test_written.py`, on many servers."""
+"""The property of `tests/policy/files/test_written.py`, on many servers."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentguard.policy.written import WrittenSchema
-from tests.policy.test_written import assert_same_again, written_schemas
+from agentguard.policy.files.written import WrittenSchema
+from tests.policy.files.test_written import assert_same_again, written_schemas
 
 
 @settings(max_examples=400, deadline=None)

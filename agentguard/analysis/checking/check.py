@@ -15,11 +15,11 @@ from agentguard.analysis.finding import Finding, of_problem
 from agentguard.analysis.lints.run import LINTS, lint
 from agentguard.analysis.workspace import workspace_of
 from agentguard.errors import ConfigurationError, PolicyError
-from agentguard.policy.folder import POLICY_SUFFIX, read_written
-from agentguard.policy.schema import OwnType
-from agentguard.policy.several import NO_SUCH_SERVER
-from agentguard.policy.source import survey_folder
-from agentguard.policy.written import FILE, named_server, read_schema
+from agentguard.policy.files.folder import POLICY_SUFFIX, read_written
+from agentguard.policy.files.several import NO_SUCH_SERVER
+from agentguard.policy.files.source import survey_folder
+from agentguard.policy.files.written import FILE, named_server, read_schema
+from agentguard.policy.schemas.schema import OwnType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from agentguard.analysis.workspace import Workspace
     from agentguard.limits import Limits
-    from agentguard.policy.compiled import Policy
+    from agentguard.policy.deciding.compiled import Policy
+    from agentguard.policy.files.source import PolicySource
+    from agentguard.policy.files.written import WrittenSchema
     from agentguard.policy.problem import Problem
-    from agentguard.policy.source import PolicySource
-    from agentguard.policy.written import WrittenSchema
 
 _NONE: Final = "no-schema"
 _BAD: Final = "bad-schema"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from collections.abc import Set as AbstractSet
 
-    from agentguard.policy.written import Offered, WrittenSchema
+    from agentguard.policy.files.written import Offered, WrittenSchema
 
 _ALWAYS: Final = "tools/call"
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agentguard.analysis.finding import Finding
-    from agentguard.policy.compiled import Policy
+    from agentguard.policy.deciding.compiled import Policy
 
 
 class _Span(NamedTuple):

@@ -13,18 +13,18 @@ from agentguard.analysis.explanations.runs import changed_run, granted_run
 from agentguard.analysis.known import ABSENT
 from agentguard.analysis.notation import entity_text, name_text, of_units, path_text, written
 from agentguard.model import EntityUid, printable
-from agentguard.policy.reach import uid_of
-from agentguard.policy.values import decimal_json, units_of_json
-from agentguard.tallying import spent_by
+from agentguard.policy.conversion.values import decimal_json, units_of_json
+from agentguard.policy.deciding.reach import uid_of
+from agentguard.steps.tallying import spent_by
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
 
     from agentguard.analysis.known import Holder
     from agentguard.model import AccessRequest
-    from agentguard.policy.reach import Uid
-    from agentguard.policy.scalars import CedarJson
-    from agentguard.policy.schema import GuardedTool
+    from agentguard.policy.conversion.scalars import CedarJson
+    from agentguard.policy.deciding.reach import Uid
+    from agentguard.policy.schemas.schema import GuardedTool
 
 
 class Who(IntEnum):

@@ -12,16 +12,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.notation import path_text
-from agentguard.policy.lexer import tokens
-from agentguard.policy.syntax import syntax_of_text
-from agentguard.policy.tree import Node, Op, path_of, terms, walk
-from agentguard.policy.trial import condition_permit
+from agentguard.policy.deciding.trial import condition_permit
+from agentguard.policy.text.lexer import tokens
+from agentguard.policy.text.syntax import syntax_of_text
+from agentguard.policy.text.tree import Node, Op, path_of, terms, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from agentguard.analysis.known import Known
-    from agentguard.policy.trial import Question
+    from agentguard.policy.deciding.trial import Question
 
 _KEPT: Final = 1_024
 # A condition with its values in place of the paths, if that is not longer.

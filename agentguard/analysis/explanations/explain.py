@@ -14,10 +14,10 @@ from agentguard.analysis.explanations.mended import Mended, mended
 from agentguard.analysis.explanations.suggestions import suggestions
 from agentguard.analysis.known import Known
 from agentguard.analysis.supposed import Verdict, judge
-from agentguard.judging import is_liftable
 from agentguard.model import Reason
-from agentguard.policy.engine import decide
-from agentguard.policy.trial import Question, trials
+from agentguard.policy.deciding.engine import decide
+from agentguard.policy.deciding.trial import Question, trials
+from agentguard.steps.judging import is_liftable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from agentguard.analysis.workspace import Workspace
     from agentguard.errors import Refusal
     from agentguard.model import AccessRequest, Decision, Invocation
-    from agentguard.policy.compiled import Policy, PolicySet
-    from agentguard.policy.trial import LinkTrials, Trial
+    from agentguard.policy.deciding.compiled import Policy, PolicySet
+    from agentguard.policy.deciding.trial import LinkTrials, Trial
 
 MEANINGS: Final[Mapping[Reason, str]] = {
     Reason.NO_PERMIT: "no permit of the organisation matched",

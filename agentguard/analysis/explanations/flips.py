@@ -16,8 +16,8 @@ from agentguard.analysis.known import ABSENT, Holder, entity_of
 from agentguard.analysis.notation import of_units, units_of, written
 from agentguard.approval import CLIENT
 from agentguard.errors import Refusal
-from agentguard.policy.tree import Op, terms
-from agentguard.policy.trial import Question, condition_permit
+from agentguard.policy.deciding.trial import Question, condition_permit
+from agentguard.policy.text.tree import Op, terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from agentguard.analysis.explanations.conditions import Piece
     from agentguard.analysis.explanations.pools import Pools
     from agentguard.analysis.known import Known
-    from agentguard.policy.compiled import PolicySet
-    from agentguard.policy.tree import Node
+    from agentguard.policy.deciding.compiled import PolicySet
+    from agentguard.policy.text.tree import Node
 
 _INPUT: Final = ("context", "input")
 _APPROVAL: Final = ("context", "approval")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 from agentguard.analysis.supposed import judge
 from agentguard.errors import PolicyError
 from agentguard.model import EntityUid, Reason
-from agentguard.policy.reader import read_policies
+from agentguard.policy.files.reader import read_policies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from agentguard.analysis.supposed import Verdict
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.compiled import Policy
+    from agentguard.policy.deciding.compiled import Policy
 
 _NEW: Final = "new-permit"
 # Each is compiled and tried: more forbids at once than that are told all together.

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from agentguard.analysis.explanations.conditions import conditions_of
 from agentguard.analysis.known import Known
 from agentguard.model import Reason
-from agentguard.policy.engine import decide
-from agentguard.policy.trial import Question, trials
+from agentguard.policy.deciding.engine import decide
+from agentguard.policy.deciding.trial import Question, trials
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentguard.analysis.explanations.conditions import Condition
     from agentguard.model import AccessRequest
-    from agentguard.policy.compiled import Policy, PolicySet
+    from agentguard.policy.deciding.compiled import Policy, PolicySet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

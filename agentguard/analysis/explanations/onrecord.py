@@ -21,9 +21,9 @@ from agentguard.analysis.history.recorded import as_judged, facts_of, is_liftabl
 from agentguard.analysis.history.replay import ANCESTORS, PRINCIPAL, RESOURCE, NoRequestError, Setting, replay, worded
 from agentguard.analysis.known import Known
 from agentguard.model import Effect, Reason
-from agentguard.policy.looks import ENTITIES
-from agentguard.policy.possible import ANYTHING, ERRS, FAILS, HOLDS, Possible, Tree, doubts, learn, outcome
-from agentguard.policy.tree import Node, Op, terms
+from agentguard.policy.deciding.looks import ENTITIES
+from agentguard.policy.deciding.possible import ANYTHING, ERRS, FAILS, HOLDS, Possible, Tree, doubts, learn, outcome
+from agentguard.policy.text.tree import Node, Op, terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from agentguard.analysis.history.replay import Replayed
     from agentguard.analysis.workspace import Workspace
     from agentguard.evidence.kept import Kept
-    from agentguard.policy.compiled import PolicySet
-    from agentguard.policy.looks import Path
-    from agentguard.policy.possible import Asked, Parted, Values
+    from agentguard.policy.deciding.compiled import PolicySet
+    from agentguard.policy.deciding.looks import Path
+    from agentguard.policy.deciding.possible import Asked, Parted, Values
 
 # A condition that one policy settles may settle another.
 _ROUNDS: Final = 2

@@ -8,16 +8,16 @@ from agentguard.analysis.explanations.conditions import pieces_of
 from agentguard.analysis.known import ABSENT, entity_of
 from agentguard.analysis.notation import written
 from agentguard.model import EntityUid, Grade
-from agentguard.policy.reach import ancestors
-from agentguard.policy.tree import Node, Op, path_of, walk
+from agentguard.policy.deciding.reach import ancestors
+from agentguard.policy.text.tree import Node, Op, path_of, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from agentguard.policy.compiled import PolicySet
-    from agentguard.policy.reach import Uid
-    from agentguard.policy.schema import GuardedTool
-    from agentguard.policy.values import Shape
+    from agentguard.policy.conversion.values import Shape
+    from agentguard.policy.deciding.compiled import PolicySet
+    from agentguard.policy.deciding.reach import Uid
+    from agentguard.policy.schemas.schema import GuardedTool
 
 _INPUT: Final = ("context", "input")
 _FUNCTIONS: Final = frozenset(("decimal", "datetime", "duration", "ip"))

@@ -17,7 +17,7 @@ from agentguard.analysis.explanations.pools import Pools, constants_of, is_calcu
 from agentguard.analysis.known import Known
 from agentguard.analysis.notation import of_units, units_of
 from agentguard.analysis.supposed import judge
-from agentguard.policy.trial import Question, trials
+from agentguard.policy.deciding.trial import Question, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from agentguard.analysis.explanations.changes import Change
     from agentguard.analysis.explanations.conditions import Condition, Piece
     from agentguard.model import AccessRequest
-    from agentguard.policy.compiled import PolicySet
-    from agentguard.policy.trial import LinkTrials, Trial
+    from agentguard.policy.deciding.compiled import PolicySet
+    from agentguard.policy.deciding.trial import LinkTrials, Trial
 
 # Changes at once, calls that are tried, calls that are gone on with, and suggestions.
 _STEPS: Final = 3

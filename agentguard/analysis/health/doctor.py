@@ -13,8 +13,8 @@ from agentguard.analysis.health.diagnosis import Area, bad, doubtful, good
 from agentguard.analysis.health.habits import Day
 from agentguard.analysis.health.surroundings import mount_of, writable
 from agentguard.evidence.cursor import PATTERN, backlog
-from agentguard.evidence.notable import LONG_SECONDS
 from agentguard.evidence.reading import evidence_folder
+from agentguard.evidence.reporting.notable import LONG_SECONDS
 from agentguard.evidence.words import count, span
 from agentguard.model import Grade, printable
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agentguard.analysis.health.habits import Habits, RunSeen
     from agentguard.evidence.proof import Proof
     from agentguard.limits import Limits
-    from agentguard.policy.source import PolicySource
+    from agentguard.policy.files.source import PolicySource
 
 # What an agent needs to come to its next call; past that, its authority waits for nobody.
 _IDLE_SECONDS: Final = 900

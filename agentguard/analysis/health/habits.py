@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from agentguard.evidence.story import OVER
+from agentguard.evidence.reporting.story import OVER
 from agentguard.evidence.vocabulary import RecordKind, RunEnd
 from agentguard.model import Effect, Grade, Reason
 

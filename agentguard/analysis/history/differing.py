@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from agentguard.policy.looks import ENTITIES
+from agentguard.policy.deciding.looks import ENTITIES
 
 if TYPE_CHECKING:
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.looks import Path
-    from agentguard.policy.types import CedarType
+    from agentguard.policy.deciding.looks import Path
+    from agentguard.policy.schemas.types import CedarType
 
 # What the guard makes itself is never missing.
 _MADE: Final = frozenset(("Tool", "Resource", "Prompt", "Server", "Invocation"))

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.evidence.runstate import state_of, states_above
 from agentguard.lifecycle.tally import is_label
-from agentguard.policy.extensions import units_in
-from agentguard.policy.scalars import LONG_MAX
-from agentguard.policy.values import decimal_json
+from agentguard.policy.conversion.extensions import units_in
+from agentguard.policy.conversion.scalars import LONG_MAX
+from agentguard.policy.conversion.values import decimal_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from agentguard.evidence.kept import Kept
-    from agentguard.policy.looks import Path
+    from agentguard.policy.deciding.looks import Path
 
 RUN: Final = ("context", "run")
 """All that a run has done."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from agentguard.policy.entities import references
+from agentguard.policy.deciding.entities import references
 from agentguard.request import agent_uid, task_uid, user_uid
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from agentguard.analysis.workspace import Workspace
     from agentguard.model import AccessRequest, EntityUid
-    from agentguard.policy.types import CedarType
+    from agentguard.policy.schemas.types import CedarType
 
 _ANY: Final = "?"
 _CALLS: Final = {

@@ -16,8 +16,8 @@ from agentguard.analysis.history.donebefore import RUN
 from agentguard.analysis.history.recorded import facts_of, is_liftable, may_act_on_others, with_grant
 from agentguard.analysis.history.replay import ANCESTORS, GRANT, PRINCIPAL, RESOURCE
 from agentguard.model import Effect, Reason, printable
-from agentguard.policy.looks import ENTITIES
-from agentguard.policy.possible import ANYTHING, ERRS, FAILS, HOLDS, Possible, doubts, learn, outcome
+from agentguard.policy.deciding.looks import ENTITIES
+from agentguard.policy.deciding.possible import ANYTHING, ERRS, FAILS, HOLDS, Possible, doubts, learn, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from agentguard.analysis.history.recorded import Facts
     from agentguard.analysis.history.replay import Replayed
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.looks import Path
-    from agentguard.policy.possible import Asked, Parted, Tree, Values
-    from agentguard.policy.reach import Uid
+    from agentguard.policy.deciding.looks import Path
+    from agentguard.policy.deciding.possible import Asked, Parted, Tree, Values
+    from agentguard.policy.deciding.reach import Uid
 
 # Why a call is denied whatever its grant says, as long as that is valid.
 _FIRST: Final = frozenset((Reason.POLICY, Reason.MISSING_ENTITY))

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from agentguard.model import Effect, Reason
-from agentguard.policy.possible import ERRS, FAILS, HOLDS
+from agentguard.policy.deciding.possible import ERRS, FAILS, HOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentguard.analysis.history.replay import Replayed
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.possible import Asked
+    from agentguard.policy.deciding.possible import Asked
 
 APPROVAL: Final = ("context", "approval")
 """The yes of a person."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from agentguard.analysis.history.hindsight import Answer, MisfitError
 from agentguard.analysis.history.recorded import may_act_on_others
 from agentguard.model import canonical_json
-from agentguard.policy.looks import ITSELF
+from agentguard.policy.deciding.looks import ITSELF
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentguard.analysis.history.hindsight import Hindsight
     from agentguard.analysis.history.replay import Replayed
     from agentguard.model import EntityUid
-    from agentguard.policy.looks import Path
+    from agentguard.policy.deciding.looks import Path
 
 # Each weighs a few hundred bytes.
 _KEPT: Final = 100_000

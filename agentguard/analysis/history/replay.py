@@ -18,9 +18,9 @@ from agentguard.evidence.record import UNCONFIRMED
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.evidence.withheld import WITHHELD
 from agentguard.model import AccessRequest, Effect, EntityUid, Grade, Reason
-from agentguard.policy.looks import ENTITIES
-from agentguard.policy.reach import add_references, json_text
-from agentguard.policy.values import datetime_json
+from agentguard.policy.conversion.values import datetime_json
+from agentguard.policy.deciding.looks import ENTITIES
+from agentguard.policy.deciding.reach import add_references, json_text
 from agentguard.request import base_context
 from agentguard.testing import unsafe_invocation
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from agentguard.analysis.workspace import Workspace
     from agentguard.evidence.kept import Kept
     from agentguard.model import Invocation
-    from agentguard.policy.looks import Path
-    from agentguard.policy.offered import Offered
-    from agentguard.policy.reach import Uid
+    from agentguard.policy.deciding.looks import Path
+    from agentguard.policy.deciding.reach import Uid
+    from agentguard.policy.schemas.offered import Offered
 
 GRANT: Final = "grant"
 """What a run's own grant says."""

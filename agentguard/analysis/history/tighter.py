@@ -17,20 +17,20 @@ from agentguard.analysis.proofs.access import is_unlisted
 from agentguard.errors import PolicyError
 from agentguard.evidence.words import moment
 from agentguard.model import Effect, EntityUid, printable
-from agentguard.policy.lexer import statements
-from agentguard.policy.possible import Possible
-from agentguard.policy.reader import read_policies
-from agentguard.policy.syntax import syntax_of
-from agentguard.policy.tree import Op
-from agentguard.policy.values import quoted
+from agentguard.policy.conversion.values import quoted
+from agentguard.policy.deciding.possible import Possible
+from agentguard.policy.files.reader import read_policies
+from agentguard.policy.text.lexer import statements
+from agentguard.policy.text.syntax import syntax_of
+from agentguard.policy.text.tree import Op
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentguard.analysis.history.unused import Usage
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.compiled import Policy
-    from agentguard.policy.tree import Syntax
+    from agentguard.policy.deciding.compiled import Policy
+    from agentguard.policy.text.tree import Syntax
 
 # A permit for everybody is split by agent as long as that stays readable.
 _MOST_AGENTS: Final = 16

@@ -16,8 +16,8 @@ from agentguard.analysis.history.remembered import Remembered
 from agentguard.analysis.history.replay import NoRequestError, replay
 from agentguard.analysis.proofs.access import May, Who, access, agents_of
 from agentguard.model import Effect, EntityUid
-from agentguard.policy.several import COMMON, split
-from agentguard.policy.sketch import keys_of
+from agentguard.policy.deciding.sketch import keys_of
+from agentguard.policy.files.several import COMMON, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from agentguard.analysis.history.replay import Replayed, Setting
     from agentguard.analysis.workspace import Workspace
     from agentguard.evidence.kept import Kept
-    from agentguard.policy.compiled import Policy
+    from agentguard.policy.deciding.compiled import Policy
 
 # Different values that are kept of one thing: past that it is said to be many.
 _MOST: Final = 64

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from agentguard.analysis.lints.lint import listed
 from agentguard.analysis.lints.writing import agent_of
 from agentguard.analysis.proofs.reasoning import can_fail
-from agentguard.policy.tree import Op
+from agentguard.policy.text.tree import Op
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agentguard.analysis.proofs.environments import Environment
 from agentguard.analysis.proofs.reasoning import Reasoning, Terms, alternatives
-from agentguard.policy.several import COMMON
-from agentguard.policy.sketch import keys_of
-from agentguard.policy.syntax import syntax_of
-from agentguard.policy.tree import Op, terms
+from agentguard.policy.deciding.sketch import keys_of
+from agentguard.policy.files.several import COMMON
+from agentguard.policy.text.syntax import syntax_of
+from agentguard.policy.text.tree import Op, terms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from agentguard.analysis.finding import Severity
     from agentguard.analysis.proofs.reasoning import Alternatives, Demand
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.compiled import Policy
+    from agentguard.policy.deciding.compiled import Policy
     from agentguard.policy.problem import Problem
-    from agentguard.policy.tree import Node, Syntax
+    from agentguard.policy.text.tree import Node, Syntax
 
 
 class Spot(NamedTuple):

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.lints.lint import Spot
 from agentguard.model import EntityUid
-from agentguard.policy.folder import ENTITIES
-from agentguard.policy.reach import ancestors, uid_of
-from agentguard.policy.several import COMMON, split
-from agentguard.policy.tree import Op, path_of, walk
+from agentguard.policy.deciding.reach import ancestors, uid_of
+from agentguard.policy.files.folder import ENTITIES
+from agentguard.policy.files.several import COMMON, split
+from agentguard.policy.text.tree import Op, path_of, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from agentguard.analysis.lints.lint import Read, Reading
-    from agentguard.policy.tree import Node
+    from agentguard.policy.text.tree import Node
 
 # What can be in a group where a policy asks for one of these.
 _MEMBERS: Final[Mapping[tuple[str, ...], frozenset[str]]] = {

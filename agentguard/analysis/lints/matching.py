@@ -12,7 +12,7 @@ from agentguard.lifecycle.tally import is_label
 from agentguard.model import EntityUid
 from agentguard.policy.grants import GROUPS, METHODS
 from agentguard.policy.problem import did_you_mean
-from agentguard.policy.tree import Node, Op, path_of, walk
+from agentguard.policy.text.tree import Node, Op, path_of, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

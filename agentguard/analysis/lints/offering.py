@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.lints.lint import Spot, listed
 from agentguard.model import EntityUid
-from agentguard.policy.schema import OwnType
-from agentguard.policy.tree import walk
-from agentguard.policy.written import named_server
+from agentguard.policy.files.written import named_server
+from agentguard.policy.schemas.schema import OwnType
+from agentguard.policy.text.tree import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agentguard.analysis.lints.lint import Read
-    from agentguard.policy.tree import Node
+    from agentguard.policy.text.tree import Node
 
 # The groups that a tool is in for what its annotations say.
 _SAID: Final = frozenset(("read-only", "destructive", "open-world", "idempotent"))

@@ -23,8 +23,8 @@ from agentguard.analysis.lints.offering import stale_schemas, unannotated_tools,
 from agentguard.analysis.lints.silences import UNKNOWN, UNREASONED, USELESS, silenced
 from agentguard.analysis.lints.writing import late_agents, missing_owners, overflows, unheard_advice
 from agentguard.model import printable
-from agentguard.policy.placing import problem_at
-from agentguard.policy.written import FILE
+from agentguard.policy.files.written import FILE
+from agentguard.policy.text.placing import problem_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

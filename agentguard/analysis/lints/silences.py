@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from agentguard.analysis.lints.lint import Lint, Read, Reading
-    from agentguard.policy.tree import Annotation
+    from agentguard.policy.text.tree import Annotation
 
 PREFIX: Final = "silence_"
 UNREASONED: Final = "silence-without-reason"

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.lints.lint import Spot
 from agentguard.model import EntityUid
-from agentguard.policy.arithmetic import CALCULATES, LEAST, MOST
-from agentguard.policy.tree import Op, fold, path_of
+from agentguard.policy.text.arithmetic import CALCULATES, LEAST, MOST
+from agentguard.policy.text.tree import Op, fold, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agentguard.analysis.lints.lint import Read
     from agentguard.analysis.proofs.reasoning import Demand, Reasoning
-    from agentguard.policy.tree import Node
+    from agentguard.policy.text.tree import Node
 
 # What is compared, and what with: `is` alone has but the first.
 _SIDES: Final = 2

@@ -16,16 +16,16 @@ from agentguard.analysis.proofs.environments import Environment
 from agentguard.analysis.proofs.knowing import ERRS, FAILS, HOLDS, Knowing, Part, Who, all_of, any_of, negated
 from agentguard.analysis.proofs.reasoning import Reasoning, Terms
 from agentguard.model import EntityUid
-from agentguard.policy.folder import ENTITIES
-from agentguard.policy.looks import Looking
-from agentguard.policy.sketch import keys_of
-from agentguard.policy.syntax import syntax_of
-from agentguard.policy.tree import Node, Op
+from agentguard.policy.deciding.looks import Looking
+from agentguard.policy.deciding.sketch import keys_of
+from agentguard.policy.files.folder import ENTITIES
+from agentguard.policy.text.syntax import syntax_of
+from agentguard.policy.text.tree import Node, Op
 
 if TYPE_CHECKING:
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.compiled import Policy
-    from agentguard.policy.tree import Syntax
+    from agentguard.policy.deciding.compiled import Policy
+    from agentguard.policy.text.tree import Syntax
 
 __all__ = ["Access", "May", "Remaining", "Who", "access", "agents_of", "is_unlisted"]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentguard.model import EntityUid
-from agentguard.policy.arithmetic import CALCULATES, number_of
-from agentguard.policy.extensions import units_in
-from agentguard.policy.tree import Op
+from agentguard.policy.conversion.extensions import units_in
+from agentguard.policy.text.arithmetic import CALCULATES, number_of
+from agentguard.policy.text.tree import Op
 
 if TYPE_CHECKING:
-    from agentguard.policy.tree import Node
+    from agentguard.policy.text.tree import Node
 
 
 class Constant(NamedTuple):

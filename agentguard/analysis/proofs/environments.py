@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.proofs.constants import constant_of
 from agentguard.model import EntityUid, Grade
-from agentguard.policy.tree import Op
-from agentguard.policy.types import CedarType
+from agentguard.policy.schemas.types import CedarType
+from agentguard.policy.text.tree import Op
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentguard.policy.schema import GuardedTool
-    from agentguard.policy.tree import Node
-    from agentguard.policy.types import Member, SchemaTypes
+    from agentguard.policy.schemas.schema import GuardedTool
+    from agentguard.policy.schemas.types import Member, SchemaTypes
+    from agentguard.policy.text.tree import Node
 
 # What the guard alone fills in.
 BOUNDS: Final[Mapping[tuple[str, ...], tuple[int, int]]] = {

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from agentguard.analysis.proofs.environments import Environment
 from agentguard.analysis.proofs.reasoning import Reasoning, Terms, can_fail
-from agentguard.policy.sketch import keys_of
-from agentguard.policy.syntax import syntax_of
-from agentguard.policy.tree import Op
+from agentguard.policy.deciding.sketch import keys_of
+from agentguard.policy.text.syntax import syntax_of
+from agentguard.policy.text.tree import Op
 
 if TYPE_CHECKING:
     from agentguard.analysis.proofs.reasoning import Demand
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.compiled import Policy
+    from agentguard.policy.deciding.compiled import Policy
 
 
 def match_the_same(first: Policy, second: Policy, workspace: Workspace) -> bool:

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentguard.model import EntityUid
-from agentguard.policy.lexer import tokens
-from agentguard.policy.reach import ancestors
-from agentguard.policy.tree import Node, Op, fold, path_of
+from agentguard.policy.deciding.reach import ancestors
+from agentguard.policy.text.lexer import tokens
+from agentguard.policy.text.tree import Node, Op, fold, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentguard.analysis.proofs.environments import Environment
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.looks import Looking
+    from agentguard.policy.deciding.looks import Looking
 
 HOLDS: Final = 1
 """It can be true."""

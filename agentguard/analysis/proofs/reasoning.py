@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.proofs.constants import ORDERED, Constant, constant_of, like
 from agentguard.analysis.proofs.environments import BOUNDS, CHOICES
-from agentguard.policy.arithmetic import CALCULATES, LEAST, MOST, fits_always, number_of
-from agentguard.policy.tree import Node, Op, fold, path_of, walk
+from agentguard.policy.text.arithmetic import CALCULATES, LEAST, MOST, fits_always, number_of
+from agentguard.policy.text.tree import Node, Op, fold, path_of, walk
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable

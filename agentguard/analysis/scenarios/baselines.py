@@ -20,10 +20,10 @@ from agentguard.analysis.supposedcall import Identity
 from agentguard.analysis.workspace import workspace_of
 from agentguard.errors import PolicyError
 from agentguard.model import Reason
-from agentguard.policy.format import formatted
-from agentguard.policy.reader import read_policies
-from agentguard.policy.schema import CREDENTIALS, OwnType, totals_of
-from agentguard.policy.several import from_home
+from agentguard.policy.files.format import formatted
+from agentguard.policy.files.reader import read_policies
+from agentguard.policy.files.several import from_home
+from agentguard.policy.schemas.schema import CREDENTIALS, OwnType, totals_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from agentguard.analysis.supposed import Verdict
     from agentguard.analysis.workspace import Workspace
     from agentguard.policy.baselines import Baseline
-    from agentguard.policy.offered import Offered
-    from agentguard.policy.values import Shape
+    from agentguard.policy.conversion.values import Shape
+    from agentguard.policy.schemas.offered import Offered
 
 _CREDENTIAL: Final = "credential"
 _HELD: Final = frozenset(("open-world", "destructive"))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from agentguard.analysis.supposedcall import SupposedCall
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.types import CedarType
+    from agentguard.policy.schemas.types import CedarType
 
 _HERE: Final = "call"
 _ZONE: Final = "time_zone"

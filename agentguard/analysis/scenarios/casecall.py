@@ -10,17 +10,17 @@ from agentguard.analysis.scenarios.fields import Fields, text_of, typed_members
 from agentguard.analysis.scenarios.yamltext import Listed, Record, Text, mistake, plain, shown
 from agentguard.approval import CHANNEL, CLIENT
 from agentguard.model import EntityUid, printable
+from agentguard.policy.conversion.values import datetime_json
 from agentguard.policy.problem import did_you_mean
-from agentguard.policy.values import datetime_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentguard.analysis.scenarios.yamltext import Node
     from agentguard.limits import Limits
-    from agentguard.policy.scalars import CedarJson
-    from agentguard.policy.types import Member
-    from agentguard.policy.written import Offered
+    from agentguard.policy.conversion.scalars import CedarJson
+    from agentguard.policy.files.written import Offered
+    from agentguard.policy.schemas.types import Member
 
 NOW: Final = 1_767_614_400.0
 """The time of a call where none is said: Monday, 2026-01-05 12:00 UTC."""

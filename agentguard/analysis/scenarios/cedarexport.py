@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.supposed import decided
 from agentguard.model import EntityUid, Reason
-from agentguard.policy.reach import parents_of, uid_of
-from agentguard.policy.written import named_server, write_schema
+from agentguard.policy.deciding.reach import parents_of, uid_of
+from agentguard.policy.files.written import named_server, write_schema
 from agentguard.request import principal_entities, principal_uid
 
 if TYPE_CHECKING:

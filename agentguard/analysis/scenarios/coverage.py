@@ -17,10 +17,10 @@ from agentguard.analysis.scenarios.suites import run
 from agentguard.analysis.supposed import decided, judge, suppose
 from agentguard.errors import PolicyError
 from agentguard.model import printable
-from agentguard.policy.lexer import tokens
+from agentguard.policy.deciding.sketch import keys_of
+from agentguard.policy.deciding.trial import matching
 from agentguard.policy.problem import did_you_mean
-from agentguard.policy.sketch import keys_of
-from agentguard.policy.trial import matching
+from agentguard.policy.text.lexer import tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from agentguard.analysis.scenarios.cases import CaseResult, Explained, Suite
     from agentguard.analysis.scenarios.mutants import Mutant
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.compiled import Policy, PolicySet
-    from agentguard.policy.sketch import Key
+    from agentguard.policy.deciding.compiled import Policy, PolicySet
+    from agentguard.policy.deciding.sketch import Key
 
 MOST_IN_ALL: Final = 2_000
 """How many mutants of one folder there are at most: each is compiled together with all other policies."""

@@ -9,9 +9,9 @@ from agentguard.analysis.doing import THIS_TOOL
 from agentguard.analysis.scenarios.fields import Fields, id_of, typed
 from agentguard.analysis.scenarios.yamltext import mistake, shown
 from agentguard.lifecycle.tally import is_label
+from agentguard.policy.conversion.scalars import units_of_json
 from agentguard.policy.problem import did_you_mean
-from agentguard.policy.scalars import units_of_json
-from agentguard.policy.types import CedarType
+from agentguard.policy.schemas.types import CedarType
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from agentguard.model import printable
-from agentguard.policy.lexer import Kind, tokens
+from agentguard.policy.text.lexer import Kind, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,15 +9,15 @@ from agentguard.analysis.explanations.nearest import nearest
 from agentguard.analysis.known import Known
 from agentguard.errors import Refusal
 from agentguard.model import Reason, printable
-from agentguard.policy.syntax import syntax_of
-from agentguard.policy.trial import Question
+from agentguard.policy.deciding.trial import Question
+from agentguard.policy.text.syntax import syntax_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agentguard.analysis.scenarios.cases import CaseResult
     from agentguard.analysis.supposed import Verdict
-    from agentguard.policy.compiled import PolicySet
+    from agentguard.policy.deciding.compiled import PolicySet
 
 _WORDS: Final = {
     Reason.NO_PERMIT: "no permit matched",

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from agentguard.analysis.scenarios.yamltext import Listed, Record, Text, mistake, plain, shown
 from agentguard.errors import ConfigurationError
 from agentguard.identity.form import ID_CHARACTERS
+from agentguard.policy.conversion.values import datetime_json
 from agentguard.policy.problem import did_you_mean
-from agentguard.policy.types import CedarType, value_of
-from agentguard.policy.values import datetime_json
+from agentguard.policy.schemas.types import CedarType, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from agentguard.analysis.scenarios.yamltext import Node, Place
-    from agentguard.policy.scalars import CedarJson
-    from agentguard.policy.types import Member
+    from agentguard.policy.conversion.scalars import CedarJson
+    from agentguard.policy.schemas.types import Member
 
 _DURATION: Final = CedarType(name="duration")
 _MOMENT: Final = CedarType(name="datetime")

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentguard.analysis.scenarios.edits import Edit, edits_of
-from agentguard.policy.lexer import position
-from agentguard.policy.reader import read_policies
+from agentguard.policy.files.reader import read_policies
+from agentguard.policy.text.lexer import position
 
 if TYPE_CHECKING:
     from agentguard.limits import Limits
-    from agentguard.policy.compiled import Policy
+    from agentguard.policy.deciding.compiled import Policy
 
 MOST: Final = 200
 """How many mutants of one policy there are at most."""

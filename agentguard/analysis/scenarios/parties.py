@@ -16,7 +16,7 @@ from agentguard.lifecycle.tally import Tally
 from agentguard.model import EntityUid, Grade
 from agentguard.policy.grants import check_grant
 from agentguard.policy.problem import did_you_mean
-from agentguard.policy.types import CedarType
+from agentguard.policy.schemas.types import CedarType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agentguard.analysis.scenarios.yamltext import Node, Place
     from agentguard.analysis.workspace import Workspace
     from agentguard.model import Claim
-    from agentguard.policy.scalars import CedarJson
+    from agentguard.policy.conversion.scalars import CedarJson
 
 IDENTITY: Final = (
     "agent",

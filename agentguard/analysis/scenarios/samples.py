@@ -6,15 +6,15 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from agentguard.policy.schema import CREDENTIALS, OwnType
-from agentguard.policy.values import quoted
+from agentguard.policy.conversion.values import quoted
+from agentguard.policy.schemas.schema import CREDENTIALS, OwnType
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.offered import Offered
-    from agentguard.policy.types import CedarType
+    from agentguard.policy.schemas.offered import Offered
+    from agentguard.policy.schemas.types import CedarType
 
 Sample: TypeAlias = "str | list[Sample] | dict[str, Sample]"
 """A value as such a file has it: its scalars are all text."""

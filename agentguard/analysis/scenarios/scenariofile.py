@@ -24,7 +24,7 @@ from agentguard.analysis.supposedcall import SupposedCall
 from agentguard.errors import ConfigurationError
 from agentguard.model import Effect, EntityUid, Reason, printable
 from agentguard.policy.problem import Problem, did_you_mean, refused
-from agentguard.policy.schema import CREDENTIALS
+from agentguard.policy.schemas.schema import CREDENTIALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from agentguard.analysis.scenarios.yamltext import Node
     from agentguard.analysis.supposedcall import Identity
     from agentguard.analysis.workspace import Workspace
-    from agentguard.policy.types import CedarType
-    from agentguard.policy.written import Offered
+    from agentguard.policy.files.written import Offered
+    from agentguard.policy.schemas.types import CedarType
 
 NAME: Final = "invalid-scenario"
 """What a mistake in such a file is called."""

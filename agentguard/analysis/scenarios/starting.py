@@ -16,11 +16,11 @@ from agentguard.analysis.scenarios.scenariofile import read_suite
 from agentguard.analysis.scenarios.suites import run
 from agentguard.errors import PolicyError
 from agentguard.limits import Limits
-from agentguard.policy.folder import ENTITIES
-from agentguard.policy.format import formatted
-from agentguard.policy.offered import Offered, WrittenSchema
-from agentguard.policy.schema import CREDENTIALS, GuardedTool, OwnType, credentials_of
-from agentguard.policy.values import Field, quoted, record_of
+from agentguard.policy.conversion.values import Field, quoted, record_of
+from agentguard.policy.files.folder import ENTITIES
+from agentguard.policy.files.format import formatted
+from agentguard.policy.schemas.offered import Offered, WrittenSchema
+from agentguard.policy.schemas.schema import CREDENTIALS, GuardedTool, OwnType, credentials_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,8 +13,8 @@ from agentguard.analysis.scenarios.scenariofile import NAME, read_suite
 from agentguard.analysis.scenarios.yamltext import MOST_BYTES
 from agentguard.analysis.supposed import suppose
 from agentguard.errors import PolicyError
+from agentguard.policy.files.several import COMMON, SERVERS, servers_of
 from agentguard.policy.problem import Problem, refused
-from agentguard.policy.several import COMMON, SERVERS, servers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -6,9 +6,9 @@ from typing import Any, Final, Literal
 import pytest
 
 from agentguard.analysis.checking.offers import changes
-from agentguard.policy.schema import GuardedTool, OwnType
-from agentguard.policy.values import Field, record_of, shape_of
-from agentguard.policy.written import Offered, WrittenSchema
+from agentguard.policy.conversion.values import Field, record_of, shape_of
+from agentguard.policy.files.written import Offered, WrittenSchema
+from agentguard.policy.schemas.schema import GuardedTool, OwnType
 from agentguard.request import ResourceTemplate
 
 READ: Final = Offered(

@@ -2,7 +2,7 @@ import pytest
 
 from agentguard.analysis.checking.whose import Whose
 from agentguard.analysis.finding import Finding
-from agentguard.policy.reader import read_policies
+from agentguard.policy.files.reader import read_policies
 from tests.policy.records import LIMITS
 
 HEAD = "permit (principal, action, resource)"

@@ -5,7 +5,7 @@ import pytest
 from agentguard.analysis.explanations.conditions import Condition, conditions_by, conditions_of, pieces_of
 from agentguard.analysis.known import Known
 from agentguard.model import AccessRequest
-from agentguard.policy.trial import Question
+from agentguard.policy.deciding.trial import Question
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import ALL, policy_set, reads, record, searches
 

@@ -13,8 +13,8 @@ from agentguard.model import AccessRequest, Invocation, Reason
 from agentguard.testing import unsafe_invocation
 from tests.analysis.explaining import check
 from tests.analysis.kept import workspace
+from tests.policy.deciding.test_engine_properties import World, worlds
 from tests.policy.records import NOW, reads, record, searches
-from tests.policy.test_engine_properties import World, worlds
 
 LONGEST = 9_223_372_036_854_775_807
 CLOSES = """@id("closes") permit (principal in Agent::"a", action == Action::"search", resource)

@@ -8,8 +8,8 @@ import pytest
 from agentguard.analysis.explanations.onrecord import OnRecord, explain_record
 from agentguard.analysis.workspace import Workspace
 from agentguard.model import AccessRequest, Decision, Effect, Invocation, Reason
-from agentguard.policy.engine import decide
-from agentguard.policy.values import Field, record_of
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.deciding.engine import decide
 from agentguard.request import ResourceTemplate
 from agentguard.testing import unsafe_invocation
 from tests.analysis.kept import kept, workspace

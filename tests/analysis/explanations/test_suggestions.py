@@ -11,9 +11,9 @@ from agentguard.analysis.explanations.changes import Joined, Who
 from agentguard.analysis.explanations.suggestions import suggestions
 from agentguard.analysis.supposed import judge
 from agentguard.model import AccessRequest, Invocation
-from agentguard.policy.compiled import PolicySet
-from agentguard.policy.schema import GuardedTool
-from agentguard.policy.values import Field, record_of
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.deciding.compiled import PolicySet
+from agentguard.policy.schemas.schema import GuardedTool
 from agentguard.testing import unsafe_invocation
 from tests.policy.records import ALL, NOW, READ, context, policy_set, reads, record, reference, searches, tool
 

@@ -26,7 +26,7 @@ from agentguard.evidence.proof import Proof, ProvenChain
 from agentguard.evidence.record import record
 from agentguard.evidence.vocabulary import RecordKind
 from agentguard.limits import Limits
-from agentguard.policy.source import survey_folder
+from agentguard.policy.files.source import survey_folder
 from tests.analysis.health.test_habits import NOW, call, denied, state, told
 
 LIMITS = Limits()

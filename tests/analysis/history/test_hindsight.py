@@ -14,8 +14,8 @@ from agentguard.analysis.workspace import Workspace
 from agentguard.evidence.kept import Kept
 from agentguard.evidence.record import approval_attributes
 from agentguard.model import AccessRequest, Decision, Effect, Invocation, Reason
-from agentguard.policy.engine import decide
-from agentguard.policy.values import Field, record_of
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.deciding.engine import decide
 from agentguard.request import ResourceTemplate
 from agentguard.testing import unsafe_invocation
 from tests.analysis.kept import kept, workspace

@@ -16,7 +16,7 @@ from agentguard.analysis.workspace import Workspace
 from agentguard.evidence.kept import Kept
 from agentguard.evidence.record import setting_attributes
 from agentguard.model import AccessRequest, Effect, EntityUid, Invocation
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from agentguard.testing import unsafe_invocation
 from tests.analysis.kept import kept, workspace
 from tests.policy.records import NOW, context, reads, searches

@@ -14,7 +14,7 @@ from agentguard.analysis.workspace import Workspace
 from agentguard.errors import PolicyError
 from agentguard.evidence.kept import Kept
 from agentguard.model import AccessRequest
-from agentguard.policy.engine import decide
+from agentguard.policy.deciding.engine import decide
 from agentguard.testing import unsafe_invocation
 from tests.analysis.kept import kept, workspace
 from tests.policy.records import NOW, reads, searches

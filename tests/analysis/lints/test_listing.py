@@ -9,7 +9,7 @@ import pytest
 from agentguard.analysis.finding import Finding, Severity
 from agentguard.analysis.lints.run import lint
 from agentguard.analysis.workspace import Workspace, open_workspace
-from agentguard.policy.folder import ENTITIES
+from agentguard.policy.files.folder import ENTITIES
 from tests.analysis.folders import read, records_folder
 
 HEAD = "(principal, action, resource)"

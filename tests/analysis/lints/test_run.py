@@ -11,7 +11,7 @@ from agentguard.analysis.lints.granting import _Wider
 from agentguard.analysis.lints.lint import Read
 from agentguard.analysis.lints.run import LINTS, lint
 from agentguard.analysis.workspace import Workspace, open_workspace
-from agentguard.policy.written import Offered
+from agentguard.policy.files.written import Offered
 from tests.analysis.folders import RECORDS, opened, read
 
 EVERYTHING = "permit (principal, action, resource);"

@@ -17,9 +17,9 @@ from agentguard.analysis.supposedcall import Identity, SupposedCall
 from agentguard.analysis.workspace import Workspace
 from agentguard.errors import PolicyError
 from agentguard.model import AccessRequest, EntityUid, Grade
-from agentguard.policy.engine import decide
-from agentguard.policy.scalars import CedarJson
-from agentguard.policy.trial import holds
+from agentguard.policy.conversion.scalars import CedarJson
+from agentguard.policy.deciding.engine import decide
+from agentguard.policy.deciding.trial import holds
 from tests.analysis.folders import NOW, opened, read
 
 ANYTHING: Final = '@id("anything") permit (principal, action, resource);'

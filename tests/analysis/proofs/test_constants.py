@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from agentguard.analysis.proofs.constants import Constant, constant_of, like
 from agentguard.model import EntityUid
-from agentguard.policy.syntax import syntax_of_text
-from agentguard.policy.tree import Node
+from agentguard.policy.text.syntax import syntax_of_text
+from agentguard.policy.text.tree import Node
 
 
 def node(text: str) -> Node:

@@ -10,11 +10,11 @@ from agentguard.analysis.proofs.reasoning import Reasoning, Terms, alternatives,
 from agentguard.analysis.workspace import Workspace, open_workspace
 from agentguard.limits import Limits
 from agentguard.model import AccessRequest
-from agentguard.policy.arithmetic import LEAST, MOST
-from agentguard.policy.source import read_folder
-from agentguard.policy.syntax import syntax_of_text
-from agentguard.policy.tree import Node
-from agentguard.policy.written import write_schema
+from agentguard.policy.files.source import read_folder
+from agentguard.policy.files.written import write_schema
+from agentguard.policy.text.arithmetic import LEAST, MOST
+from agentguard.policy.text.syntax import syntax_of_text
+from agentguard.policy.text.tree import Node
 from tests.analysis.chances import HEAD, left_out, many_calls, unmatched
 from tests.analysis.folders import opened, records_folder
 

@@ -16,10 +16,10 @@ from agentguard.analysis.workspace import open_workspace
 from agentguard.cli.init import folder_files
 from agentguard.cli.starter import write_new
 from agentguard.policy.baselines import ALL, chosen
+from agentguard.policy.conversion.values import Field, Spend, record_of
 from agentguard.policy.grants import METHODS
-from agentguard.policy.offered import Offered, WrittenSchema
-from agentguard.policy.schema import GuardedTool, OwnType, method_tool
-from agentguard.policy.values import Field, Spend, record_of
+from agentguard.policy.schemas.offered import Offered, WrittenSchema
+from agentguard.policy.schemas.schema import GuardedTool, OwnType, method_tool
 from tests.analysis.folders import RECORDS, records_folder
 from tests.analysis.spending import spending
 from tests.cli.test_init import LOADED, SERVERS, offered, works

@@ -16,10 +16,10 @@ from agentguard.analysis.scenarios.cedarexport import POLICIES, SCHEMA, TESTS, E
 from agentguard.analysis.scenarios.suites import open_suites, run
 from agentguard.analysis.workspace import Workspace, open_workspace
 from agentguard.limits import Limits
-from agentguard.policy.schema import GuardedTool
-from agentguard.policy.source import read_folder
-from agentguard.policy.values import Field, record_of
-from agentguard.policy.written import FILE, Offered, WrittenSchema, write_schema
+from agentguard.policy.conversion.values import Field, record_of
+from agentguard.policy.files.source import read_folder
+from agentguard.policy.files.written import FILE, Offered, WrittenSchema, write_schema
+from agentguard.policy.schemas.schema import GuardedTool
 from agentguard.request import ResourceTemplate
 from tests.analysis.clinic import written_clinic
 from tests.analysis.folders import RECORDS

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from agentguard.analysis.scenarios.edits import edits_of
 from agentguard.analysis.scenarios.mutants import Mutant, mutants_of
 from agentguard.limits import Limits
-from agentguard.policy.compiled import Policy
-from agentguard.policy.reader import read_policies
+from agentguard.policy.deciding.compiled import Policy
+from agentguard.policy.files.reader import read_policies
 
 LIMITS: Final = Limits()
 HEAD: Final = '@id("p") permit (principal, action, resource)'

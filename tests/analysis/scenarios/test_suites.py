@@ -24,8 +24,8 @@ from agentguard.analysis.scenarios.suites import find_suites, open_suites, run
 from agentguard.analysis.scenarios.yamltext import MOST_BYTES
 from agentguard.analysis.supposed import suppose
 from agentguard.analysis.workspace import Workspace, open_workspace
-from agentguard.policy.source import read_folder
-from agentguard.policy.written import FILE, write_schema
+from agentguard.policy.files.source import read_folder
+from agentguard.policy.files.written import FILE, write_schema
 from tests.analysis import clinic
 from tests.analysis.folders import RECORDS
 from tests.world import EVERYTHING
