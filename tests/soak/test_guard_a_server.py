@@ -108,7 +108,9 @@ async def test_denials_are_found_as_the_page_says(tmp_path: Path, caplog: pytest
                 async with Client(names["server"]) as client:
                     result = await client.call_tool(tool, arguments)
             assert result.meta is not None
-            reasons.append(names["why"](result.meta["agentguard/decision"]["id"])["agentguard.decision.reason"])
+            id_ = result.meta["agentguard/decision"]["id"]
+            kept = [entry.record["attributes"] for entry in names["guard"].state.ledger]
+            reasons += [one["agentguard.decision.reason"] for one in kept if one.get("agentguard.decision.id") == id_]
 
     said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("denied")]
     assert [without_ids(line) for line in said] == without_ids(shown.text).splitlines()

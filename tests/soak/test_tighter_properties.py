@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentguard.analysis.history.tighter import tighter_of
 from agentguard.analysis.history.unused import usage_of
+from agentguard.errors import PolicyError
 from agentguard.model import AccessRequest
 from agentguard.policy.deciding.engine import decide
 from tests.analysis.kept import kept, workspace
@@ -25,7 +26,7 @@ def plain(request: AccessRequest) -> AccessRequest:
     others=st.lists(worlds(deep=True), min_size=1, max_size=8),
     inputs=st.sets(st.sampled_from(["text", "rows"])),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1_500, deadline=None)
 def test_nothing_wider_is_proposed_and_nothing_used_is_lost(
     first: World, others: list[World], inputs: set[str]
 ) -> None:
@@ -39,10 +40,12 @@ def test_nothing_wider_is_proposed_and_nothing_used_is_lost(
         for request, decision in zip(requests[:seen], decided[:seen], strict=True)
     ]
     usage = usage_of(records, folder)
-    # A folder without a permit is none.
-    assume(len(usage.unused) < len(usage.permits))
-
-    found = tighter_of(usage)
+    try:
+        found = tighter_of(usage)
+    except PolicyError as error:
+        assert "no call took any permit" in str(error)  # noqa: PT017  which worlds get further is left to chance
+        assert set(usage.unused) == set(usage.permits)
+        return
 
     assert not found.lost
     for place, (request, before) in enumerate(zip(requests, decided, strict=True)):
