@@ -88,6 +88,7 @@ SCENES: Final = (
     Scene(name="init-observe", piped=False, commands=("init live --server server.py --observe",)),
     Scene(
         name="init-baselines",
+        piped=False,
         commands=(
             "init --list-baselines",
             "init clinic --baseline shared-principal --baseline budget",
