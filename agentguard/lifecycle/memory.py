@@ -89,16 +89,18 @@ class MemoryStore:
         ended, revocation = ending(**what, leeway=self._leeway, now=self._clock())
         with self._lock:
             self._forget(revocation.at)
-        self._mirror.end(ended, revocation, self._keep)
+            wider = self._mirror.add(ended, revocation.until)
+            self._keep(ended, revocation)
+        if wider:
+            self._mirror.tell(ended)
 
     def _keep(self, ended: Ended, revocation: Revocation) -> None:
-        with self._lock:
-            known = self._revocations.get(ended.key)
-            if known is None:
-                self._revocations[ended.key] = revocation
-            elif known.until is not None and (revocation.until is None or revocation.until > known.until):
-                self._revocations[ended.key] = replace(known, until=revocation.until)
-            self._settle(ended, revocation.reason, revocation.at)
+        known = self._revocations.get(ended.key)
+        if known is None:
+            self._revocations[ended.key] = revocation
+        elif known.until is not None and (revocation.until is None or revocation.until > known.until):
+            self._revocations[ended.key] = replace(known, until=revocation.until)
+        self._settle(ended, revocation.reason, revocation.at)
 
     def _settle(self, ended: Ended, reason: str, now: float) -> None:
         run = (ended.issuer, ended.name)
@@ -223,8 +225,7 @@ class MemoryStore:
     def runs(self) -> tuple[RunRecord, ...]:
         """Return every run on record, with its state, in the order in which they began."""
         with self._lock:
-            records = tuple(self._runs.values())
-        return judged(records, now=self._clock(), link_ended=self._mirror.link_ended)
+            return judged(self._runs.values, now=self._clock(), link_ended=self._mirror.link_ended)
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""

@@ -50,6 +50,7 @@ redis.call('HSET', ended, field, cjson.encode(row))
 if row[2] == '' then redis.call('ZREM', ended_due, field) else redis.call('ZADD', ended_due, row[2], field) end
 local number = redis.call('INCR', seq)
 redis.call('XADD', news, 'MAXLEN', '~', ARGV[6], '*', 's', number, 'f', field, 'c', row[1], 'u', row[2])
+if ARGV[7] then redis.call('HSETNX', settled, ARGV[7], ARGV[8]) end
 return 1
 """
 

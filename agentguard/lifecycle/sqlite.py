@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Unpack
@@ -253,8 +254,8 @@ class SQLiteStore:
     def runs(self) -> tuple[RunRecord, ...]:
         """Return every run on record, with its state, in the order in which they began."""
         with self._query() as connection:
-            records = tables.read_runs(connection)
-        return judged(records, now=self._clock(), link_ended=self._mirror.link_ended)
+            read = partial(tables.read_runs, connection)
+            return judged(read, now=self._clock(), link_ended=self._mirror.link_ended)
 
     @contextmanager
     def _query(self) -> Iterator[sqlite3.Connection]:

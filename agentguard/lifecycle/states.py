@@ -57,7 +57,7 @@ class RunRecord:
         used_at: When a guard first saw it.
         calls: How many calls guards saw.
         ended_at: When it was ended, if it was before its end.
-        reason: Why it was.
+        reason: Why it was; empty while only guards know of it.
     """
 
     issuer: str
@@ -88,14 +88,20 @@ def ended_by(record: RunRecord, ended: Ended, *, reason: str, now: float) -> Run
     return replace(record, state=RunState.COMPLETED if itself else RunState.REVOKED, ended_at=now, reason=reason)
 
 
-def judged(records: Iterable[RunRecord], *, now: float, link_ended: Callable[[Link], bool]) -> tuple[RunRecord, ...]:
-    """Return *records* with the state of each.
+def judged(
+    read: Callable[[], Iterable[RunRecord]], *, now: float, link_ended: Callable[[Link], bool]
+) -> tuple[RunRecord, ...]:
+    """Return every run on record with its state.
 
     Args:
-        records: Every run on record. A run is kept for as long as those that stem from it.
+        read: Gives what is on record. A run is kept for as long as those that stem from it.
         now: Unix seconds.
         link_ended: Whether a run is ended by itself, as guards know it.
     """
+    records = tuple(read())
+    if any(record.state.live and link_ended(record) for record in records):
+        # Guards may have learned of it after it was read: how it ended is on record by now.
+        records = tuple(read())
     known = {(record.issuer, record.run_id): record for record in records}
 
     def state(record: RunRecord) -> RunState:

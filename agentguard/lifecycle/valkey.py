@@ -14,6 +14,7 @@ import json
 import logging
 import time
 from dataclasses import asdict
+from itertools import chain
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, Unpack
 from urllib.parse import urlsplit
@@ -39,7 +40,7 @@ from agentguard.limits import Limits
 from agentguard.model import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from agentguard.lifecycle.ended import Link
     from agentguard.lifecycle.tally import Exchange, Run, Tally
@@ -196,13 +197,19 @@ class ValkeyStore:
         field = json.dumps(ended.key)
         cutoff, until = _text(ended.cutoff), _text(revocation.until)
         self._prune()
-        if self._run(scripts.END, field, cutoff, until, repr(revocation.at), revocation.reason, _NEWS_ENTRIES):
-            run = (ended.issuer, ended.name) if ended.kind is Kind.RUN else None
-            for record in self._records(run):
-                after = ended_by(record, ended, reason=revocation.reason, now=revocation.at)
-                if after is not record:
-                    settled = json.dumps((after.state, after.ended_at, after.reason))
-                    self._run(scripts.SETTLE, json.dumps((record.issuer, record.run_id)), settled)
+        run = (ended.issuer, ended.name) if ended.kind is Kind.RUN else None
+        # How one run ended is on record in the step that ends it; of many, guards know first.
+        at_once = () if run is None else self._settled(ended, revocation, run)
+        what = (field, cutoff, until, repr(revocation.at), revocation.reason, _NEWS_ENTRIES)
+        if self._run(scripts.END, *what, *chain.from_iterable(at_once)) and run is None:
+            for settled in self._settled(ended, revocation, None):
+                self._run(scripts.SETTLE, *settled)
+
+    def _settled(self, ended: Ended, revocation: Revocation, run: tuple[str, str] | None) -> Iterator[tuple[str, str]]:
+        for record in self._records(run):
+            now = ended_by(record, ended, reason=revocation.reason, now=revocation.at)
+            if now is not record:
+                yield json.dumps((record.issuer, record.run_id)), json.dumps((now.state, now.ended_at, now.reason))
 
     def _run(self, script: str, *arguments: object) -> Any:
         self._refuse_closed()
@@ -305,8 +312,11 @@ class ValkeyStore:
 
     def runs(self) -> tuple[RunRecord, ...]:
         """Return every run on record, with its state, in the order in which they began."""
-        records = sorted(self._records(None), key=lambda run: run.issued_at)
-        return judged(records, now=self._clock(), link_ended=self._mirror.link_ended)
+
+        def read() -> list[RunRecord]:
+            return sorted(self._records(None), key=lambda run: run.issued_at)
+
+        return judged(read, now=self._clock(), link_ended=self._mirror.link_ended)
 
     def _records(self, run: tuple[str, str] | None) -> Iterable[RunRecord]:
         if run is None:

@@ -7,6 +7,7 @@ from threading import Barrier, Thread
 import pytest
 
 from agentguard.errors import ConfigurationError, Refusal
+from agentguard.lifecycle.states import ended_by, judged
 from agentguard.lifecycle.store import Ended, Kind, RunState, Store
 from agentguard.model import Reason
 from tests.lifecycle.stores import ISSUER, KINDS, Kept, invocation, kept, record, told
@@ -422,6 +423,34 @@ def test_a_run_is_expired_or_revoked_and_that_is_final(truth: Kept) -> None:
     truth.clock.now = 300.0 + 3600
     store.record_run(record("new", ends_at=10_000.0))
     assert set(states(truth.open())) == {"parent", "revoked", "agent", "child", "orphan", "other", "new"}
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_live_or_as_it_ended(truth: Kept) -> None:
+    """Guards know that a run is over before a record that was read says how."""
+    ending, looking = truth.open(), truth.open()
+    for number in range(40):
+        run_id = f"run {number}"
+        ending.record_run(record(run_id, issued_at=number))
+        thread = Thread(target=ending.revoke, kwargs={"issuer": ISSUER, "run_id": run_id, "reason": "completed"})
+        thread.start()
+        while (seen := looking.runs()[-1]).state.live:
+            pass
+        thread.join()
+        assert (seen.run_id, seen.state, seen.reason) == (run_id, RunState.COMPLETED, "completed")
+
+
+def test_what_guards_learned_after_a_record_was_read_is_read_again() -> None:
+    """Else a run that completed would be shown as one that somebody ended."""
+    before = record("a")
+    after = ended_by(before, Ended(issuer=ISSUER, name="a"), reason="completed", now=9.0)
+    reads = iter([[before], [after]])
+    assert judged(lambda: next(reads), now=10.0, link_ended=lambda link: link.run_id == "a") == (after,)
+
+
+def test_an_end_that_only_guards_know_of_counts() -> None:
+    """As where the file was put back to an older one."""
+    (seen,) = judged(lambda: [record("a")], now=10.0, link_ended=lambda link: link.run_id == "a")
+    assert (seen.state, seen.ended_at, seen.reason) == (RunState.REVOKED, None, "")
 
 
 def test_a_run_that_was_ended_before_it_began_is_not_recorded(store: Store) -> None:
