@@ -5,8 +5,9 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from tests import leaks
+from tests import followers, leaks
 
 
 @pytest.fixture
@@ -22,6 +23,10 @@ def pytest_configure() -> None:
     tests start would have it until a test sets and takes out the name itself.
     """
     leaks.listen()
+    followers.listen()
+    # How long an example takes is up to what else this machine does.
+    settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("unhurried")
     for name in {"COLUMNS", "LINES"} - os.environ.keys():
         os.unsetenv(name)
 
@@ -29,6 +34,7 @@ def pytest_configure() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, Any, Any]:
     """Fail a test while which a token or another secret got out."""
+    followers.begin()
     result = yield
     leaks.check()
     return result
@@ -38,6 +44,7 @@ def pytest_runtest_call() -> Generator[None, Any, Any]:
 def pytest_runtest_teardown() -> Generator[None, Any, Any]:
     """The same for what came of it afterwards."""
     result = yield
+    followers.stop()
     leaks.check()
     leaks.forget()
     return result
