@@ -82,7 +82,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("guard",),
     ("public",),
     ("analysis",),
-    ("cli",),
+    ("cli", "pytest_plugin"),
 )
 PURE = 2
 

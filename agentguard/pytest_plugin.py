@@ -5,9 +5,8 @@ It does nothing until a folder is named, in the configuration or on the command 
     [tool.pytest.ini_options]
     agentguard_policies = ["policies"]
 
-It stands beside the package and not in it: pytest imports a plugin before anything is
-configured or measured, and importing `agentguard` then would load all of it into every
-test run of whoever has it installed.
+pytest imports it into every test run of whoever has the library installed, so it loads
+nothing else of it until there is a scenario to run.
 """
 
 from __future__ import annotations
