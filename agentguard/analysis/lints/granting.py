@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from agentguard.analysis.lints.lint import listed
 from agentguard.analysis.lints.writing import agent_of
 from agentguard.analysis.proofs.reasoning import can_fail
-from agentguard.policy.text.tree import Op
+from agentguard.policy.text.tree import Op, path_of, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agentguard.analysis.lints.lint import Read, Reading, Spot
     from agentguard.analysis.proofs.reasoning import Reasoning
     from agentguard.model import EntityUid
+    from agentguard.policy.text.tree import Node
 
 _ALL: Final = "tools/call"
 _DESTRUCTIVE: Final = "destructive"
@@ -43,6 +44,28 @@ def unconditional_permits(read: Read) -> Iterator[Spot]:
                 "this permits every tool, those that are still to come included, whatever the call: "
                 "name the actions in the head, or add a `when`"
             )
+
+
+def unasked_approvals(read: Read) -> Iterator[Spot]:
+    """Find conditions on a person's approval where no policy has anybody asked for one."""
+    asked = frozenset[str]().union(*(forbid.names for forbid in read.forbids if forbid.policy.approval))
+    for reading in read.readings:
+        names = {tool.environment.tool.name for tool in reading.live}
+        if reading.shared or not names or names & asked:
+            continue
+        node = next(
+            (node for clause in reading.syntax.clauses for node in walk(clause.body) if _is_approval(node)), None
+        )
+        if node is not None:
+            what = f"nobody is asked for an approval of {listed(names)}, so this is never so"
+            yield reading.spot(node, f'{what}: write `@obligation("approval")` above the forbid that it lifts')
+
+
+def _is_approval(node: Node) -> bool:
+    """Whether it asks if there is an approval."""
+    if node.op is not Op.HAS or not isinstance(node.value, tuple):
+        return False
+    return (*path_of(node.parts[0]), *node.value)[:2] == ("context", "approval")
 
 
 def _asks_nothing(permit: Reading, tool: Reasoning) -> bool:

@@ -7,7 +7,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from agentguard.analysis.finding import Finding, Severity, of_problem
-from agentguard.analysis.lints.granting import duplicates, overruled_permits, shadowed_permits, unconditional_permits
+from agentguard.analysis.lints.granting import (
+    duplicates,
+    overruled_permits,
+    shadowed_permits,
+    unasked_approvals,
+    unconditional_permits,
+)
 from agentguard.analysis.lints.lint import Lint, Read
 from agentguard.analysis.lints.listing import groups_of_users, unlisted_parents
 from agentguard.analysis.lints.matching import (
@@ -136,6 +142,15 @@ _ALL: Final = (
         why="An agent that is misled can use what it is permitted without a condition at any time, with any arguments.",
         fix="Add a condition, or a forbid that a person's approval lifts.",
         find=unconditional_permits,
+        of_all=True,
+    ),
+    Lint(
+        name="unasked-approval",
+        severity=Severity.WARNING,
+        why="A person is asked only where a forbid says so by its annotation. Without it, a forbid that was meant to "
+        "ask denies whatever the call, and a permit that wants an approval never applies.",
+        fix='Write `@obligation("approval")` above the forbid, and leave the approval out of the permit.',
+        find=unasked_approvals,
         of_all=True,
     ),
     Lint(

@@ -436,6 +436,38 @@ def test_a_shadow_names_what_casts_it(records: Workspace) -> None:
     ]
 
 
+HAS = "context has approval"
+ASKS = f'@id("asks") @obligation("approval") forbid (principal, {EXPORT}, resource) unless {{ {HAS} }};'
+READS = 'action == Action::"read_record"'
+
+
+@pytest.mark.parametrize(
+    ("policies", "wanted"),
+    [
+        (f'@id("a") forbid (principal, {EXPORT}, resource) unless {{ {HAS} }};', [HAS]),
+        (f'@id("a") permit (principal, {EXPORT}, resource) when {{ {HAS} && principal has user }};', [HAS]),
+        (f'@id("a") permit (principal, {EXPORT}, resource) when {{ {HAS}.channel }};', [f"{HAS}.channel"]),
+        (f'@id("a") permit (principal, {READS}, resource) when {{ {HAS} }};\n{ASKS}', [HAS]),
+        (f'@id("a") permit (principal, {EXPORT}, resource) when {{ {HAS} }};\n{ASKS}', []),
+        (f'@id("a") permit (principal, action, resource) when {{ {HAS} }};\n{ASKS}', []),
+        (f'@id("a") permit (principal, {EXPORT}, resource) when {{ principal has user }};', []),
+    ],
+)
+def test_an_approval_that_nobody_is_asked_for_is_told(policies: str, wanted: list[str], records: Workspace) -> None:
+    """Without its annotation a forbid asks nobody, and denies whatever the call."""
+    found = told(records, policies, "unasked-approval")
+
+    assert [spot.partition(": ")[0] for spot in found] == wanted
+    assert all("write `@obligation" in spot for spot in found)
+
+
+def test_what_servers_share_may_want_an_approval_that_others_ask_for(records: Workspace) -> None:
+    """Here there may be no tool that is asked about."""
+    text = f'@id("a") forbid (principal, action in Action::"destructive", resource) unless {{ {HAS} }};'
+    policies = tuple(replace(policy, file="common/a.cedar") for policy in read(text))
+    assert "unasked-approval" not in {finding.name for finding in lint(records.with_policies(policies))}
+
+
 def test_what_servers_share_may_be_shadowed_here(records: Workspace) -> None:
     """On another server it may be the only permit."""
     first, second = read(shadow(ANY, BILLING))

@@ -84,10 +84,10 @@ def test_a_silence_counts_for_its_own_policy_alone(records: Workspace) -> None:
     offers = [replace(offered, annotated=offered.tool.name != "delete_record") for offered in records.written.offers]
     unsaid = replace(records, written=replace(records.written, offers=tuple(offers)))
     note = '@silence_unannotated_tool("it is what it says")'
-    head, clause = 'action in Action::"destructive"', "unless { context has approval }"
+    head, clause = 'action in Action::"destructive"', "unless { principal has user }"
     asks = forbid(head=head, clause=clause).replace('"f"', '"h"', 1)
     fine = forbid(note, head=head, clause="when { 1 < context.local.minute }")
-    names_it = forbid(note, head=DELETES, clause="when { context has approval }")
+    names_it = forbid(note, head=DELETES, clause="when { principal has user }")
 
     assert told(unsaid, fine) == []
     assert [line.partition(":")[0] for line in told(unsaid, asks + fine)] == ["unannotated-tool"]
