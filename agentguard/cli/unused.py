@@ -151,7 +151,8 @@ def _proposed(proposal: Tighter, *, written: bool) -> str:
     untold = f", {proposal.untold:,} of which cannot be told" if proposal.untold else ""
     tried = count(proposal.allowed + proposal.untold, "kind of call", "kinds of call")
     fix = "" if written else ": write it with `--write NEW`"
-    return f"a tighter folder, {' and '.join(parts)}, permits the same calls{fix}\n(tried on {tried}{untold})"
+    same = "the same calls, as far as that can be told" if proposal.untold else "the same calls"
+    return f"a tighter folder, {' and '.join(parts)}, permits {same}{fix}\n(tried on {tried}{untold})"
 
 
 def _table(usage: Usage) -> Table:

@@ -301,3 +301,13 @@ def test_tighter_folder_has_all_else_that_lies_in_the_old_one(in_use: Path, tmp_
     assert there == kept | {"scenarios/a.test.yaml", "README.md", ".vscode/settings.json"}
     assert (new / "README.md").read_text() == "Ours.\n"
     assert "not copied, since it is a link, no file or too large: large.bin, notes" in ran.stderr
+
+
+def test_a_folder_that_was_not_tried_on_all_calls_says_so() -> None:
+    """Of those that cannot be told, nobody has seen that it permits them."""
+    proposal = Tighter(files={}, workspace=None, removed=("a",), narrowed=(), allowed=2, untold=1, lost=())  # type: ignore[arg-type]  # it is not looked at
+
+    assert module._proposed(proposal, written=True) == (
+        "a tighter folder, without 1 permit, permits the same calls, as far as that can be told\n"
+        "(tried on 3 kinds of call, 1 of which cannot be told)"
+    )
