@@ -6,13 +6,15 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, quote_plus
 
 # So much of a secret, from its start or its end, is as good as all of it.
 _PART: Final = 14
+# With the first so many bytes of a form one looks whether the rest may be there.
+_START: Final = 8
 # Digits as letters that hex has not: a short secret must not occur in a hash by chance.
 _LETTERS: Final = str.maketrans("0123456789", "ghjkmnprst")
 
@@ -64,13 +66,22 @@ class Canaries:
         """Return what was found, as ``place, form, source``: nothing, if all is well."""
         # A form that several names have is searched for once.
         forms = {form: f"{place}, {name}" for place, text in self.planted.items() for name, form in forms_of(text)}
-        return [
-            f"{what}, in {source}" for source, raw in emitted.items() for form, what in forms.items() if form in raw
-        ]
+        found = []
+        for source, raw in emitted.items():
+            holds = _searching(raw)
+            found += [f"{what}, in {source}" for form, what in forms.items() if holds(form)]
+        return found
 
     def places(self, raw: bytes) -> set[str]:
         """Return the places whose secrets are in some bytes."""
-        return {place for place, text in self.planted.items() if any(form in raw for _, form in forms_of(text))}
+        holds = _searching(raw)
+        return {place for place, text in self.planted.items() if any(holds(form) for _, form in forms_of(text))}
+
+
+def _searching(raw: bytes) -> Callable[[bytes], bool]:
+    """Return what tells whether some bytes hold a form; for the thousands of forms that there are, most are not."""
+    starts = {raw[place : place + _START] for place in range(len(raw))}
+    return lambda form: (len(form) < _START or form[:_START] in starts) and form in raw
 
 
 def forms_of(text: str) -> Iterator[Form]:

@@ -224,12 +224,11 @@ async def test_service_that_stays_away_is_given_up(status: int) -> None:
 
 async def test_service_that_is_not_there_is_given_up() -> None:
     """Nobody listens on that port."""
-    bound = free_socket()
-    port = bound.getsockname()[1]
-    bound.close()
-
-    with pytest.raises(Refusal) as caught:
-        await approver(f"http://127.0.0.1:{port}/ask")(QUESTION)
+    # Held, so that nobody else comes to listen there.
+    with free_socket() as held:
+        port = held.getsockname()[1]
+        with pytest.raises(Refusal) as caught:
+            await approver(f"http://127.0.0.1:{port}/ask")(QUESTION)
 
     assert caught.value.detail == (
         f"the approver at `http://127.0.0.1:{port}` refused the connection: check that it runs, and its port, 3 tries"

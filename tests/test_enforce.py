@@ -160,7 +160,7 @@ async def test_run_that_is_ended_while_a_loader_works_is_denied(tmp_path: Path) 
 
     world = make_world(tmp_path, policies=ALL, extend=extend)
     told: list[Any] = []
-    with acting_as("reader") as invocation, anyio.fail_after(4):
+    with acting_as("reader") as invocation, anyio.fail_after(20):
         async with Client(world.server) as client, anyio.create_task_group() as tasks:
 
             async def call() -> None:
@@ -215,7 +215,7 @@ async def test_time_of_the_call_is_judged_in_the_guards_zone(tmp_path: Path) -> 
     )
     export = world.server._tool_manager.list_tools()[1].fn
 
-    with acting_as("reader"):
+    with acting_as("reader", at=clock.now):
         assert await export() == "10 rows"
         clock.now += 60
         with pytest.raises(AccessDenied):
@@ -520,7 +520,7 @@ async def test_nested_call_that_began_before_the_request_ended_does_not_run_afte
                 await loading.wait()
 
         world = make_world(tmp_path, policies=ALL, extend=extend)
-        with anyio.fail_after(4):
+        with anyio.fail_after(20):
             async with Client(world.server) as client:
                 await client.call_tool("detach", {})
             go_on.set()

@@ -113,7 +113,8 @@ def test_listening_lets_nothing_through_that_the_level_keeps_back(caplog: pytest
     logging.disable(logging.ERROR)
     LOG.error("disabled")
     logging.disable(logging.NOTSET)
-    assert [record.getMessage() for record in caplog.records] == ["loud"]
+    # A thread that an earlier test left behind may have something to say.
+    assert [record.getMessage() for record in caplog.records if record.module == "test_leaks"] == ["loud"]
 
 
 def test_program_that_a_test_starts_has_the_environment_that_the_test_sees() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 
 import cedarpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentguard import Decision, Effect, EntityUid, Grade, Invocation, Limits, Reason
@@ -40,6 +40,7 @@ def test_chain_begins_with_the_root() -> None:
     assert root.lifetime == 3600
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20))
 def test_written_uid_cannot_be_escaped_out_of(text: str) -> None:
     """Whatever an id holds, Cedar reads the written uid as that one entity."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -38,7 +39,9 @@ def batch(amounts: list[Decimal]) -> Batch:
 class Served:
     """A guarded server with run state in its policies, and what ran there."""
 
-    def __init__(self, folder: Path, policies: str, state: State | None = None) -> None:
+    def __init__(
+        self, folder: Path, policies: str, state: State | None = None, clock: Callable[[], float] = lambda: NOW
+    ) -> None:
         self.ran: list[str] = []
         self.state = state or State(store=MemoryStore(clock=lambda: NOW), ledger=MemoryLedger(), key=b"k" * 32)
         write_policies(folder / "policies", PERMIT + policies, types=None)
@@ -47,7 +50,7 @@ class Served:
             issuer="https://issuer.example",
             audience="https://inbox.example/mcp",
             state=self.state,
-            clock=lambda: NOW,
+            clock=clock,
         )
         self.server = MCPServer("inbox")
         guard, ran = self.guard, self.ran
@@ -304,9 +307,10 @@ async def test_store_keeps_what_a_run_did_through_a_restart(tmp_path: Path) -> N
     policies = '@id("cap") forbid (principal, action, resource) when { context.run.calls >= 2 };'
     for expected in ([True], [True], [False]):
         state = open_state(tmp_path / "state")
-        served = Served(tmp_path, policies, state)
+        # A store in a file goes by the system's clock.
+        served = Served(tmp_path, policies, state, clock=time.time)
         async with served.client() as client:
-            with acting():
+            with acting_as("agent", run_id="run-1"):
                 assert [await call(client, "look")] == expected
         state.close()
 

@@ -220,11 +220,13 @@ async def listening(app: Any, bound: socket.socket | None = None, **options: Any
 
 
 @asynccontextmanager
-async def http_client(url: str, token: str | None, era: Era = "2026-07-28", **options: Any) -> AsyncIterator[Client]:
-    """Connect over HTTP with a bearer token."""
+async def http_client(
+    url: str, token: str | None, era: Era = "2026-07-28", *, hooks: Any = None, **options: Any
+) -> AsyncIterator[Client]:
+    """Connect over HTTP with a bearer token; *hooks* are those of the HTTP client."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=30) as http,
+        httpx2.AsyncClient(headers=headers, timeout=30, event_hooks=hooks) as http,
         Client(streamable_http_client(url, http_client=http), mode=_mode(era), **options) as client,
     ):
         yield client

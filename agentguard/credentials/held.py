@@ -158,7 +158,7 @@ class Lease:
 
 
 class Held:
-    """The leases that nobody gives back yet. Changed by one thread alone, asked by any."""
+    """The leases that nobody gives back yet. Added to by one thread alone, asked and taken out of by any."""
 
     def __init__(self) -> None:
         # For each run: the leases of it, and of the runs below it.
@@ -185,16 +185,17 @@ class Held:
 
     def remove(self, lease: Lease) -> bool:
         """Hold it no more, and return whether it was held."""
-        if lease not in self._every:
+        # In one step: whoever closes while the worker's thread is held up is another one.
+        if self._every.pop(lease, lease) is lease:
             return False
-        del self._every[lease]
         for run in {run_of(link) for link in lease.invocation.chain}:
-            del self._below[run][lease]
-            if not self._below[run]:
-                del self._below[run]
+            below = self._below.get(run, {})
+            below.pop(lease, None)
+            if not below:
+                self._below.pop(run, None)
         return True
 
     def ended(self, ended: Ended) -> list[Lease]:
         """Return the leases of every run that was ended by itself, or from above."""
         near = self._below.get((ended.issuer, ended.name), {}) if ended.kind is Kind.RUN else self._every
-        return [lease for lease in near if ended.matches(lease.invocation)]
+        return [lease for lease in list(near) if ended.matches(lease.invocation)]

@@ -75,7 +75,7 @@ class Holding:
     def drop(self, lease: Lease) -> bool:
         """Hold one no more, and return whether it was held."""
         if self.current.get(lease.key) is lease:
-            del self.current[lease.key]
+            self.current.pop(lease.key, None)
         return self.held.remove(lease)
 
     def release(self, lease: Lease) -> None:

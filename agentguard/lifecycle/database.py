@@ -119,7 +119,9 @@ def _recognise(connection: sqlite3.Connection) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != _APPLICATION:
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if application or tables:
+        # Another process may have made it a store in between: then both are there.
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if application != _APPLICATION and (application or tables):
             message = "file is not a store of agentguard"
             raise sqlite3.DatabaseError(message)
     # A write-ahead log lets others read while one writes; FULL keeps what was

@@ -98,21 +98,26 @@ def judged(
         now: Unix seconds.
         link_ended: Whether a run is ended by itself, as guards know it.
     """
-    records = tuple(read())
-    if any(record.state.live and link_ended(record) for record in records):
-        # Guards may have learned of it after it was read: how it ended is on record by now.
-        records = tuple(read())
-    known = {(record.issuer, record.run_id): record for record in records}
+    known: dict[tuple[str, str], RunRecord] = {}
+    ended: set[tuple[str, str]] = set()
+    while True:
+        before, known = ended, {(record.issuer, record.run_id): record for record in read()}
+        ended = {run for run, record in known.items() if link_ended(record)}
+        # How a run ended is on record before guards learn of it, but maybe not before this was read.
+        if not any(known[run].state.live for run in ended - before):
+            break
 
     def state(record: RunRecord) -> RunState:
         if not record.state.live:
             return record.state
-        above = [known[run] for run_id in record.ancestors if (run := (record.issuer, run_id)) in known]
-        if any(link.ended_at is not None and link.ended_at < record.ends_at for link in above):
+        above = [run for run_id in record.ancestors if (run := (record.issuer, run_id)) in known]
+        ends = [known[run].ended_at for run in above]
+        if any(ended_at is not None and ended_at < record.ends_at for ended_at in ends):
             return RunState.REVOKED
         if not now < record.ends_at:
             return RunState.EXPIRED
-        if any(link_ended(link) for link in (record, *above)):
+        # As it was asked for: what guards have learned since may not be on record here.
+        if not ended.isdisjoint([(record.issuer, record.run_id), *above]):
             return RunState.REVOKED
         return RunState.ISSUED if record.used_at is None else RunState.ACTIVE
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import httpx2
 import pytest
 from mcp import Client, MCPError
 from mcp.client.subscriptions import ResourcesListChanged, SubscriptionLost, ToolsListChanged
@@ -48,7 +49,7 @@ class Heard:
 
     async def wait_for(self, number: int) -> list[str]:
         """Wait until there were so many, and return them."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while len(self.methods) < number:
                 self._more = anyio.Event()
                 await self._more.wait()
@@ -58,8 +59,17 @@ class Heard:
 @asynccontextmanager
 async def listening(url: str, token: str, era: Any = FORMER) -> AsyncIterator[tuple[Client, Heard]]:
     """Connect over HTTP, and note what is told there."""
-    heard = Heard()
-    async with http_client(url, token, era, message_handler=heard) as client:
+    heard, opened = Heard(), anyio.Event()
+
+    async def answered(response: httpx2.Response) -> None:
+        if response.request.method == "GET":
+            opened.set()
+
+    hooks = {"response": [answered]}
+    async with http_client(url, token, era, hooks=hooks, message_handler=heard) as client:
+        if era == FORMER:
+            # What is told before the client has its stream is lost.
+            await opened.wait()
         yield client, heard
 
 
@@ -153,7 +163,7 @@ async def test_stream_is_told_of_a_change_of_policies_in_its_own_words(tmp_path:
         await client.list_prompts()
         await add_tool(world, "late")
         await client.list_prompts(cache_mode="bypass")
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             event = await anext(aiter(stream))
 
     assert event == ToolsListChanged()
@@ -172,7 +182,7 @@ async def test_stream_of_a_run_ends_with_it_and_that_is_the_last_thing_said(tmp_
         ) as stream,
     ):
         world.guard.revoke("mine")
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             events = [await anext(aiter(stream)), await anext(aiter(stream))]
             with pytest.raises(SubscriptionLost):
                 await anext(aiter(stream))
@@ -208,7 +218,7 @@ class Channel:
 
     async def wait_for(self, number: int) -> None:
         """Wait until so many were sent."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while len(self.sent) < number:
                 self._more = anyio.Event()
                 await self._more.wait()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import anyio
@@ -11,8 +12,10 @@ from mcp import Client, MCPError
 from agentguard.adapters import client as adapter
 from agentguard.adapters.client import InheritedRun, carry, inherited_run
 from agentguard.errors import ConfigurationError, Refusal
+from agentguard.evidence.ledger import MemoryLedger
 from agentguard.lifecycle.issuer import Issuer
 from agentguard.lifecycle.runs import Run
+from agentguard.lifecycle.store import MemoryStore
 from agentguard.model import Reason
 from agentguard.state import State, UnsafeMemoryState
 from tests.tokens import Clock
@@ -21,9 +24,14 @@ from tests.world import AUDIENCE, ERAS, ISSUER, Era, World, make_world, meta, se
 TOOLS = ["read", "export"]
 
 
+def present() -> Clock:
+    """Return a clock that stands at this second: over HTTP the SDK looks at the system's, too."""
+    return Clock(int(time.time()))
+
+
 def make(folder: Path, clock: Clock) -> World:
     """Return a guarded server and an issuer that share a store and a clock."""
-    state: State = UnsafeMemoryState()
+    state = State(store=MemoryStore(clock=clock), ledger=MemoryLedger(), key=bytes(32))
     issuer = Issuer(issuer=ISSUER, audience=AUDIENCE, store=state.store, clock=clock)
     return make_world(folder, issuer=issuer, state=state, clock=clock, agent=None)
 
@@ -36,7 +44,7 @@ def mode(era: Era) -> str:
 @pytest.mark.parametrize("era", ERAS)
 async def test_client_acts_as_its_run_past_the_renewal_of_its_token(era: Era, tmp_path: Path) -> None:
     """One session, several tokens, one principal, until the run's own end."""
-    clock = Clock()
+    clock = present()
     world = make(tmp_path, clock)
 
     async with (
@@ -61,7 +69,7 @@ async def test_client_acts_as_its_run_past_the_renewal_of_its_token(era: Era, tm
 @pytest.mark.parametrize("era", ERAS)
 async def test_client_of_a_run_that_was_ended_is_told_so_and_sends_nothing(era: Era, tmp_path: Path) -> None:
     """The arguments of a call that would be refused anyway do not leave the process."""
-    world = make(tmp_path, Clock())
+    world = make(tmp_path, present())
 
     async with (
         served(world) as url,
@@ -79,7 +87,7 @@ async def test_client_of_a_run_that_was_ended_is_told_so_and_sends_nothing(era: 
 
 async def test_token_that_was_kept_is_refused_after_the_run(tmp_path: Path) -> None:
     """Leaving the block ends what was copied out of it."""
-    world = make(tmp_path, Clock())
+    world = make(tmp_path, present())
 
     async with served(world) as url:
         async with world.issuer.run(agent="reader", tools=TOOLS) as run:
@@ -93,7 +101,7 @@ async def test_token_that_was_kept_is_refused_after_the_run(tmp_path: Path) -> N
 
 async def test_child_may_do_less_over_the_wire(tmp_path: Path) -> None:
     """Its grant and its parent's both bind, on the server."""
-    world = make(tmp_path, Clock())
+    world = make(tmp_path, present())
 
     async with (
         served(world) as url,
@@ -239,7 +247,7 @@ def test_url_that_keeps_the_token_private_is_taken(url: str) -> None:
 
 async def test_inherited_run_acts_past_renewals_and_ends_where_it_was_begun(tmp_path: Path) -> None:
     """An agent that was started with a run's environment needs nothing else, for as many sessions as it likes."""
-    clock = Clock()
+    clock = present()
     world = make(tmp_path, clock)
 
     async with served(world) as url, world.issuer.run(agent="reader", tools=TOOLS, ends_in=1000) as run:
@@ -282,7 +290,7 @@ def refused(run: InheritedRun) -> Reason:
 
 def test_token_in_the_environment_serves_until_it_expires(tmp_path: Path) -> None:
     """Nobody renews it, so then the run is over for whoever has it."""
-    clock = Clock()
+    clock = present()
     token = make(tmp_path, clock).token("reader")
     run = taken({"AGENTGUARD_TOKEN": token}, clock)
 
@@ -295,7 +303,7 @@ def test_token_in_the_environment_serves_until_it_expires(tmp_path: Path) -> Non
 
 def test_token_file_that_is_not_renewed_is_no_end_of_the_run(tmp_path: Path) -> None:
     """Its keeper may come back; until then nothing is sent. Its being taken away is the end."""
-    clock = Clock()
+    clock = present()
     file = tmp_path / "token"
     file.touch(mode=0o600)
     file.write_text(make(tmp_path / "world", clock).token("reader"))
@@ -310,7 +318,7 @@ def test_token_file_that_is_not_renewed_is_no_end_of_the_run(tmp_path: Path) -> 
 
 def test_token_file_that_others_can_read_is_not_used(tmp_path: Path) -> None:
     """As on a server: a token that leaked is not the run's alone."""
-    clock = Clock()
+    clock = present()
     file = tmp_path / "token"
     file.write_text(make(tmp_path / "world", clock).token("reader"))
     file.chmod(0o644)
@@ -320,7 +328,7 @@ def test_token_file_that_others_can_read_is_not_used(tmp_path: Path) -> None:
 
 def test_text_that_is_no_token_is_not_sent() -> None:
     """Whatever somebody left in the variable."""
-    assert refused(taken({"AGENTGUARD_TOKEN": "secret of another kind"}, Clock())) is Reason.INVALID_TOKEN
+    assert refused(taken({"AGENTGUARD_TOKEN": "secret of another kind"}, present())) is Reason.INVALID_TOKEN
 
 
 @pytest.mark.parametrize("environ", [{}, {"AGENTGUARD_TOKEN": ""}, {"AGENTGUARD_TOKEN_FILE": ""}])
@@ -346,7 +354,7 @@ def test_run_is_taken_out_of_this_process_once(monkeypatch: pytest.MonkeyPatch) 
 
 def test_inherited_run_is_not_shown_to_the_network() -> None:
     """The same rule as for a run of one's own."""
-    run = taken({"AGENTGUARD_TOKEN": "x"}, Clock())
+    run = taken({"AGENTGUARD_TOKEN": "x"}, present())
 
     with pytest.raises(ConfigurationError, match="https, or to http on loopback"):
         run.http("http://records.example/mcp")

@@ -249,7 +249,7 @@ async def test_stream_of_the_session_opens_at_once(world: World) -> None:
             "Accept": "text/event-stream",
             "mcp-session-id": caller.session,
         }
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             async with caller.http.stream("GET", caller.url, headers=headers) as opened:
                 assert opened.status_code == 200
 
@@ -276,7 +276,7 @@ async def test_headers_of_a_call_that_runs_for_long_come_at_once(tmp_path: Path)
             "MCP-Protocol-Version": caller.era,
             "mcp-session-id": caller.session,
         }
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             async with caller.http.stream("POST", caller.url, json=body, headers=headers) as begun:
                 await entered.wait()
                 assert begun.status_code == 200

@@ -327,7 +327,7 @@ async def test_answer_that_comes_too_late_runs_nothing(era: Era, seconds: int, r
     def wait() -> None:
         clock.now += seconds
 
-    with acting_as("reader"):
+    with acting_as("reader", at=clock.now):
         result = await call(world, era, Person(meanwhile=wait))
 
     assert result.is_error is not runs
@@ -342,7 +342,7 @@ async def test_person_who_does_not_answer_runs_nothing(tmp_path: Path) -> None:
     object.__setattr__(limits, "approval_seconds", 0.05)
     world = make_world(tmp_path, policies=ASKS, limits=limits)
 
-    with anyio.fail_after(4):
+    with anyio.fail_after(20):
         result = await call(world, LEGACY, Person(meanwhile=anyio.sleep_forever))
 
     assert refused(result)
@@ -436,7 +436,7 @@ async def test_what_is_forbidden_for_good_is_not_asked_about(era: Era, tmp_path:
 async def test_run_that_is_ended_while_the_person_thinks_runs_nothing(era: Era, tmp_path: Path) -> None:
     """A revocation does not wait for an answer."""
     world = make_world(tmp_path, policies=ASKS, agent=None)
-    with acting_as("reader") as invocation, anyio.fail_after(4):
+    with acting_as("reader") as invocation, anyio.fail_after(20):
         person = Person(meanwhile=lambda: world.state.store.revoke(issuer=invocation.issuer, run_id=invocation.run_id))
         result = await call(world, era, person)
 
@@ -448,7 +448,7 @@ async def test_run_that_is_ended_while_the_person_thinks_runs_nothing(era: Era, 
 async def test_revocation_does_not_wait_for_the_person(tmp_path: Path) -> None:
     """Nobody ever answers, and the call is over as soon as its run is."""
     world = make_world(tmp_path, policies=ASKS, agent=None)
-    with acting_as("reader") as invocation, anyio.fail_after(4):
+    with acting_as("reader") as invocation, anyio.fail_after(20):
 
         async def never() -> None:
             world.state.store.revoke(issuer=invocation.issuer, run_id=invocation.run_id)

@@ -151,7 +151,7 @@ async def test_later_round_that_comes_too_late_runs_nothing(tmp_path: Path) -> N
         make_world(tmp_path, policies=POLICIES, extend=wizard, clock=clock, state=state, agent=None)
     )
 
-    with acting_as("reader"):
+    with acting_as("reader", at=clock.now):
         async with at(world, MODERN, Person()) as client:
             asked = await first(client, "wizard")
             second = await again(client, asked.request_state, tool="wizard")

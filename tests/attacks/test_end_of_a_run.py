@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import pytest
 from mcp import Client
+from mcp_types import CallToolResult
 
 from agentguard import AccessDenied, Entity, Grade, Invocation, State, current_invocation
 from agentguard.evidence.ledger import Entry, MemoryLedger
@@ -99,6 +101,28 @@ async def call_and_end(world: World, gate: Gate, tool: str) -> object:
     return told[0]
 
 
+async def call_and_wait(world: World, gate: Gate, passes: Callable[[], None]) -> CallToolResult:
+    """Call a tool, have time pass once it runs, and return what the caller is told."""
+    told: list[CallToolResult] = []
+    async with Client(world.server) as client, anyio.create_task_group() as tasks:
+
+        async def call() -> None:
+            told.append(await client.call_tool("patient", {}))
+
+        tasks.start_soon(call)
+        await gate.entered.wait()
+        passes()
+    return told[0]
+
+
+def event_loops_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return by how much the running event loop's clock is ahead."""
+    loop, ahead = asyncio.get_running_loop(), Clock(0.0)
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + ahead.now)
+    return ahead
+
+
 @pytest.mark.parametrize(
     ("tool", "outcome", "ran"),
     [
@@ -113,7 +137,7 @@ async def test_revoked_call_is_stopped_or_withheld(tool: str, outcome: str, ran:
     gate = Gate()
     world = make_world(tmp_path, policies=ALL, extend=extend(gate))  # type: ignore[arg-type]
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(20):
         result = await call_and_end(world, gate, tool)
 
     assert "secret" not in text(result)  # type: ignore[arg-type]
@@ -133,7 +157,7 @@ async def test_ending_a_parent_ends_the_calls_of_its_children(tmp_path: Path) ->
     parent = unsafe_invocation("reader", run_id="run-1")
     told = []
 
-    with acting_as("mailer", run_id="child", ancestors=(parent,)), anyio.fail_after(10):
+    with acting_as("mailer", run_id="child", ancestors=(parent,)), anyio.fail_after(20):
         async with Client(world.server) as client, anyio.create_task_group() as tasks:
 
             async def call() -> None:
@@ -161,16 +185,16 @@ async def test_run_that_was_ended_before_is_denied(tmp_path: Path) -> None:
     assert meta(result)["reason"] == "ended"
 
 
-async def test_run_that_expires_during_the_call_is_stopped(tmp_path: Path) -> None:
+async def test_run_that_expires_during_the_call_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline of a call is the end of the authority that it came with."""
-    import time
+    gate, clock, ahead = Gate(), Clock(1_000.0), event_loops_clock(monkeypatch)
+    world = make_world(tmp_path, policies=ALL, extend=extend(gate), clock=clock, agent=None)  # type: ignore[arg-type]
 
-    gate = Gate()
-    world = make_world(tmp_path, policies=ALL, extend=extend(gate))  # type: ignore[arg-type]
+    def passes() -> None:
+        clock.now, ahead.now = 1_005.0, 5.0
 
-    with acting_as("reader", ends_at=time.time() + 0.2), anyio.fail_after(10):
-        async with Client(world.server) as client:
-            result = await client.call_tool("patient", {})
+    with acting_as("reader", ends_at=1_005, run_ends_at=1_010, issued_at=1_000), anyio.fail_after(20):
+        result = await call_and_wait(world, gate, passes)
 
     assert meta(result) | {"id": ""} == {"id": "", "effect": "deny", "reason": "ended", "retry": "new_run"}
     assert world.ran == []
@@ -301,19 +325,24 @@ async def test_revocation_while_the_decision_is_recorded_stops_the_call(tmp_path
     assert outcome["agentguard.execution.reason"] == "revoked"
 
 
-async def test_deadline_that_the_clock_does_not_see_denies_all_the_same(tmp_path: Path) -> None:
+async def test_deadline_that_the_clock_does_not_see_denies_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A clock that was set back does not turn a call that was cut into one that gave nothing."""
+    gate, ahead = Gate(), event_loops_clock(monkeypatch)
     world = make_world(
         tmp_path,
         policies=ALL,
-        extend=extend(Gate()),  # type: ignore[arg-type]
+        extend=extend(gate),  # type: ignore[arg-type]
         clock=Clock(1_000.0),
         agent=None,
     )
 
-    with acting_as("reader", ends_at=1_000.05, run_ends_at=1_001, issued_at=1_000), anyio.fail_after(10):
-        async with Client(world.server) as client:
-            result = await client.call_tool("patient", {})
+    def passes() -> None:
+        ahead.now = 5.0
+
+    with acting_as("reader", ends_at=1_005, run_ends_at=1_010, issued_at=1_000), anyio.fail_after(20):
+        result = await call_and_wait(world, gate, passes)
 
     assert meta(result)["reason"] == "ended"
     assert world.records("outcome")[0]["agentguard.execution.outcome"] == "cancelled"

@@ -28,8 +28,8 @@ from tests.cli.supervised import supervisor
 from tests.evidence.chains import stopped_chain
 from tests.evidence.receiver import receiving
 from tests.lifecycle.service import CORP, PLANNER_KEY, Service, make_assertion, make_subject
+from tests.ports import free_port
 from tests.tokens import ABSENT, AUDIENCE, ISSUER, KEY, NOW, make_jwks
-from tests.world import free_socket
 
 TOKEN = ("token", "--agent", "a", "--tool", "b", "--server", "c")
 
@@ -147,8 +147,7 @@ def test_nothing_that_a_served_issuer_writes_holds_a_secret(tmp_path: Path) -> N
         (tmp_path / name).touch(0o600)
         (tmp_path / name).write_text(text)
     (tmp_path / "runs").mkdir(0o700)
-    with free_socket() as found:
-        port = found.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     files = {"--issuer-key": "issuer.pem", "--clients": "clients.toml", "--store": "runs/store.db"}
     named = [part for name, value in files.items() for part in (name, str(tmp_path / value))]

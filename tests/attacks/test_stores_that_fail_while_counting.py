@@ -191,9 +191,10 @@ async def test_call_that_takes_long_to_judge_is_not_judged_for_ever(
     assert served.store.last.denied == 1
 
 
-@pytest.mark.parametrize("above", [(), (unsafe_invocation("agent", run_id="parent", grant=EVERYTHING),)])
-async def test_store_that_has_forgotten_a_run_lets_it_do_nothing(served: Served, above: Any) -> None:
+@pytest.mark.parametrize("delegated", [False, True])
+async def test_store_that_has_forgotten_a_run_lets_it_do_nothing(served: Served, delegated: bool) -> None:
     """What it has forgotten would count as not done: of the run itself, or of one above it."""
+    above = (unsafe_invocation("agent", run_id="parent", grant=EVERYTHING),) if delegated else ()
     assert not (await served.call("pay", *above, amount="6")).is_error
     served.store._tallies.pop((unsafe_invocation("agent").issuer, "parent" if above else "run-1"))
     assert (await served.call("pay", *above, amount="6")).is_error

@@ -139,7 +139,7 @@ async def test_stream_ends_when_its_run_is_ended(tmp_path: Path) -> None:
             client.listen(resource_subscriptions=["notes://1"]) as events,
         ):
             world.state.store.revoke(issuer=invocation.issuer, run_id="run-1", reason="test")
-            with pytest.raises(SubscriptionLost), anyio.fail_after(5):
+            with pytest.raises(SubscriptionLost), anyio.fail_after(20):
                 await anext(events)
 
     assert world.records()[-1]["agentguard.decision.reason"] == "revoked"

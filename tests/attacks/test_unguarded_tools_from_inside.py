@@ -89,7 +89,7 @@ async def test_tool_that_is_swapped_while_preflight_waits_does_not_run(tmp_path:
     world = make_world(tmp_path, extend=slow, identity="meta", agent=None)
     from agentguard.testing import acting_as
 
-    with acting_as("reader", user="alice"), anyio.fail_after(4):
+    with acting_as("reader", user="alice"), anyio.fail_after(20):
         async with Client(world.server) as client, anyio.create_task_group() as tasks:
 
             async def call() -> None:

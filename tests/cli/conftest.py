@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import followers
 from tests.analysis.ledgered import clinic
 
 
@@ -22,4 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def in_use(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a server's policies in `policies` and what its guard kept in `state`: twelve decisions."""
-    return clinic(tmp_path_factory.mktemp("in-use"))
+    made = clinic(tmp_path_factory.mktemp("in-use"))
+    # Its store would be written to while a test copies it.
+    followers.stop()
+    return made

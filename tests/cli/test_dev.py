@@ -103,7 +103,7 @@ def test_dev_over_http_takes_the_secret_that_it_tells(era: Era) -> None:
             answers.append(await client.call_tool("delete_record", {"record_id": "r1"}))
         for wrong in (None, "dev-guessed", f"{secret}x", "é"):
             headers = {} if wrong is None else {b"Authorization": f"Bearer {wrong}".encode()}
-            async with httpx2.AsyncClient() as http:
+            async with httpx2.AsyncClient(timeout=30) as http:
                 assert (await http.post(url, json={}, headers=headers)).status_code == 401
 
     with on_http(session):
@@ -126,7 +126,7 @@ def test_secret_is_worth_nothing_once_the_run_is_over() -> None:
 
     async def session(url: str) -> None:
         (secret,) = set(re.findall(r"Bearer (dev-[\w-]+)\"", written()))
-        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {secret}"}) as http:
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {secret}"}, timeout=30) as http:
             statuses.append((await http.post(url, json={})).status_code)
             runs[0].stop()
             statuses.append((await http.post(url, json={})).status_code)

@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from agentguard.cli import doctor as command
+from tests import followers
 from tests.analysis.health.test_clock import issuer
 from tests.analysis.ledgered import served, used, write_folder
 from tests.cli.commands import Ran, agentguard
@@ -24,6 +25,8 @@ def in_use(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the policies of a server that has been used, and its state."""
     folder = tmp_path_factory.mktemp("server")
     anyio.run(_make, folder)
+    # Its store would be written to while a test copies it.
+    followers.stop()
     return folder
 
 

@@ -93,6 +93,8 @@ def test_it_ships_until_it_is_stopped(
 ) -> None:
     """What is written meanwhile too; it tells how far it is, and ends well."""
     monkeypatch.setattr(evidence_forward, "_EVERY", 0.01)
+    # As long as it takes: how long it may is another matter.
+    monkeypatch.setattr(evidence_forward, "_LAST_SECONDS", 60.0)
     before = signal.getsignal(number)
 
     def go_on() -> None:

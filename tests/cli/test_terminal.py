@@ -10,30 +10,20 @@ import sys
 from pathlib import Path
 
 from tests.cli.commands import agentguard
+from tests.cli.terminals import Received
 
 
 def on_a_terminal(typed: str, *arguments: str) -> tuple[int, str]:
     """Run `agentguard` on a terminal where somebody types, and return its status and what is seen."""
     ours, theirs = pty.openpty()
+    received = Received(ours, theirs)
     program = Path(sys.executable).with_name("agentguard")
     environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"}
     with subprocess.Popen(
         [program, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environ, start_new_session=True
     ) as process:
-        os.close(theirs)
         os.write(ours, typed.encode())
-        seen = b""
-        while True:
-            try:
-                read = os.read(ours, 4096)
-            # Linux says so when the last one closes the other end; others give nothing.
-            except OSError:
-                break
-            if not read:
-                break
-            seen += read
-    os.close(ours)
-    return process.returncode, seen.decode()
+    return process.returncode, received.text()
 
 
 def test_person_is_asked_and_sees_what_was_ended() -> None:

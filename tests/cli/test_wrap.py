@@ -120,7 +120,7 @@ def test_wrapped_server_demands_tokens_over_http(place: Path, folder: Path, sour
     answers: list[CallToolResult] = []
 
     async def session(url: str) -> None:
-        async with httpx2.AsyncClient() as http:
+        async with httpx2.AsyncClient(timeout=30) as http:
             answer = await http.post(url, json={})
             assert "resource_metadata=" in answer.headers["www-authenticate"]
             statuses.append(answer.status_code)
@@ -304,7 +304,7 @@ def test_issuer_of_ones_own_is_believed_and_no_other(folder: Path) -> None:
     statuses: list[int] = []
 
     async def session(url: str) -> None:
-        async with httpx2.AsyncClient() as http:
+        async with httpx2.AsyncClient(timeout=30) as http:
             answer = await http.post(url, json={}, headers={"Authorization": f"Bearer {token(url)}"})
             statuses.append(answer.status_code)
             # RFC 9728: where a client finds who issues tokens for this server.

@@ -37,7 +37,7 @@ _EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 _API: Final = ("crm", "s" * 32)
 _RESOURCES: Final = {
     CRM: {"scope": "read write", "seconds": 300},
-    BRIEF: {"scope": "read", "seconds": 2},
+    BRIEF: {"scope": "read", "seconds": 4},
     WIDE: {"scope": "read admin", "seconds": 300, "more": ["admin"]},
 }
 
@@ -63,13 +63,13 @@ class Exchanging:
 
     def introspected(self, token: str) -> dict[str, Any]:
         """Return what the other system learns of a token (RFC 7662)."""
-        with httpx2.Client(trust_env=False, auth=_API) as http:
+        with httpx2.Client(trust_env=False, auth=_API, timeout=30) as http:
             told: dict[str, Any] = http.post(f"{self.url}/token/introspection", data={"token": token}).json()
         return told
 
     def asked(self) -> dict[str, int]:
         """Return how often each path was asked for."""
-        with httpx2.Client(trust_env=False) as http:
+        with httpx2.Client(trust_env=False, timeout=30) as http:
             told: dict[str, int] = http.get(f"{self.url}/asked").json()
         return told
 

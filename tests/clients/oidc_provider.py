@@ -61,7 +61,7 @@ class Provider:
     def machine_token(self, resource: str) -> str:
         """Get an access token with the client's own credentials (RFC 6749 section 4.4, RFC 8707)."""
         grant = {"grant_type": "client_credentials", "resource": resource, "scope": "read"}
-        with httpx2.Client(base_url=self.issuer, trust_env=False) as http:
+        with httpx2.Client(base_url=self.issuer, trust_env=False, timeout=30) as http:
             token: str = _answer(http.post("/token", data=grant, auth=(MACHINE, SECRET)))["access_token"]
         return token
 
@@ -78,7 +78,7 @@ class Provider:
             "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
             "code_challenge_method": "S256",
         }
-        with httpx2.Client(base_url=self.issuer, trust_env=False) as http:
+        with httpx2.Client(base_url=self.issuer, trust_env=False, timeout=30) as http:
             page = http.get("/auth", params=request)
             for form in ({"prompt": "login", "login": user, "password": "any"}, {"prompt": "consent"}):
                 while page.is_redirect:

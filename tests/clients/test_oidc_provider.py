@@ -168,7 +168,7 @@ async def test_guarded_server_refuses_other_tokens_of_the_same_provider(
 ) -> None:
     """They get 401 before anything is asked of a policy."""
     headers = {"Authorization": f"Bearer {provider.machine_token(resource)}"}
-    async with records_server(tmp_path, provider) as url, httpx2.AsyncClient(headers=headers) as http:
+    async with records_server(tmp_path, provider) as url, httpx2.AsyncClient(headers=headers, timeout=30) as http:
         answer = await http.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
 
     assert answer.status_code == 401

@@ -26,6 +26,8 @@ START: Final = 1_000_000.0
 HOUR: Final = 3_600
 # So many secrets of an office are looked for in all that is emitted: each takes a while.
 _REGISTERED: Final = 10
+# Nothing takes so many seconds, unless it never comes.
+_LONGEST: Final = 20
 
 
 @dataclass
@@ -173,7 +175,7 @@ class Lending:
 
 @asynccontextmanager
 async def lending(
-    closing: float = 2.0, pause: float = 0.01, leaked: Any = None, broker_seconds: int = 1, **office: Any
+    closing: float = 20.0, pause: float = 0.01, leaked: Any = None, broker_seconds: int = 10, **office: Any
 ) -> AsyncIterator[Lending]:
     """Give leases of an `Office`, and close them afterwards; no thread of theirs is left."""
     clock = Clock()
@@ -203,11 +205,12 @@ async def lending(
     finally:
         broker.open.set()
         leases.close()
-        assert leases._worker.join(0)
+        # One that was closed while its broker hung ends as soon as that is over.
+        assert leases._worker.join(_LONGEST)
 
 
 async def until(condition: Callable[[], bool]) -> None:
     """Return as soon as something is so that another thread brings about."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(_LONGEST):
         while not condition():  # noqa: ASYNC110  another thread brings it about
             await anyio.sleep(0.001)

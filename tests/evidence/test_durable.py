@@ -530,8 +530,9 @@ async def test_host_durability_waits_for_the_disk_together(tmp_path: Path, monke
     monkeypatch.setattr(os, "fdatasync", fdatasync)
 
     async def call(n: int) -> None:
-        entry = ledger.append(decision(n))
+        # The thread that waits for the disk may be done with this record before anything else is asked.
         before = len(syncs)
+        entry = ledger.append(decision(n))
         await ledger.settled(entry)
         assert len(syncs) > before
         assert ledger._disk.has(entry.chain_id, entry.seq)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ CLOSE: Final[Facts] = {"task": "invoice-42", "purpose": "monthly close"}
 FOR_ALICE: Final[Facts] = {"task": "ticket-7", "user": "alice"}
 RESTRICTED: Final = {"sensitivity": "restricted"}
 MAILER: Final = "mailer-agent"
-HANDED_ON: Final[Facts] = {**CLOSE, "ancestors": (unsafe_invocation(BILLING, **CLOSE),)}
+# It begins when the tests are collected, and has to outlive all that run before these.
+LASTING: Final[Facts] = {**CLOSE, "run_ends_at": int(time.time()) + 86_400}
+HANDED_ON: Final[Facts] = {**CLOSE, "ancestors": (unsafe_invocation(BILLING, **LASTING),)}
 FOR_BOB: Final[Facts] = {"task": "ticket-8", "user": "bob"}
 
 

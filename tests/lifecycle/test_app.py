@@ -408,7 +408,7 @@ async def test_token_from_the_endpoint_is_good_until_it_is_revoked_there(tmp_pat
 
         async with (
             on_loopback(issuer, listening, clients=[make_client("planner")], trusted=trusted),
-            httpx2.AsyncClient(base_url=url) as http,
+            httpx2.AsyncClient(base_url=url, timeout=30) as http,
         ):
             asked = {
                 "grant_type": EXCHANGE,

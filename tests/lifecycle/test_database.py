@@ -83,6 +83,18 @@ def test_two_processes_that_make_a_store_at_once_make_one(path: Path) -> None:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
 
 
+def test_file_that_another_process_makes_a_store_while_it_is_looked_at_is_one(path: Path) -> None:
+    """Two guards that start at once would else refuse the file that one of them made."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+
+        def first() -> None:
+            connect(path, seconds=1).connection.close()
+
+        database._recognise(Between(connection, "SELECT count(*) FROM sqlite_schema", first))  # type: ignore[arg-type]
+
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+
+
 def runs_before_they_had_an_audience(path: Path) -> None:
     """Make a store as it was then, with one run."""
     connection = connect(path, seconds=1).connection

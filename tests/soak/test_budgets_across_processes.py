@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import anyio
+import anyio.to_thread
 import pytest
 from mcp import Client
 from mcp.server.mcpserver import MCPServer
@@ -29,6 +31,8 @@ from tests.soak.others import Place
 from tests.world import write_policies
 
 CALLS: Final = 100
+# Nobody needs so many seconds until it can begin, unless another one never does.
+LONGEST: Final = 120
 POLICIES: Final = """
 @id("all") permit (principal, action, resource);
 
@@ -69,8 +73,15 @@ def serve(folder: Path, store: Store) -> tuple[MCPServer[Any], list[str]]:
     return server, ran
 
 
-async def call_at_once(server: MCPServer[Any], at: float) -> int:
-    """Call every tool a hundred times at a moment, as one run; return how many were let through."""
+class Start(Protocol):
+    """Where those wait for each other who are to begin at the same moment."""
+
+    def wait(self, timeout: float | None = None, /) -> int:
+        """Return once all of them are here."""
+
+
+async def call_at_once(server: MCPServer[Any], at: float, start: Start) -> int:
+    """Call every tool a hundred times as one run, beginning with the others; return how many were let through."""
     let_through = 0
     async with Client(server) as client:
 
@@ -80,7 +91,7 @@ async def call_at_once(server: MCPServer[Any], at: float) -> int:
             let_through += not result.is_error
 
         with acting_as("agent", at=at, run_id="run-1"):
-            await anyio.sleep(max(0.0, at - time.time()))
+            await anyio.to_thread.run_sync(start.wait, LONGEST)
             async with anyio.create_task_group() as tasks:
                 for number in range(CALLS):
                     # Amounts that do not divide the budget, in another order in each process.
@@ -90,12 +101,11 @@ async def call_at_once(server: MCPServer[Any], at: float) -> int:
     return let_through
 
 
-def serve_when_told(says: Connection, orders: Connection, folder: Path, place: Place) -> None:
+def serve_and_call(says: Connection, start: Start, at: float, folder: Path, place: Place) -> None:
     """Be one of the servers: say what ran."""
     store = place.open()
     server, ran = serve(folder, store)
-    says.send("ready")
-    let_through = anyio.run(call_at_once, server, orders.recv())
+    let_through = anyio.run(call_at_once, server, at, start)
     store.close()
     says.send((ran, let_through))
 
@@ -121,32 +131,28 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def processes(folder: Path, place: Place) -> Iterator[list[tuple[Connection, Connection]]]:
-    """Give the two servers, ready to begin: what they say, and what they are told."""
+def processes(folder: Path, place: Place) -> Iterator[list[Connection]]:
+    """Give what the two servers say at their end."""
     context = multiprocessing.get_context("spawn")
+    start, at = context.Barrier(2), time.time()
     found, started = [], []
     for _ in range(2):
         says, ours = context.Pipe(duplex=False)
-        theirs, orders = context.Pipe(duplex=False)
-        process = context.Process(target=serve_when_told, args=(ours, theirs, folder, place))
+        process = context.Process(target=serve_and_call, args=(ours, start, at, folder, place))
         process.start()
         started.append(process)
-        assert says.recv() == "ready"
-        found.append((says, orders))
+        found.append(says)
+        # Who ends without a word is not waited for.
+        ours.close()
     yield found
     for process in started:
         process.join(timeout=30)
         process.kill()
 
 
-def test_two_processes_let_exactly_as_much_run_as_policies_allow(
-    processes: list[tuple[Connection, Connection]],
-) -> None:
+def test_two_processes_let_exactly_as_much_run_as_policies_allow(processes: list[Connection]) -> None:
     """On SQLite, and on Valkey."""
-    at = time.time() + 1
-    for _, orders in processes:
-        orders.send(at)
-    said = [says.recv() for says, _ in processes]
+    said = [says.recv() for says in processes]
     ran = [one for of_one, _ in said for one in of_one]
     check(ran, sum(let_through for _, let_through in said))
     # Else it would have been no race.
@@ -157,13 +163,13 @@ def test_one_process_lets_exactly_as_much_run_as_policies_allow(folder: Path) ->
     """In memory, where two guards share a store, each with an event loop in a thread of its own."""
     store = MemoryStore(clock=time.time)
     both = [serve(folder, store) for _ in range(2)]
-    at = time.time() + 0.5
+    at, start = time.time(), threading.Barrier(2)
     # Else one of them may be through before the other one comes to run.
     every, interval = 1e-5, sys.getswitchinterval()
     sys.setswitchinterval(every)
     try:
         with ThreadPoolExecutor(2) as threads:
-            found = [threads.submit(anyio.run, call_at_once, server, at) for server, _ in both]
+            found = [threads.submit(anyio.run, call_at_once, server, at, start) for server, _ in both]
             let_through = sum(one.result() for one in found)
     finally:
         sys.setswitchinterval(interval)

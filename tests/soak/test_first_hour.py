@@ -7,7 +7,6 @@ import re
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from tests.docs.pages import ROOT, Block, blocks
+from tests.ports import free_port
 from tests.soak.test_tutorial import steps
 
 PAGE: Final = "docs/pages/policy-tutorial.md"
@@ -113,12 +113,6 @@ class Reader:
         return lines
 
 
-def free_port() -> str:
-    """Return a port of the loopback interface that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return str(listening.getsockname()[1])
-
-
 def test_first_hour_goes_as_the_page_says(tmp_path: Path) -> None:
     """On a fresh clone; no file of Python is opened, and each output is the one that is shown."""
     clone = tmp_path / "clone"
@@ -126,7 +120,7 @@ def test_first_hour_goes_as_the_page_says(tmp_path: Path) -> None:
     places = {"HOME": str(tmp_path / "home"), "COLUMNS": "80", "TERM": "dumb"}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTGUARD", "XDG"))}
-    reader = Reader(folder=clone, port=free_port(), environment={**kept, **places, "PATH": path})
+    reader = Reader(folder=clone, port=str(free_port()), environment={**kept, **places, "PATH": path})
     ran = 0
 
     with ExitStack() as ending:

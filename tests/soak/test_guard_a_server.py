@@ -20,6 +20,7 @@ from agentguard import Issuer, grant_text, stdio_audience
 from agentguard.testing import acting_as
 from examples.records.issuer import issuer_app
 from tests.docs.pages import blocks, changed, run_python, without_ids, write_files
+from tests.ports import free_port
 from tests.world import free_socket, listening
 
 PAGE: Final = "docs/pages/how-to/guard-a-server.md"
@@ -58,8 +59,7 @@ async def test_clients_of_the_page_reach_its_server(tmp_path: Path, monkeypatch:
     """Started by the page's own lines, over HTTP and over stdio, each with the token that is meant for it."""
     monkeypatch.chdir(tmp_path)
     write_files(PAGE, tmp_path)
-    with free_socket() as bound:
-        port = bound.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}/mcp"
     async with loopback_issuer() as issuer:
         changes = {

@@ -18,11 +18,13 @@ import anyio.to_thread
 import httpx2
 import pytest
 from anyio.abc import ByteReceiveStream, Process
+from anyio.streams.text import TextReceiveStream
 from mcp.server import MCPServer
 
 from agentguard import Guard, State, TrustedIssuer, UnsafeMemoryState
 from tests.clients.inspector import install
 from tests.clients.oidc_provider import PERSON_CLIENT, running_provider
+from tests.ports import free_port
 from tests.world import free_socket, listening
 
 POLICIES: Final = """
@@ -68,7 +70,8 @@ def browse(http: httpx2.Client, url: str, callback: str) -> None:
 async def all_of(stream: ByteReceiveStream | None, kept: list[str]) -> None:
     """Keep what a stream brings until it ends."""
     assert stream is not None
-    kept.extend([piece.decode() async for piece in stream])
+    # A piece may end in the middle of a sign.
+    kept.extend([piece async for piece in TextReceiveStream(stream)])
 
 
 async def sign_in_as_told(process: Process, callback: str, errors: list[str]) -> list[str]:
@@ -76,8 +79,8 @@ async def sign_in_as_told(process: Process, callback: str, errors: list[str]) ->
     assert process.stderr is not None
     scopes: list[str] = []
     with httpx2.Client(trust_env=False, timeout=20) as http:
-        async for piece in process.stderr:
-            errors.append(piece.decode())
+        async for piece in TextReceiveStream(process.stderr):
+            errors.append(piece)
             urls = re.findall(r"navigate to: (\S+)\n", "".join(errors))
             for url in urls[len(scopes) :]:
                 scopes.append(httpx2.URL(url).params["scope"])
@@ -91,8 +94,7 @@ async def test_inspector_signs_in_again_and_repeats_its_call(tmp_path: Path, era
     policies = tmp_path / "policies"
     policies.mkdir()
     state = UnsafeMemoryState()
-    with free_socket() as unused:
-        callback = f"http://127.0.0.1:{unused.getsockname()[1]}/callback"
+    callback = f"http://127.0.0.1:{free_port()}/callback"
     # No browser is opened: whoever runs this may have one.
     environment = {**os.environ, "HOME": str(tmp_path), "MCP_AUTO_OPEN_ENABLED": "true", "BROWSER": "true"}
     errors: list[str] = []

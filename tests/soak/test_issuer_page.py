@@ -20,7 +20,7 @@ import pytest
 from agentguard.lifecycle.clients import Client
 from tests.cli.commands import agentguard
 from tests.docs.pages import ROOT, blocks, run_python
-from tests.world import free_socket
+from tests.ports import free_port
 
 PAGE: Final = "docs/pages/how-to/issuer-service.md"
 
@@ -57,8 +57,7 @@ def test_first_token_is_had_by_the_commands_of_the_page(ran: tuple[Path, str], m
     folder = ran[0]
     (shown,) = blocks(PAGE, "sh")
     (console,) = blocks(PAGE, "console")
-    with free_socket() as bound:
-        port = bound.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = console.text.partition("\n")[0].removeprefix("$ agentguard ").removesuffix(" --check")
     changed = command.replace("https://issuer.example", f"{url} --port {port}")

@@ -22,6 +22,12 @@ ISSUER = "https://issuer.example"
 RUNS, THREADS, CALLS = 60, 8, 40
 
 
+@pytest.fixture(scope="module", autouse=True)
+def before() -> set[threading.Thread]:
+    """Return the threads that were there before any of these tests."""
+    return set(threading.enumerate())
+
+
 def fired(lent: Lending, seed: int) -> list[str]:
     """Ask for leases of random runs in an event loop of this thread, and end some; return what was wrong."""
     chance = random.Random(seed)  # noqa: S311  it decides what a test does
@@ -97,11 +103,12 @@ async def test_what_cannot_be_given_back_is_tried_until_it_ends_by_itself() -> N
         await lent.leases.lease(lent.request())
         lent.office.answers["release"] = [ConnectionError("with a passw0rd in it")] * 1_000
         lent.store.revoke(issuer=ISSUER, run_id="run-1")
-        await until(lambda: lent.office.count("release") == 3)
+        await until(lambda: lent.office.count("release") >= 3)
         assert lent.events() == ["issued"]
         lent.clock.pass_(60)
+        tried = lent.office.count("release")
         await until(lambda: lent.events() == ["issued", "release_failed"])
-        assert lent.office.count("release") in {4, 5}
+        assert lent.office.count("release") <= tried + 1
 
 
 HOLDING = """
@@ -160,6 +167,8 @@ def test_a_process_that_ends_gives_its_leases_back(how: str, status: int) -> Non
         assert done.stderr == ""
 
 
-def test_no_thread_is_left_behind() -> None:
+def test_no_thread_is_left_behind(before: set[threading.Thread]) -> None:
     """Neither by leases that were used, nor by ones that were not."""
-    assert [thread.name for thread in threading.enumerate() if "credentials" in thread.name] == []
+    left = set(threading.enumerate()) - before
+
+    assert [thread.name for thread in left if "credentials" in thread.name] == []

@@ -22,6 +22,7 @@ from agentguard import UnsafeLocalIssuer
 from agentguard.lifecycle.local import ISSUER, local_folder
 from tests.cli.commands import agentguard
 from tests.docs.pages import ROOT, blocks, changed, run_python, write_files
+from tests.ports import free_port
 from tests.soak.test_tutorial import steps
 
 PAGE: Final = "docs/pages/how-to/local-issuer.md"
@@ -78,8 +79,7 @@ def test_page_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A server, a token, a denial by the grant, a table, an end that the server sees."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("COLUMNS", raising=False)
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     changes = {":8000": f":{port}", "port=8000": f"port={port}"}
     write_files(PAGE, tmp_path)
     for file in ("server.py", "agent.py", "orchestrator.py"):

@@ -117,6 +117,8 @@ def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
         with closing(admin):
             admin.execute_command("ACL", "SETUSER", "default", *default.split())
         yield server
+        # Whoever has started it does not see any more that it runs.
+        server.stop()
 
 
 def url_of(user: str, server: ValkeyServer) -> str:

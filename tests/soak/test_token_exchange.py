@@ -196,12 +196,18 @@ async def test_renewal_that_was_used_up_falls_back_on_the_runs_token(server: Exc
 
 async def test_credential_ends_by_itself_as_it_said(server: Exchanging) -> None:
     """The provider's clock and ours agree on when."""
+    asked_at = time.time()
     issued = held(await broker_of(server).issue(wanting(server, "brief")))
+    late = time.time() - asked_at
 
-    while time.time() < issued.expires_at + 1:
-        active = server.introspected(issued.secret)["active"]
-        assert active or time.time() > issued.expires_at - 1
+    looked_at = time.time()
+    while server.introspected(issued.secret)["active"]:
+        # It was made after it was asked for, and before it came.
+        assert looked_at < issued.expires_at + late
+        looked_at = time.time()
 
+    # It counts in whole seconds.
+    assert time.time() > issued.expires_at - 1
     assert server.introspected(issued.secret) == {"active": False}
 
 
@@ -258,7 +264,8 @@ async def test_system_that_the_server_does_not_know_gets_nothing(server: Exchang
 
 async def test_slow_server_is_for_later_and_then_serves_again(server: Exchanging) -> None:
     """It is tried twice, each time for as long as was said, and nothing of it is kept."""
-    broker = broker_of(server, timeout_seconds=0.5)
+    seconds = 2
+    broker = broker_of(server, timeout_seconds=seconds)
     issued = held(await broker.issue(wanting(server)))
 
     with server.stopped():
@@ -269,7 +276,7 @@ async def test_slow_server_is_for_later_and_then_serves_again(server: Exchanging
             await broker.release(issued, "crm")
 
     assert (error.detail, error.retry) == (f"the authorization server `{server.url}` did not answer in time", True)
-    assert 1 <= took < 3
+    assert 2 * seconds <= took < 3 * seconds
     assert kept.value.retry
     await broker.release(issued, "crm")
     again = held(await broker.issue(wanting(server)))
@@ -301,13 +308,22 @@ POLICIES = """
 
 
 @asynccontextmanager
-async def guarded(server: Exchanging, folder: Path, name: str) -> AsyncIterator[tuple[Guard, str]]:
-    """Serve tools, of which one may use one credential from the provider; give the guard and the URL."""
+async def guarded(
+    server: Exchanging, folder: Path, name: str, *, seconds: float = 10
+) -> AsyncIterator[tuple[Guard, str]]:
+    """Serve tools, of which one may use one credential from the provider; give the guard and the URL.
+
+    Args:
+        server: The provider.
+        folder: Where the policies are written.
+        name: The credential.
+        seconds: How long the provider may take.
+    """
     (folder / "policies.cedar").write_text(POLICIES.format(name=name))
     trusted = InvocationVerifier(
         TrustedIssuer(issuer=RUNS), audience=RECORDS, keys={RUNS: FixedKeys(server.runs.jwks())}
     )
-    broker = broker_of(server, timeout_seconds=0.5)
+    broker = broker_of(server, timeout_seconds=seconds)
     guard = Guard(folder, verifier=trusted, state=UnsafeMemoryState(), broker=broker)
     mcp = MCPServer("records", **guard.http_auth())
 
@@ -340,8 +356,8 @@ async def called(url: str, token: str, tool: str = "ask") -> CallToolResult:
         return await client.call_tool(tool, {})
 
 
-async def is_over(server: Exchanging, secret: str, seconds: float = 3) -> bool:
-    """Return whether the other system learns within some seconds that a credential is good no more."""
+async def is_over(server: Exchanging, secret: str, seconds: float = 20) -> bool:
+    """Return whether the other system learns that a credential is good no more, while it would be for minutes."""
 
     def looks() -> bool:
         began = time.monotonic()
@@ -371,12 +387,14 @@ async def test_tools_credential_ends_with_its_run(server: Exchanging, tmp_path: 
 
 async def test_tools_credential_ends_when_its_run_does_by_itself(server: Exchanging, tmp_path: Path) -> None:
     """Nobody says so, and by itself it would be good for minutes more."""
-    ends_at = time.time() + 4
-    token = server.run_token(ends_in=4)
     async with guarded(server, tmp_path, "crm") as (_, url):
-        result = await called(url, token)
+        # What is slow was done before.
+        await called(url, server.run_token())
+        used.clear()
+        ends_at = time.time() + 4
+        result = await called(url, server.run_token(ends_in=4))
         before = server.introspected(used[0])
-        over = await is_over(server, used[0], 10)
+        over = await is_over(server, used[0])
 
     assert text(result) == "True alice read write"
     assert before["exp"] > ends_at + 200
@@ -390,17 +408,17 @@ async def test_nothing_is_used_past_its_end(server: Exchanging, tmp_path: Path) 
     async with guarded(server, tmp_path, "brief") as (_, url):
         began = time.monotonic()
         answers = set()
-        while time.monotonic() - began < 5:
+        while time.monotonic() - began < 5 or len(set(used)) < 3:
             answers.add(text(await called(url, token)))
+            assert answers == {"True alice read"}
 
-    assert answers == {"True alice read"}
     assert len(set(used)) > 2
 
 
 async def test_tool_does_not_run_without_its_credential(tmp_path: Path) -> None:
     """While the provider is stopped, and once it is gone; nothing that it gave before is used instead."""
     with running_exchange() as server:
-        async with guarded(server, tmp_path, "brief") as (_, url):
+        async with guarded(server, tmp_path, "brief", seconds=2) as (_, url):
             token = server.run_token()
             first = await called(url, token)
             assert await is_over(server, used[0])

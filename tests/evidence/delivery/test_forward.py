@@ -95,7 +95,7 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
 
 def test_every_record_arrives_as_one_span(receiver: Receiver, tmp_path: Path) -> None:
     """Once, in order, in batches that are bounded; and the folder still verifies."""
-    stopped_chain(tmp_path, calls=600)
+    stopped_chain(tmp_path, calls=300)
     endpoint = read_endpoint(receiver.url, environ={})
     shipping = Forwarder(tmp_path, endpoint, open_sender(endpoint, service="records"))
 
@@ -157,7 +157,7 @@ def test_a_chain_that_appears_later_is_shipped_too(tmp_path: Path) -> None:
 
 def test_no_chain_waits_for_the_end_of_another(tmp_path: Path) -> None:
     """They take turns, batch by batch."""
-    for calls in (1_000, 3):
+    for calls in (300, 3):
         with_own = tmp_path / str(calls)
         path = stopped_chain(with_own, calls=calls)
         shutil.move(path, tmp_path / f"{calls:05}.db")
@@ -533,7 +533,7 @@ def test_shipping_is_not_traced_itself(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_stopping_takes_no_longer_than_it_may(tmp_path: Path) -> None:
     """What is left then is shipped by the next process."""
-    stopped_chain(tmp_path, calls=1_000)
+    stopped_chain(tmp_path, calls=600)
     away = Away()
     clock = Clock(0)
     shipping = forwarder(tmp_path, away, monotonic=clock)

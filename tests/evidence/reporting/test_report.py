@@ -388,8 +388,8 @@ def test_calls_that_lie_close_share_a_mark() -> None:
     """A lane has a bounded number of them, however many calls there are."""
     history = History()
     run = run_of("a", 1, NINE_THIRTY, 900)
-    for number in range(5000):
-        history.call(run, NINE_THIRTY + number / 10, "x", Reason.PERMIT if number % 2 else Reason.POLICY, "p")
+    for number in range(1500):
+        history.call(run, NINE_THIRTY + number / 3, "x", Reason.PERMIT if number % 2 else Reason.POLICY, "p")
 
     page = Page(page_of(history.kept))
 

@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentguard.limits import Limits
@@ -128,6 +128,7 @@ PARTS = [
 SETS = [(*pair,) for pair in combinations(PARTS, 2)]
 
 
+@settings(deadline=None)
 @given(
     conditions=st.sampled_from(SETS),
     approver=st.sampled_from([None, "alice", "bob", "?", "carol"]),

@@ -363,7 +363,7 @@ def version(written: WrittenSchema, folder: PolicySource) -> str:
     ).version
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     texts=st.lists(st.text(st.sampled_from("ab|, \\")), min_size=1, max_size=4),
     separator=st.sampled_from([CHOICE, COMMA]),

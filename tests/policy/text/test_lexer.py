@@ -1,6 +1,6 @@
 import cedarpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentguard.limits import Limits
@@ -73,6 +73,7 @@ def test_a_comment_ends_at_a_carriage_return_as_in_cedar() -> None:
     assert [statement.tokens[0].text for statement in found] == ["permit", "forbid"]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='permit(),; @"\\\n\r/x:=!{}[]?7\x1c\u00a0é', max_size=40))
 def test_what_cedar_reads_is_never_refused_by_the_lexer(text: str) -> None:
     """The two agree on what a token is, so a policy cannot hide from one of them."""
