@@ -1,4 +1,4 @@
-"""Stops the threads that tests leave behind: a store that nobody closed would look at its file to the end."""
+"""Closes the stores that tests leave open: each would look at its file to the end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import functools
 from typing import Any
 
 from agentguard.lifecycle.follower import Follower
+from agentguard.lifecycle.sqlite import SQLiteStore
+from agentguard.lifecycle.valkey import ValkeyStore
 
 _begun: list[Follower] = []
 
@@ -28,6 +30,10 @@ def begin() -> None:
 
 
 def stop() -> None:
-    """End those that the test began, whether or not it closed its stores."""
+    """End those that were begun since, with the stores that they are for."""
     while _begun:
-        _begun.pop().close()
+        follower = _begun.pop()
+        owner = getattr(follower._step, "__self__", None)
+        follower.close()
+        if isinstance(owner, SQLiteStore | ValkeyStore):
+            owner.close()

@@ -129,7 +129,7 @@ def test_command_that_ignores_the_request_to_end_is_killed(
     began = passing.now
     guard(told.killed(), lambda: SQLiteStore(path), alone=bool, grace=4.9, monotonic=passing, sleep=sleep)
 
-    assert stubborn.returncode == -signal.SIGKILL
+    assert stubborn.wait() == -signal.SIGKILL
     assert 4.9 < passing.now - began < 5.2
     assert set(glances[:-3]) == {None}
 
