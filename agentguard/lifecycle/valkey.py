@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain
 from secrets import token_hex
@@ -194,15 +195,15 @@ class ValkeyStore:
         self._run(scripts.PRUNE, now - _GRACE, now)
 
     def _end(self, ended: Ended, revocation: Revocation) -> None:
-        field = json.dumps(ended.key)
-        cutoff, until = _text(ended.cutoff), _text(revocation.until)
         self._prune()
         run = (ended.issuer, ended.name) if ended.kind is Kind.RUN else None
-        # How one run ended is on record in the step that ends it; of many, guards know first.
-        at_once = () if run is None else self._settled(ended, revocation, run)
-        what = (field, cutoff, until, repr(revocation.at), revocation.reason, _NEWS_ENTRIES)
-        if self._run(scripts.END, *what, *chain.from_iterable(at_once)) and run is None:
-            for settled in self._settled(ended, revocation, None):
+        at_once: tuple[str, ...] = ()
+        # How one run ended is on record in the step that ends it, which waits for no record that can be read.
+        with suppress(Exception):
+            at_once = () if run is None else tuple(chain.from_iterable(self._settled(ended, revocation, run)))
+        what = json.dumps(ended.key), _text(ended.cutoff), _text(revocation.until), repr(revocation.at), revocation.reason
+        if self._run(scripts.END, *what, _NEWS_ENTRIES, *at_once) and not at_once:
+            for settled in self._settled(ended, revocation, run):
                 self._run(scripts.SETTLE, *settled)
 
     def _settled(self, ended: Ended, revocation: Revocation, run: tuple[str, str] | None) -> Iterator[tuple[str, str]]:

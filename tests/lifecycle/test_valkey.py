@@ -376,3 +376,12 @@ def test_a_closed_store_is_unavailable(server: ValkeyServer) -> None:
     for ask in (store.require_healthy, store.runs, lambda: store.spend("key", 330)):
         with pytest.raises(Refusal):
             ask()
+
+
+def test_run_whose_record_cannot_be_read_is_ended_all_the_same(server: ValkeyServer) -> None:
+    """What is on record of it is for people; that it is over is for guards."""
+    with closing(store_on(server)) as ending, closing(store_on(server)) as other:
+        ending._client.hset(scripts.key("runs"), f'["{ISSUER}", "a"]', "no record")
+        with told(other), pytest.raises(ValueError, match="Expecting value"):
+            ending.revoke(issuer=ISSUER, run_id="a")
+        assert other.ended(invocation("a"))
