@@ -201,8 +201,8 @@ class ValkeyStore:
         # How one run ended is on record in the step that ends it, which waits for no record that can be read.
         with suppress(Exception):
             at_once = () if run is None else tuple(chain.from_iterable(self._settled(ended, revocation, run)))
-        what = json.dumps(ended.key), _text(ended.cutoff), _text(revocation.until), repr(revocation.at), revocation.reason
-        if self._run(scripts.END, *what, _NEWS_ENTRIES, *at_once) and not at_once:
+        of = json.dumps(ended.key), _text(ended.cutoff), _text(revocation.until), repr(revocation.at), revocation.reason
+        if self._run(scripts.END, *of, _NEWS_ENTRIES, *at_once) and not at_once:
             for settled in self._settled(ended, revocation, run):
                 self._run(scripts.SETTLE, *settled)
 
